@@ -1,0 +1,117 @@
+# Makefile -- finds tools, libraries, kernels and tests by wildcard; nothing is registered here.
+#
+#   make            the tools, in build/cpu/bin
+#   make demo       the whole pipeline on real text (pipelines/first)
+#   make check      all tests this build can run        make check SAN=1   under sanitizers
+#   make bench      measurements, each beside a peer or a ceiling
+#
+# CUDA=1, NCCL=1 and MPI=1 add a backend: files named *_cuda.*, *_nccl.* and *_mpi.* replace the
+# stand-ins *_nocuda.c, *_nonccl.c and *_nompi.c.  C code never asks which build it is in.  Lasting
+# choices of one machine go into config.mk.
+
+-include config.mk
+
+CUDA ?= 0
+NCCL ?= 0
+MPI  ?= 0
+SAN  ?= 0
+
+variant := $(if $(filter 1,$(CUDA)),cuda,cpu)$(if $(filter 1,$(NCCL)),-nccl)$(if $(filter 1,$(MPI)),-mpi)$(if $(filter 1,$(SAN)),-san)
+B       := build/$(variant)
+
+CC       ?= cc
+CXX      ?= c++
+NVCC     ?= nvcc
+ARCH     ?= -march=native
+CUDAARCH ?= sm_90a
+OPT      := $(if $(filter 1,$(SAN)),-O1 -fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer,-O3)
+comma    := ,
+WARN     := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
+# Contraction is off so that a result does not depend on what the compiler chose to fuse.
+CFLAGS   := -std=c11 -D_GNU_SOURCE -g $(OPT) $(ARCH) -ffp-contract=off -fno-math-errno -pthread $(WARN) -Ilib -Ilib/op
+CXXFLAGS := -std=c++17 -g $(OPT) -pthread -Wall -Ilib
+NVFLAGS  := -std=c++17 -O3 -g -arch=$(CUDAARCH) -Ilib -Ilib/op
+LDLIBS   := -lopenblas -larchive -lzstd -lsimdjson -lpcre2-8 -lutf8proc -lxxhash -lcrypto -lstdc++ -lm
+ifeq ($(CUDA),1)
+LDLIBS   += -lcudart -lcublasLt -lcudnn
+endif
+ifeq ($(NCCL),1)
+LDLIBS   += -lnccl
+endif
+ifeq ($(MPI),1)
+CC       := mpicc
+endif
+
+absent   := $(if $(filter 1,$(CUDA)),%_nocuda.c,%_cuda.c %_cuda.cu) $(if $(filter 1,$(NCCL)),%_nonccl.c,%_nccl.c) \
+            $(if $(filter 1,$(MPI)),%_nompi.c,%_mpi.c)
+sources  := $(filter-out $(absent),$(wildcard lib/*/*.c lib/*/*.cc))
+plain_op := lib/op/op.c lib/op/op_nocuda.c
+typed    := $(filter-out $(plain_op),$(filter lib/op/%.c,$(sources)))
+objects  := $(patsubst %,$B/%.o,$(filter-out $(typed),$(sources))) \
+            $(typed:%=$B/%.f32.o) $(typed:%=$B/%.f64.o)
+ifeq ($(CUDA),1)
+objects  += $(patsubst %,$B/%.o,$(filter-out $(absent),$(wildcard lib/*/*.cu)))
+endif
+tools    := $(patsubst tools/%.c,$B/bin/%,$(wildcard tools/*.c))
+ctests   := $(patsubst tests/%.c,$B/tests/%,$(wildcard tests/*.c))
+
+.PHONY: all demo check check-gpu bench bench-gpu accept install clean setup tests
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(tools)
+tests: $(tools) $(ctests)
+
+$B/lib.a: $(objects)
+	@rm -f $@ && ar crs $@ $^
+$B/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -MMD -c -o $@ $<
+$B/%.c.f32.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -DREAL_F32 -MMD -c -o $@ $<
+$B/%.c.f64.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -DREAL_F64 -MMD -c -o $@ $<
+$B/%.cc.o: %.cc
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS) -MMD -c -o $@ $<
+$B/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVFLAGS) -MMD -c -o $@ $<
+$B/bin/%: tools/%.c $B/lib.a
+	@mkdir -p $(@D) $B/obj
+	$(CC) $(CFLAGS) -MMD -MF $B/obj/$*.d -o $@ $< $B/lib.a -Wl,--as-needed $(LDLIBS)
+$B/tests/%: tests/%.c $B/lib.a
+	@mkdir -p $(@D) $B/obj
+	$(CC) $(CFLAGS) -MMD -MF $B/obj/tests-$*.d -o $@ $< $B/lib.a -Wl,--as-needed $(LDLIBS)
+
+setup:
+	@./setup
+
+demo: setup
+	@$(MAKE) --no-print-directory -s -j$$(nproc) all
+	@PATH="$(CURDIR)/$B/bin:$$PATH" pipelines/first
+
+# prove runs the shell tests and the C tests alike; both speak TAP.
+check: setup
+	@$(MAKE) --no-print-directory -s -j$$(nproc) tests
+	@BUILD=$B SAN=$(SAN) prove -j$$(nproc) --timer -e '' tests/*.t $(ctests)
+
+accept: tests
+	@BUILD=$B ACCEPT=1 prove -e '' tests/*.t
+
+bench: setup
+	@$(MAKE) --no-print-directory -s -j$$(nproc) tests
+	@BUILD=$B bench/run
+
+prefix ?= /usr/local
+install: all
+	install -d $(DESTDIR)$(prefix)/bin $(DESTDIR)$(prefix)/share/man/man1 $(DESTDIR)$(prefix)/share/man/man5 $(DESTDIR)$(prefix)/share/man/man7
+	install $(tools) $(DESTDIR)$(prefix)/bin
+	for s in 1 5 7; do for m in man/*.$$s; do [ ! -e $$m ] || install -m 644 $$m $(DESTDIR)$(prefix)/share/man/man$$s; done; done
+
+clean:
+	rm -rf build
+
+-include $(shell find $B -name '*.d' 2>/dev/null)

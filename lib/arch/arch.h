@@ -1,0 +1,75 @@
+/* arch.h -- model families: a config reader and one table of tensors each.
+ *
+ * A row of a family's table is one tensor under its Hugging Face name; rows of the same role are laid
+ * end to end in one fused tensor (q, k, v in P_QKV; gate and up of every expert in P_UP).  Allocation,
+ * checkpoint names, initial values, weight decay, slices and FLOPs come from the table and nowhere
+ * else.  To add a family: one file with a table, one line in arch_list.h. */
+#ifndef ARCH_H
+#define ARCH_H
+
+#include "mesh/mesh.h"
+
+/* In Hugging Face's terms (config.json), one letter each as in op_list.h. */
+struct config {
+    const struct arch *arch;
+    char *json;            /* the config.json text it came from; kept for writing it back */
+    int64_t layers;        /* num_hidden_layers */
+    int64_t d;             /* hidden_size */
+    int64_t heads, groups; /* num_attention_heads, num_key_value_heads */
+    int64_t c;             /* head_dim */
+    int64_t f;             /* expert intermediate_size */
+    int64_t experts, k;    /* num_local_experts, num_experts_per_tok */
+    int64_t vocab;         /* vocab_size */
+    int64_t positions;     /* max_position_embeddings */
+    double theta, eps;     /* rope_theta, rms_norm_eps */
+    double init;           /* initializer_range */
+    double aux, z;         /* router_aux_loss_coef, router_z_loss_coef */
+    int norm_gate;         /* gates of the chosen experts are divided by their sum */
+    int tied;              /* tie_word_embeddings: the head is the embedding */
+    int64_t bos, eos;      /* token ids, -1 for none */
+};
+
+enum role { /* the fused tensors of a layer, then those outside the layers */
+    P_NORM1, P_QKV, P_OUT, P_NORM2, P_ROUTER, P_UP, P_DOWN, ROLE_LAYER,
+    P_EMBED = ROLE_LAYER, P_NORM, P_HEAD, ROLES
+};
+enum dim { DIM_ONE, DIM_D, DIM_Q /* heads * c */, DIM_KV /* groups * c */, DIM_F, DIM_E, DIM_V };
+enum init { INIT_NORMAL, INIT_ONES };
+
+struct arch_row {
+    const char *name; /* {l} layer, {e} expert */
+    enum role role;
+    enum dim rows, cols; /* cols DIM_ONE: a vector */
+    enum mesh_kind kind;
+    enum mesh_cut cut;
+    enum init init;
+    int decay;
+};
+struct arch {
+    const char *model_type;   /* config.json "model_type" */
+    const char *architecture; /* config.json "architectures"[0] */
+    const struct arch_row *rows;
+    int64_t n;
+    /* Reads what is the family's own; returns NULL or why not. */
+    const char *(*read)(struct config *c, struct json root);
+};
+
+/* Reads config.json text.  who names it in messages.  Dies (exit 2) naming the field when one is
+ * missing, malformed or asks for what is not implemented. */
+void config_parse(struct config *c, const char *text, size_t len, const char *who);
+/* config.json as it is written into a checkpoint: the text it came from, with every field above set and
+ * torch_dtype as given ("float32"). */
+void config_write(const struct config *c, struct buf *out, const char *torch_dtype);
+void config_release(struct config *c);
+int64_t config_dim(const struct config *c, enum dim d);
+
+/* Every tensor of the model, in table order: outside the layers first, then layer by layer, experts
+ * within a role in order.  A tied head is not listed.  Free with params_free(). */
+struct param *arch_params(const struct config *c, int64_t *n);
+void params_free(struct param *p, int64_t n);
+int64_t params_count(const struct param *p, int64_t n); /* elements in all */
+
+/* Element i (flat, global) of a tensor before training: a pure function of seed, name and i. */
+double param_initial(const struct config *c, const struct param *p, uint64_t seed, int64_t i);
+
+#endif

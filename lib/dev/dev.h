@@ -1,0 +1,65 @@
+/* dev.h -- where numbers live and in what order they are worked on: devices, lanes, events.
+ *
+ * A device owns memory.  A lane is one in-order queue of work on a device (a CUDA stream; on the CPU
+ * the calling thread), with its threads, its scratch memory and its library handles.  Every op and
+ * every collective takes a lane first.  Events order lanes among themselves; on the CPU every call
+ * has finished when it returns, so an event is nothing.
+ *
+ * Memory comes in a few blocks at the start with pointers into them (struct arena), so that a step
+ * neither allocates nor frees and memory use is one number. */
+#ifndef DEV_H
+#define DEV_H
+
+#include "base/base.h"
+
+struct lane;
+struct event;
+
+struct dev_ops { /* what a backend is: dev_cpu.c, dev_cuda.cu */
+    const char *name;
+    void *(*alloc)(int64_t bytes); /* aligned to 4096; NULL when there is not enough */
+    void (*free)(void *p);
+    void (*copy)(struct lane *l, void *dst, const void *src, int64_t bytes); /* on the device */
+    void (*put)(struct lane *l, void *dst, const void *host, int64_t bytes);
+    void (*get)(struct lane *l, void *host, const void *src, int64_t bytes);
+    void (*zero)(struct lane *l, void *p, int64_t bytes);
+    void (*wait)(struct lane *l); /* until all queued work is done */
+    void (*record)(struct lane *l, struct event *e);
+    void (*follow)(struct lane *l, struct event *e); /* l goes on after e */
+};
+
+struct event {
+    void *handle;
+};
+
+/* Scratch and blocks: pointers into memory taken once.  A bump allocator that grows by whole chunks
+ * and keeps them; arena_reset() makes all of it free again. */
+struct arena_chunk {
+    char *p;
+    int64_t bytes;
+};
+struct arena {
+    const struct dev_ops *dev;
+    struct arena_chunk *chunk; /* (chunks) */
+    int64_t chunks, at, used;  /* the chunk in use, and the bytes used of it */
+    int64_t bytes, peak;       /* in all chunks; the most ever in use */
+};
+void arena_init(struct arena *a, const struct dev_ops *dev);
+void *arena_take(struct arena *a, int64_t bytes); /* aligned to 256; dies naming the size */
+void arena_reset(struct arena *a);
+void arena_release(struct arena *a);
+
+struct lane {
+    const struct dev_ops *dev;
+    struct par *par;      /* CPU threads; NULL means the calling thread alone */
+    struct arena scratch; /* for the op or segment in progress; its user resets it */
+    void *handle;         /* stream and library handles of the backend */
+};
+/* threads: CPU threads of this lane (the device lane of a GPU needs one). */
+void lane_init(struct lane *l, const struct dev_ops *dev, int64_t threads);
+void lane_release(struct lane *l);
+
+/* "cpu" or "cuda"; dies when this build or machine has none of that name. */
+const struct dev_ops *dev_open(const char *name);
+
+#endif

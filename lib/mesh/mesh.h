@@ -1,0 +1,87 @@
+/* mesh.h -- parallel folding (arXiv 2504.14960): who is in which group and who owns which slice.
+ *
+ * Two meshes lie over the same ranks.  Attention: rank = tp + TP (cp + CP (dp + DP pp)).  Experts:
+ * rank = etp + ETP (ep + EP (edp + EDP pp)).  DP = W / (TP CP PP), EDP = W / (ETP EP PP).  The pipeline
+ * groups of both agree; everything else is free.  Pure arithmetic: nothing here communicates. */
+#ifndef MESH_H
+#define MESH_H
+
+#include "base/base.h"
+
+struct mesh {
+    int tp, cp, dp, pp, etp, ep, edp; /* sizes */
+    int world, rank;
+    int i_tp, i_cp, i_dp, i_pp, i_etp, i_ep, i_edp; /* this rank's coordinates */
+};
+
+/* Fills m for one rank.  Returns NULL, or why the sizes do not fit the world. */
+const char *mesh_init(struct mesh *m, int world, int rank, int tp, int cp, int pp, int etp, int ep);
+
+enum mesh_group {
+    GROUP_TP, GROUP_CP, GROUP_DP, GROUP_PP,
+    GROUP_TP_CP,     /* the ranks that hold one packed row */
+    GROUP_DP_CP,     /* dense gradients are reduced and optimizer shards cut over this */
+    GROUP_ETP, GROUP_EP, GROUP_EDP, /* EDP: as DP_CP, for experts */
+    GROUP_ETP_EP,    /* the token dispatcher's group */
+    GROUP_WORLD, GROUP_COUNT
+};
+const char *mesh_group_name(enum mesh_group g);
+/* The ranks of the group that `rank` is in, in order; returns their number (at most world). */
+int mesh_group(const struct mesh *m, int rank, enum mesh_group g, int *ranks);
+
+/* One tensor of a model under its checkpoint (Hugging Face) name, whole.  arch makes the list. */
+enum mesh_kind { ON_ATTENTION, ON_EXPERTS };
+enum mesh_cut { CUT_NONE, CUT_ROWS, CUT_COLS };
+enum { STAGE_FIRST = -1, STAGE_LAST = -2 }; /* layer of tensors that belong to no layer */
+struct param {
+    char *name;
+    int role;         /* which fused tensor of the layer it lives in (arch.h) */
+    int layer;        /* or STAGE_FIRST, STAGE_LAST */
+    int expert;       /* or -1 */
+    int64_t rows, cols; /* global shape; cols 0 for a vector */
+    enum mesh_kind kind;
+    enum mesh_cut cut;  /* over TP for attention, ETP for experts */
+    int init;           /* arch.h */
+    int decay;          /* weight decay applies */
+};
+
+/* The rectangle of a tensor that a rank holds.  A vector has one column. */
+struct rect {
+    int64_t row, col, rows, cols;
+};
+/* Which pipeline stage holds this layer of `layers` (or STAGE_FIRST, STAGE_LAST). */
+int mesh_stage(const struct mesh *m, int layer, int layers);
+/* Returns 1 and the rectangle, or 0 when the rank holds nothing of the tensor. */
+int mesh_slice(const struct mesh *m, const struct param *p, int layers, int experts,
+               struct rect *out);
+/* Why these sizes do not fit the model's tensors (heads, widths, experts, vocabulary), or NULL. */
+const char *mesh_check(const struct mesh *m, const struct param *p, int64_t n, int experts);
+
+/* A rank's memory: every local slice in one of two flat buffers (dense, experts), end to end in the
+ * order of the list, tensors of one (layer, role) adjacent.  In the dense buffer the tensors that TP
+ * replicates come first, so that their gradients can be summed over TP in one call. */
+enum mesh_buffer { BUFFER_DENSE, BUFFER_EXPERTS, BUFFERS };
+struct local {
+    const struct param *p;
+    struct rect r;
+    enum mesh_buffer buffer;
+    int64_t at; /* offset in the buffer, elements */
+    int writes; /* this rank writes the slice to a checkpoint: it is the first of its replicas */
+};
+struct layout {
+    struct local *local;
+    int64_t n;
+    int64_t size[BUFFERS];   /* elements, rounded up to a multiple of the ranks that share it */
+    int64_t shard[BUFFERS];  /* size / that number: what one rank's optimizer owns */
+    int64_t shard_at[BUFFERS];
+    int64_t replicated;      /* elements at the head of the dense buffer that TP replicates */
+};
+void layout_init(struct layout *y, const struct mesh *m, const struct param *p, int64_t n, int layers,
+                 int experts);
+void layout_release(struct layout *y);
+
+/* The stretch [lo, hi) of a local slice, flat in local row-major order, as rectangles of the global
+ * tensor: at most 3.  Returns their number. */
+int rect_from_range(const struct rect *slice, int64_t lo, int64_t hi, struct rect out[3]);
+
+#endif

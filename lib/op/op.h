@@ -1,0 +1,58 @@
+/* op.h -- kernels: one list (op_list.h), one table a (device, type).
+ *
+ * The f64 CPU variant of each is the definition; every other variant is held to it by tests/op.c.
+ * lib/op/NAME.c holds the CPU twin (compiled for f32 and for f64), lib/op/NAME.cu the CUDA twin. */
+#ifndef OP_H
+#define OP_H
+
+#include "dev/dev.h"
+
+enum { ROW_ALIGN = 128 }; /* expert rows begin at multiples of this, so that GPU tiles fit */
+
+/* A matrix operand, row-major: element (i, j) at data[i * ld + j].  scale and type leave room for
+ * block-scaled FP8 and FP4. */
+struct mat {
+    void *data;
+    void *scale; /* NULL for the unscaled types */
+    enum dtype type;
+    int64_t rows, cols, ld;
+};
+static inline struct mat mat(const void *data, enum dtype type, int64_t rows, int64_t cols)
+{
+    return (struct mat){(void *)data, NULL, type, rows, cols, cols};
+}
+
+/* Constants of a run that step_control and adamw need.  The learning rate rises linearly over
+ * `warmup` steps to lr, then falls along a half cosine to lr * floor at `steps`. */
+struct step_plan {
+    double lr, floor, warmup, steps;
+    double beta1, beta2, eps, clip; /* clip: largest gradient norm, 0 for none */
+};
+enum { /* indices into the step state, S on the device */
+    STEP_COUNT,  /* committed steps */
+    STEP_NORM,   /* gradient norm before clipping */
+    STEP_SCALE,  /* what gradients are multiplied by: 1, or clip / norm */
+    STEP_OK,     /* 1 when this step commits */
+    STEP_LR,
+    STEP_BIAS1,  /* 1 - beta1^count */
+    STEP_BIAS2,
+    STEP_STATE
+};
+
+struct op {
+    enum dtype real, stat; /* R and S of this table */
+#define OP(name, args) void(*name) args;
+#include "op_list.h"
+#undef OP
+};
+
+/* The table for a device ("cpu", "cuda") and an activation type; NULL when there is none. */
+const struct op *op_table(const char *device, enum dtype real);
+
+#define OP(name, args)                                                                             \
+    void name##_cpu_f32 args;                                                                      \
+    void name##_cpu_f64 args;
+#include "op_list.h"
+#undef OP
+
+#endif

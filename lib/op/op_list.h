@@ -1,0 +1,151 @@
+/* op_list.h -- the table of contents of everything computed.
+ *
+ * One line here gives the member of struct op, the prototypes of every variant (rmsnorm_cpu_f32,
+ * rmsnorm_cpu_f64, later rmsnorm_cuda_bf16, ...) and the enumeration that tests/op.c must cover.
+ *
+ * Types.  R marks an activation or weight of the variant's own type (f32, f64, bf16); S marks a
+ * statistic, a gradient of a weight, an optimizer value: f32, but f64 in the f64 build.  Both are
+ * void * here, since callers are compiled once.  I32 is int32_t.  Sizes are int64_t and never come
+ * from device memory; what changes from step to step is read through a pointer to a device scalar.
+ *
+ * Letters.  T tokens, D hidden size, V vocabulary rows held here, H query heads, G key/value heads,
+ * C head size, E experts held here, F expert width, K chosen experts, A accounting groups,
+ * M expert rows (capacity of a row map), N elements.
+ *
+ * "=" outputs are written, "+=" outputs accumulate: activations are written, weight gradients
+ * accumulate.  Outputs come first. */
+
+/* x[t] = w[token[t] - v0], or 0 where the token's row is not in [v0, v0 + V). */
+OP(embed, (struct lane *l, void *x /* R= (T,D) */, const int32_t *token /* (T) */,
+           const void *w /* R (V,D) */, int64_t t, int64_t d, int64_t v, int64_t v0))
+OP(embed_wgrad, (struct lane *l, void *dw /* S+= (V,D) */, const int32_t *token,
+                 const void *dx /* R (T,D) */, int64_t t, int64_t d, int64_t v, int64_t v0))
+
+/* y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019). */
+OP(rmsnorm, (struct lane *l, void *y /* R= (T,D) */, void *rstd /* S= (T) */,
+             const void *x /* R (T,D) */, const void *w /* R (D) */, int64_t t, int64_t d,
+             double eps))
+/* dx = dres + d(rmsnorm)/dx . dy.  dres is the gradient that arrives along the residual path. */
+OP(rmsnorm_dgrad, (struct lane *l, void *dx /* R= (T,D) */, const void *dres /* R (T,D) or NULL */,
+                   const void *dy /* R (T,D) */, const void *x, const void *w, const void *rstd,
+                   int64_t t, int64_t d))
+OP(rmsnorm_wgrad, (struct lane *l, void *dw /* S+= (D) */, const void *dy, const void *x,
+                   const void *rstd, int64_t t, int64_t d))
+
+/* c = op(a) op(b), or c += where add; ta, tb transpose.  Row-major; c may be R or S (its own type
+ * says), a and b are R. */
+OP(gemm, (struct lane *l, struct mat c, struct mat a, struct mat b, int ta, int tb, int add))
+
+/* Rotary position embedding (Su et al. 2021) in place, Hugging Face half layout: element i pairs
+ * with i + C/2, angle = position * freq[i].  sign -1 turns back, which is also the gradient. */
+OP(rope, (struct lane *l, void *x /* R (T,heads,C), rows ld apart */, const int32_t *position,
+          const void *freq /* S (C/2) */, int64_t t, int64_t heads, int64_t c, int64_t ld, int sign))
+
+/* Causal softmax attention over spans.  Span i has queries q_at[i] .. q_at[i+1] and keys k_beg[i] ..
+ * k_end[i]; its last query sees all of its keys, the one before it all but one, and so on
+ * (bottom-right causal); a query that sees no key gives 0.  A document is a span; so is a chunk of
+ * one under context parallelism, and a sequence with its cache when decoding.  Spans past the last
+ * real one are empty.  Query head h reads key/value head h / (H/G). */
+OP(attn, (struct lane *l, void *o /* R= (Tq,H,C) */, void *lse /* S= (Tq,H) */,
+          const void *q /* R (Tq,H,C), rows ldq apart */, const void *k /* R (Tk,G,C), ldk */,
+          const void *v, const int32_t *q_at /* (spans+1) */, const int32_t *k_beg,
+          const int32_t *k_end /* (spans) */, int64_t spans, int64_t h, int64_t g, int64_t c,
+          int64_t ldq, int64_t ldk, double scale))
+/* dq, dk, dv have the strides of q, k, v.  dk and dv of all Tk rows are written. */
+OP(attn_dgrad, (struct lane *l, void *dq, void *dk, void *dv, const void *d_o /* R (Tq,H,C) */,
+                const void *q, const void *k, const void *v, const void *o, const void *lse,
+                const int32_t *q_at, const int32_t *k_beg, const int32_t *k_end, int64_t spans,
+                int64_t tk, int64_t h, int64_t g, int64_t c, int64_t ldq, int64_t ldk,
+                double scale))
+
+OP(add, (struct lane *l, void *y /* R= (N) */, const void *a, const void *b, int64_t n))
+
+/* The router.  prob = softmax(logits) over all E experts; the K largest are chosen, ties to the lower
+ * expert; gate = their prob, divided by their sum where norm.  A token with group[t] < 0 is a pad: its
+ * index is -1, its gate 0.  lse = log sum exp, for the z loss.  count and psum add up, per accounting
+ * group, choices and probabilities by expert. */
+OP(route, (struct lane *l, int32_t *index /* = (T,K) */, void *gate /* S= (T,K) */,
+           void *prob /* S= (T,E) */, void *lse /* S= (T) */, void *count /* S= (A,E) */,
+           void *psum /* S= (A,E) */, const void *logits /* S (T,E) */,
+           const int32_t *group /* (T) */, int64_t t, int64_t e, int64_t k, int64_t a, int norm))
+/* dlogits from dgate, the auxiliary loss and the z loss.  coef is a device pair { aux E / (K n),
+ * 2 z / n } with n the live tokens of the global batch; for group A the loss is
+ * aux E / (K n) sum_e count psum / m, m the group's tokens (Fedus et al. 2021, per group). */
+OP(route_dgrad, (struct lane *l, void *dlogits /* S= (T,E) */, const void *dgate /* S (T,K) */,
+                 const void *prob, const void *lse, const int32_t *index, const void *count,
+                 const int32_t *group, const void *coef /* S (2) */, int64_t t, int64_t e,
+                 int64_t k, int64_t a, int norm))
+/* loss[0] += sum over groups of E/K sum_e count psum / m, loss[1] += sum over live tokens of lse^2. */
+OP(route_loss, (struct lane *l, void *loss /* S+= (2) */, const void *count, const void *psum,
+                const void *lse, const int32_t *group, int64_t t, int64_t e, int64_t k, int64_t a))
+
+/* The row map of the experts held here: which received row goes to which expert.  index holds, for
+ * each of n rows, K local expert numbers or -1.  Expert e owns rows at[e] .. at[e] + count[e] of M,
+ * at[e] a multiple of ROW_ALIGN, in order of (row, choice); source[m] = row * K + choice, or -1 for a
+ * row of padding; place[row * K + choice] = m or -1. */
+OP(row_map, (struct lane *l, int32_t *at /* = (E+1) */, int32_t *count /* = (E) */,
+             int32_t *source /* = (M) */, int32_t *place /* = (n,K) */, const int32_t *index,
+             int64_t n, int64_t k, int64_t e, int64_t m))
+
+/* Experts: SwiGLU (Shazeer 2020), up = rows [gate; up] of 2F, gate weight applied inside.
+ * h[m] = up_e x[row];  a[m] = gate[row,choice] * silu(h[m, :F]) * h[m, F:].  Rows of padding are not
+ * touched. */
+OP(experts_up, (struct lane *l, void *h /* R= (M,2F) */, void *a /* R= (M,F) */,
+                const void *x /* R (n,D) */, const void *up /* R (E,2F,D) */,
+                const void *gate /* S (n,K) */, const int32_t *at, const int32_t *count,
+                const int32_t *source, int64_t e, int64_t k, int64_t d, int64_t f))
+OP(experts_down, (struct lane *l, void *y /* R= (M,D) */, const void *a,
+                  const void *down /* R (E,D,F) */, const int32_t *at, const int32_t *count,
+                  int64_t e, int64_t d, int64_t f))
+/* da = down_e^T dout[row]; dgate[row,choice] = <da, silu(h) h>; dh from gate * da; a as above, again,
+ * for the weight gradient.  dgate of choices that are not here is 0. */
+OP(experts_dh, (struct lane *l, void *dh /* R= (M,2F) */, void *a /* R= (M,F) */,
+                void *dgate /* S= (n,K) */, const void *dout /* R (n,D) */, const void *down,
+                const void *h, const void *gate, const int32_t *at, const int32_t *count,
+                const int32_t *source, int64_t n, int64_t e, int64_t k, int64_t d, int64_t f))
+OP(experts_dx, (struct lane *l, void *dx /* R= (M,D) */, const void *dh, const void *up,
+                const int32_t *at, const int32_t *count, int64_t e, int64_t d, int64_t f))
+OP(experts_up_wgrad, (struct lane *l, void *dw /* S+= (E,2F,D) */, const void *dh, const void *x,
+                      const int32_t *at, const int32_t *count, const int32_t *source, int64_t e,
+                      int64_t k, int64_t d, int64_t f))
+OP(experts_down_wgrad, (struct lane *l, void *dw /* S+= (E,D,F) */, const void *dout, const void *a,
+                        const int32_t *at, const int32_t *count, const int32_t *source, int64_t e,
+                        int64_t k, int64_t d, int64_t f))
+
+/* Moving rows; mats say their type, so these serve R and S alike.  gather_rows: y[i] = x[row[i]], 0
+ * where row[i] < 0.  scatter_rows: y[row[i]] = x[i].  gather_sum: y[i] = sum over j < K of
+ * x[place[i * K + j]], entries < 0 left out. */
+OP(gather_rows, (struct lane *l, struct mat y, struct mat x, const int32_t *row))
+OP(scatter_rows, (struct lane *l, struct mat y, struct mat x, const int32_t *row))
+OP(gather_sum, (struct lane *l, struct mat y, struct mat x, const int32_t *place, int64_t k))
+
+/* The head, for one chunk of T tokens and the vocabulary rows [v0, v0 + V).  part = { max, sum of
+ * exp(logit - max), logit of the label or 0 } over these rows; lse_join joins the parts of P ranks
+ * into logp and lse; label < 0 means no loss here: logp 0. */
+OP(lse_part, (struct lane *l, void *part /* S= (T,3) */, const void *logits /* S (T,V) */,
+              const int32_t *label, int64_t t, int64_t v, int64_t v0))
+OP(lse_join, (struct lane *l, void *logp /* S= (T) */, void *lse /* S= (T) */,
+              const void *part /* S (P,T,3) */, const int32_t *label, int64_t t, int64_t p))
+/* dlogits = dlogp (onehot(label) - exp(logits - lse)). */
+OP(logits_dgrad, (struct lane *l, void *dlogits /* R= (T,V) */, const void *logits /* S (T,V) */,
+                  const void *lse, const void *dlogp /* S (T) */, const int32_t *label, int64_t t,
+                  int64_t v, int64_t v0))
+/* Weighted negative log likelihood: dlogp = -weight / denom; loss += sum of -weight logp. */
+OP(nll_dgrad, (struct lane *l, void *dlogp /* S= (T) */, const void *weight /* S (T) */,
+               const void *denom /* S (1) */, int64_t t))
+OP(nll_loss, (struct lane *l, void *loss /* S+= (1) */, const void *weight, const void *logp,
+              int64_t t))
+
+/* The optimizer.  state is a device struct op.h calls step_state: step_control turns the sum of
+ * squared gradients and the flag `bad` (> 0 on any rank that met a non-finite value) into norm, scale,
+ * learning rate and bias corrections, and counts the step only when it commits.  runs are stretches
+ * of the shard with one weight decay each.  A step that does not commit changes nothing. */
+OP(sum_squares, (struct lane *l, void *sum /* S+= (1) */, const void *g /* S (N) */, int64_t n))
+OP(step_control, (struct lane *l, void *state /* S (STEP_STATE) */, const void *sum /* S (1) */,
+                  const void *bad /* S (1) */, const struct step_plan *plan))
+/* AdamW (Loshchilov & Hutter 2019): w is R, master is S and may be w itself where R is S. */
+OP(adamw, (struct lane *l, void *w, void *master, void *m, void *v, const void *g,
+           const int64_t *run /* (runs+1) */, const double *decay /* (runs) */, int64_t runs,
+           const void *state, const struct step_plan *plan))
+OP(sgd, (struct lane *l, void *w, void *master, const void *g, const int64_t *run,
+         const double *decay, int64_t runs, const void *state))

@@ -1,0 +1,119 @@
+/* shard.h -- the container: a strict profile of safetensors (formats/shard.md), as files, streams and
+ * sets, and the order in which training reads a set.
+ *
+ * A blob is one header and its tensors.  A file is one blob; a stream is blobs end to end, in segments
+ * that each end in an end blob; a set is a folder of files and manifest.json.  The reader refuses by
+ * name what the format forbids; a stream that stops before its end blob is damage, never a short
+ * success. */
+#ifndef SHARD_H
+#define SHARD_H
+
+#include "base/base.h"
+
+enum { SHARD_FILE_ALIGN = 4096, SHARD_STREAM_ALIGN = 64, SHARD_DIMS = 8 };
+enum { SHARD_HEADER_MAX_FILE = 100000000, SHARD_HEADER_MAX_STREAM = 16 << 20 };
+
+struct tensor {
+    char *name;
+    enum dtype type;
+    int ndim;
+    int64_t shape[SHARD_DIMS];
+    int64_t at, bytes; /* within the data section */
+    void *data;        /* in memory: writer's own or the blob's; NULL in a file read by header only */
+};
+
+/* One blob in memory.  A zeroed struct is empty. */
+struct blob {
+    struct tensor *tensor; /* ordered by element width (widest first), then name, once read or written */
+    int64_t tensors;
+    char **key, **value; /* __metadata__, sorted by key */
+    int64_t keys;
+    void *memory; /* what a reader read; tensor data point into it */
+};
+void blob_tensor(struct blob *b, const char *name, enum dtype t, int ndim, const int64_t *shape,
+                 const void *data); /* data is borrowed until the blob is written */
+void blob_meta(struct blob *b, const char *key, const char *value);
+const char *blob_get(const struct blob *b, const char *key); /* metadata value or NULL */
+struct tensor *blob_find(const struct blob *b, const char *name);
+void blob_release(struct blob *b);
+/* Writes the blob at the current end of o, which must be at an offset that is a multiple of align;
+ * adds the checksums "xxh3.<tensor>" and "xxh3.header". */
+void blob_write(struct blob *b, struct out *o, int64_t align);
+
+/* Reading one file: the header is checked on opening; tensors are read when asked for, and checked
+ * against their hash where the header has one.  Plain safetensors files of other programs open too. */
+struct shard_file;
+struct shard_file *shard_open(const char *path);
+const struct blob *shard_header(const struct shard_file *f); /* tensor data are NULL */
+/* Reads the whole tensor into dst (tensor->bytes), checking its hash.  Dies (4) on damage. */
+void shard_read(struct shard_file *f, const struct tensor *t, void *dst);
+/* Reads bytes [at, at + n) of a tensor without checking its hash. */
+void shard_read_part(struct shard_file *f, const struct tensor *t, int64_t at, int64_t n, void *dst);
+void shard_close(struct shard_file *f);
+
+/* Reading a stream or a file, blob by blob; zstd frames are recognised.  name is for messages. */
+struct stream;
+struct stream *stream_open(const char *path); /* "-" is stdin */
+/* 1 and a blob (good until the next call), 0 after the last end blob; dies (4) on damage. */
+int stream_next(struct stream *s, struct blob *out);
+void stream_close(struct stream *s);
+
+/* ---- rows of tokens: what shard-pack writes (formats/shard.md, "row groups") ---- */
+
+/* Fields that all row groups of a set share; kept in manifest.json and in every blob. */
+struct set_info {
+    int64_t seq;          /* capacity of a packed sequence, tokens */
+    char *tokenizer_hash; /* XXH3-64 of tokenizer.json, hex */
+    char *columns;        /* "weight,reward": the optional columns present, comma separated */
+};
+
+/* One document as the packer takes it.  The arrays are borrowed for the call. */
+struct doc {
+    const int32_t *token;
+    const uint8_t *target; /* 1 where the token is learnt */
+    int64_t n;
+    double weight, reward; /* reward NaN for none */
+    int64_t pair;          /* -1 for none */
+};
+
+/* Writes documents as row groups, in order, packing neighbours: a packed sequence is a run of documents
+ * whose tokens sum to at most seq.  path ending in '/' is a set (shards of at most shard_bytes and
+ * manifest.json, published whole); NULL is a stream on stdout; else one file.  extra files (name,
+ * bytes) are copied into a set: tokenizer.json and so on.  provenance is manifest.json's "provenance"
+ * value, JSON text. */
+struct packer;
+struct packer *packer_open(const char *path, const struct set_info *info, int64_t group_tokens);
+void packer_add(struct packer *p, const struct doc *d);
+void packer_file(struct packer *p, const char *name, const void *bytes, size_t n);
+void packer_close(struct packer *p, const char *provenance);
+int64_t packer_sequences(const struct packer *p);
+
+/* A set (or one file, or one stream spooled to an unlinked file) for random access. */
+struct set;
+struct set *set_open(const char *path); /* dies (4) on damage: every tensor's hash is checked */
+const struct set_info *set_info(const struct set *s);
+int64_t set_sequences(const struct set *s); /* packed sequences */
+int64_t set_rows(const struct set *s);
+int64_t set_tokens(const struct set *s);
+const char *set_hash(const struct set *s); /* fingerprint of the data, 16 hex digits */
+/* A file copied into the set (tokenizer.json), or NULL; good until set_close(). */
+const struct buf *set_file(const struct set *s, const char *name);
+void set_close(struct set *s);
+
+/* Packed sequence i.  Fills n = seq entries: token (pads 0), target, document number from 0 (-1 for
+ * pads), and the weight of each document at its tokens. */
+void set_sequence(const struct set *s, int64_t i, int32_t *token, uint8_t *target, int32_t *document,
+                  float *weight);
+
+/* The order of training data is a pure function: which sequence of which set is sample number i of the
+ * run, given seed and integer weights.  Each pass over a set is a keyed permutation of it.  Within every
+ * window of sum(weight) samples, set j is drawn weight[j] times. */
+struct mix {
+    struct set **set;
+    int64_t *weight;
+    int64_t n;
+    uint64_t seed;
+};
+void mix_sample(const struct mix *m, int64_t i, int64_t *set, int64_t *sequence);
+
+#endif
