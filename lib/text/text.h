@@ -1,0 +1,123 @@
+/* text.h -- rows (formats/rows.md), where they come from, tokenizers and chat templates. */
+#ifndef TEXT_H
+#define TEXT_H
+
+#include "base/base.h"
+
+/* ---- source.c: bytes from what people have: files, "-", compressed, later archives ---- */
+
+struct source;
+/* Opens paths one after the other (n 0: stdin); gz, xz and zst are recognised by their bytes
+ * (libarchive).  A file that cannot be opened is fatal before anything is read. */
+struct source *source_open(char *const *paths, int64_t n);
+/* The next line without its newline, NUL-terminated, good until the next call; 0 at the end.  A last
+ * line without a newline counts.  A compressed stream that is cut off is fatal (4). */
+int source_line(struct source *s, char **line, size_t *len);
+/* The next whole entry (file or archive member): its bytes; 0 at the end. */
+int source_entry(struct source *s, struct buf *out);
+const char *source_name(const struct source *s); /* "rows.jsonl", of the last line or entry */
+int64_t source_line_number(const struct source *s); /* from 1 */
+double source_bytes_total(const struct source *s);  /* of all regular files, 0 when unknown */
+void source_close(struct source *s);
+
+/* ---- row.c: one JSON object a line ---- */
+
+struct row { /* strings are NUL-terminated and point into the reader; NULL or NaN when absent */
+    const char *line; /* the bytes as read */
+    size_t len;
+    struct json json;
+    const char *id, *prompt_id, *response, *chosen, *rejected, *text, *tag, *finish;
+    size_t response_len, chosen_len, rejected_len, text_len;
+    struct json prompt; /* a string or an array of {role, content}; see has_prompt */
+    int has_prompt;
+    int64_t sample; /* -1 when absent */
+    double reward, reward_chosen, reward_rejected, weight, margin;
+    const char *file;
+    int64_t number; /* line number */
+};
+
+/* Reads rows and keeps the accounts: in = kept + dropped by reason. */
+struct row_reader {
+    struct source *source;
+    struct json_doc *doc;
+    struct out *rejects; /* or NULL */
+    int64_t max_bad, in, bad;
+    struct row row;
+    struct row_reason { /* drops by reason, in order of first use */
+        const char *why;
+        int64_t n;
+    } reason[32];
+};
+/* The options every row tool shares: --rejects FILE, --max-bad N.  Put them into the tool's table. */
+#define ROW_OPTIONS                                                                                \
+    OPT_STR(0, "rejects", &row_rejects, "file", "write bad and dropped rows here, with reasons"),  \
+        OPT_INT(0, "max-bad", &row_max_bad, "n", "bad rows to tolerate before exit 3")
+extern const char *row_rejects;
+extern int64_t row_max_bad;
+
+void row_reader_init(struct row_reader *r, char *const *paths, int64_t n);
+/* 1 and r->row, or 0 at the end.  A line that is no JSON object, or whose known fields have the wrong
+ * type, is bad: reported as FILE:LINE: why, written to the rejects, counted; beyond max_bad the tool
+ * exits 3.  Blank lines are bad too. */
+int row_next(struct row_reader *r);
+/* Counts the current row as bad (it fails what this tool needs) or as dropped (it was fine and not
+ * wanted); both go to the rejects with the reason, which must be a string constant. */
+void row_bad(struct row_reader *r, const char *why);
+void row_drop(struct row_reader *r, const char *why);
+/* Prints "in N, kept N, dropped N (why), bad N (why)" with say().  Closes and frees. */
+void row_reader_close(struct row_reader *r, int64_t kept);
+/* The canonical JSON of a prompt (compact; a string stays a string): what prompts are compared by. */
+void row_prompt_canonical(const struct row *r, struct buf *out);
+/* prompt_id, or the XXH3 of the canonical prompt as 16 hex digits, or "" when the row has no prompt. */
+void row_group(const struct row *r, struct buf *out);
+
+/* ---- tok*.c: tokenizers ---- */
+
+/* A byte-pair tokenizer in Hugging Face's tokenizer.json.  Ids and text are those of the Hugging Face
+ * `tokenizers` package.  Byte-level BPE with a pattern (GPT-2's, or one in the file) is read and
+ * trained; byte-fallback BPE ("Metaspace": Llama, Mistral) is read. */
+struct tok;
+struct tok *tok_parse(const char *json, size_t len, const char *who); /* dies (2) on the unknown */
+struct tok *tok_open(const char *path); /* a tokenizer.json, or a set, checkpoint or run that has one */
+void tok_free(struct tok *t);
+const struct buf *tok_json(const struct tok *t); /* the file's bytes */
+const char *tok_hash(const struct tok *t);       /* XXH3-64 of them, 16 hex digits */
+int64_t tok_size(const struct tok *t);           /* ids are below this */
+/* Appends the ids of text; special tokens in the text are recognised only where `special`. */
+struct ids {
+    int32_t *id;
+    int64_t n, cap;
+};
+void tok_encode(struct tok *t, const char *text, size_t len, int special, struct ids *out);
+void tok_decode(struct tok *t, const int32_t *id, int64_t n, int skip_special, struct buf *out);
+void ids_release(struct ids *v);
+int64_t tok_id(const struct tok *t, const char *token); /* -1 when there is no such token */
+int64_t tok_bos(const struct tok *t); /* ids the tokenizer puts around a text, -1 for none */
+int64_t tok_eos(const struct tok *t);
+
+/* Trains a byte-level BPE (GPT-2's pattern) on pieces of text and returns tokenizer.json text: 64
+ * reserved special tokens first (<|bos|>, <|eos|>, <|pad|>, <|user|>, <|assistant|>, <|system|>,
+ * <|end|>, <|rw_0|>..<|rw_9|>, then <|reserved_N|>), 256 bytes, then merges.  Deterministic: ties go to
+ * the pair whose text sorts first. */
+struct tok_trainer;
+struct tok_trainer *tok_trainer_new(void);
+void tok_trainer_add(struct tok_trainer *t, const char *text, size_t len);
+void tok_trainer_finish(struct tok_trainer *t, int64_t vocab, struct buf *json);
+
+/* ---- chat.c: how a row becomes tokens ---- */
+
+/* Templates by name: "plain" (bos prompt response eos, nothing between) and "chat" (<|bos|>, then
+ * <|user|> ... <|end|> turns of the reserved tokens).  The last assistant turn is the target; with
+ * text rows everything after bos is. */
+struct chat;
+const struct chat *chat_find(const char *name); /* dies (2) listing the names */
+/* Appends the row's tokens and their target flags (1: learnt).  tag goes before the answer, masked.
+ * Returns NULL, or why the row cannot be rendered (a static sentence). */
+const char *chat_render(const struct chat *c, struct tok *t, const struct row *r, struct ids *token,
+                        struct buf *target);
+/* The same up to where the response begins: what moe-sample continues. */
+const char *chat_render_prompt(const struct chat *c, struct tok *t, const struct row *r,
+                               const char *tag, struct ids *token);
+int64_t chat_stop(const struct chat *c, struct tok *t); /* the id that ends a response */
+
+#endif
