@@ -139,7 +139,7 @@ static struct mesh mesh_at(const struct mesh *m, int rank)
 }
 
 struct faults {
-    int64_t coordinates, sizes, order, partition, pipelines, coverage, shards, memory;
+    int64_t coordinates, sizes, order, partition, pipelines, fits, coverage, replicas, shards, memory;
 };
 
 static void check_groups(const struct mesh *m, void *arg)
@@ -238,8 +238,8 @@ static void model_for(struct model *a, const struct mesh *m)
 }
 
 struct paint { /* one count for each element of each tensor */
-    uint8_t written[1 << 16], owned[1 << 16];
-    int64_t at[4096];
+    uint8_t held[1 << 16], written[1 << 16], owned[1 << 16];
+    int64_t at[4096]; /* where a tensor's counts begin */
 };
 
 static void paint_rect(uint8_t *tensor, const struct param *p, const struct rect *r)
@@ -279,7 +279,7 @@ static void check_slices(const struct mesh *m, void *arg)
 {
     struct faults *f = arg;
     model_for(&model, m);
-    f->coverage += mesh_check(m, model.p, model.n, model.experts) != NULL;
+    f->fits += mesh_check(m, model.p, model.n, model.experts) != NULL;
     int64_t total = 0, same_size[BUFFERS] = {-1, -1}, stage = -1;
     for (int64_t i = 0; i < model.n; i++) {
         paint.at[i] = total;
@@ -287,6 +287,7 @@ static void check_slices(const struct mesh *m, void *arg)
     }
     if (total > (int64_t)sizeof paint.written)
         abort();
+    memset(paint.held, 0, (size_t)total);
     memset(paint.written, 0, (size_t)total);
     memset(paint.owned, 0, (size_t)total);
     for (int r = 0; r < m->world; r++) {
@@ -303,6 +304,7 @@ static void check_slices(const struct mesh *m, void *arg)
         for (int64_t i = 0; i < y.n; i++) {
             const struct local *s = &y.local[i];
             int64_t t = s->p - model.p, size = s->r.rows * s->r.cols;
+            paint_rect(paint.held + paint.at[t], s->p, &s->r);
             if (s->writes)
                 paint_rect(paint.written + paint.at[t], s->p, &s->r);
             int64_t lo = y.shard_at[s->buffer] - s->at, hi = lo + y.shard[s->buffer];
@@ -315,6 +317,12 @@ static void check_slices(const struct mesh *m, void *arg)
         }
         layout_release(&y);
     }
+    for (int64_t t = 0; t < model.n; t++) {
+        const struct param *p = &model.p[t];
+        int replicas = p->kind == ON_EXPERTS ? m->edp : m->dp * m->cp * (p->cut == CUT_NONE ? m->tp : 1);
+        for (int64_t i = 0; i < p->rows * MAX(p->cols, 1); i++)
+            f->replicas += paint.held[paint.at[t] + i] != replicas;
+    }
     for (int64_t i = 0; i < total; i++) {
         f->coverage += paint.written[i] != 1;
         f->shards += paint.owned[i] != 1;
@@ -325,9 +333,10 @@ static void test_slices(void)
 {
     struct faults f = {0};
     int64_t n = 0;
-    for (int w = 1; w <= WORLD_MAX; w = w < 24 ? w + 1 : w < 32 ? w + 8 : w + 16)
+    for (int w = 1; w <= WORLD_MAX; w++)
         n += each_mesh(w, check_slices, &f);
-    printf("# %lld mappings with their slices\n", (long long)n);
+    ok(f.fits == 0, "a model of matching sizes fits each of %lld mappings", (long long)n);
+    ok(f.replicas == 0, "every element is held by as many ranks as replicate it");
     ok(f.coverage == 0, "every element of every tensor is written by exactly one rank");
     ok(f.shards == 0, "and is in exactly one owner's optimizer shard");
     ok(f.memory == 0, "a rank's memory has no gaps, overlaps or misplaced tensors");
