@@ -17,7 +17,7 @@ done
 sed -n '/^```sh$/,/^```$/p' "$TOP/README.md" | grep -v '^```\|^PATH=' >lines
 mkdir tree && ln -s "$TOP/pipelines" tree
 if [ -e /usr/share/games/fortunes/fortunes ]; then
-    ok 'the lines in the README work when pasted' 'test -s lines && cd tree && bash -e ../lines'
+    ok 'the lines in the README work when pasted' 'test -s lines && cd tree && bash -eo pipefail ../lines'
 else
     skip 'the lines in the README work when pasted' 'no fortunes package'
 fi
