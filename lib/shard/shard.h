@@ -29,6 +29,7 @@ struct blob {
     char **key, **value; /* __metadata__, sorted by key */
     int64_t keys;
     void *memory; /* what a reader read; tensor data point into it */
+    int sorted;   /* tensors are in their order */
 };
 void blob_tensor(struct blob *b, const char *name, enum dtype t, int ndim, const int64_t *shape,
                  const void *data); /* data is borrowed until the blob is written */
@@ -36,8 +37,9 @@ void blob_meta(struct blob *b, const char *key, const char *value);
 const char *blob_get(const struct blob *b, const char *key); /* metadata value or NULL */
 struct tensor *blob_find(const struct blob *b, const char *name);
 void blob_release(struct blob *b);
-/* Writes the blob at the current end of o, which must be at an offset that is a multiple of align;
- * adds the checksums "xxh3.<tensor>" and "xxh3.header". */
+/* Writes the blob at the current end of o; adds the checksums "xxh3.<tensor>" and "xxh3.header".  Data
+ * begin at a multiple of align (one of the two above), counted from the blob's first byte.  No tensor
+ * may be called "header". */
 void blob_write(struct blob *b, struct out *o, int64_t align);
 
 /* Reading one file: the header is checked on opening; tensors are read when asked for, and checked
