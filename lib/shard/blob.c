@@ -3,7 +3,7 @@
  * The bytes are a function of the tensors and the metadata alone: tensors by element width (widest
  * first, so that all are aligned without padding) and then by name, metadata by key, no free choice
  * left.  Equal data give equal files. */
-#include "shard/inside.h"
+#include "shard/shard_priv.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -191,28 +191,37 @@ static void header_build(struct buf *h, struct blob *b)
     buf_char(h, '}');
 }
 
-void blob_write(struct blob *b, struct out *o, int64_t align)
+void blob_header(struct blob *b, int64_t align, struct buf *h)
 {
     blob_sort(b);
     blob_hash(b);
-    struct buf h = {0};
-    header_build(&h, b);
-    while ((8 + (int64_t)h.len) % align)
-        buf_char(&h, ' ');
+    header_build(h, b);
+    while ((8 + (int64_t)h->len) % align)
+        buf_char(h, ' ');
     int64_t max = align == SHARD_FILE_ALIGN ? SHARD_HEADER_MAX_FILE : SHARD_HEADER_MAX_STREAM;
-    if ((int64_t)h.len > max)
+    if ((int64_t)h->len > max)
         die("%lld tensors need a header of %zu bytes; a reader takes %lld", (long long)b->tensors,
-            h.len, (long long)max);
+            h->len, (long long)max);
 
     char hex[17];
-    int64_t at = header_hash_at(h.data, (int64_t)h.len);
-    hash_hex(hex, header_hash(h.data, (int64_t)h.len, at));
-    memcpy(h.data + at, hex, 16);
+    int64_t at = header_hash_at(h->data, (int64_t)h->len);
+    hash_hex(hex, header_hash(h->data, (int64_t)h->len, at));
+    memcpy(h->data + at, hex, 16);
     blob_meta(b, "xxh3.header", hex);
+}
 
-    uint8_t length[8];
+void header_length(uint8_t bytes[8], uint64_t n)
+{
     for (int i = 0; i < 8; i++)
-        length[i] = (uint8_t)((uint64_t)h.len >> (8 * i));
+        bytes[i] = (uint8_t)(n >> (8 * i));
+}
+
+void blob_write(struct blob *b, struct out *o, int64_t align)
+{
+    struct buf h = {0};
+    uint8_t length[8];
+    blob_header(b, align, &h);
+    header_length(length, h.len);
     out_write(o, length, 8);
     out_write(o, h.data, h.len);
     for (int64_t i = 0; i < b->tensors; i++)

@@ -1,7 +1,7 @@
 /* file.c -- one file: the header is read and checked on opening, tensors when asked for.
  *
  * Reads are pread() of large blocks, hashed while they are still in the cache. */
-#include "shard/inside.h"
+#include "shard/shard_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>

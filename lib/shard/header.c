@@ -4,7 +4,7 @@
  * readers of the format disagree about a header (duplicate keys, foreign fields, odd numbers) it is
  * refused, since two programs would see two files.  header_profile() holds files that claim the profile
  * of formats/shard.md to the rest of it: order, alignment, checksums. */
-#include "shard/inside.h"
+#include "shard/shard_priv.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -66,7 +66,9 @@ void stream_close(struct stream *s);
 struct set_info {
     int64_t seq;          /* capacity of a packed sequence, tokens */
     char *tokenizer_hash; /* XXH3-64 of tokenizer.json, hex */
-    char *columns;        /* "weight,reward": the optional columns present, comma separated */
+    char *columns;        /* "weight,reward": weight, then reward and pair where present */
+    char *template;       /* the chat template's name */
+    int64_t bos, eos;     /* ids that begin and end a document, -1 for none */
 };
 
 /* One document as the packer takes it.  The arrays are borrowed for the call. */
@@ -78,14 +80,17 @@ struct doc {
     int64_t pair;          /* -1 for none */
 };
 
-/* Writes documents as row groups, in order, packing neighbours: a packed sequence is a run of documents
- * whose tokens sum to at most seq.  path ending in '/' is a set (shards of at most shard_bytes and
- * manifest.json, published whole); NULL is a stream on stdout; else one file.  extra files (name,
- * bytes) are copied into a set: tokenizer.json and so on.  provenance is manifest.json's "provenance"
- * value, JSON text. */
+/* Writes documents as row groups of about group_tokens, in order, packing neighbours: a packed sequence
+ * is a run of documents whose tokens sum to at most seq; the two documents of a pair stay together.  path
+ * ending in '/' is a set (a file for each row group, and manifest.json, published whole); NULL is a
+ * stream on stdout, .sts a stream in a file, .sts.zst one in zstd frames; else one file, whose row group
+ * is held in memory whole.  Extra files (name, bytes) travel with the data: tokenizer.json and so on;
+ * they come before the first document.  provenance is manifest.json's "provenance" value, JSON text. */
 struct packer;
 struct packer *packer_open(const char *path, const struct set_info *info, int64_t group_tokens);
-void packer_add(struct packer *p, const struct doc *d);
+/* Packs best fit within so many items (documents, or pairs) instead of next fit in order. */
+void packer_window(struct packer *p, int64_t items);
+void packer_add(struct packer *p, const struct doc *d); /* d->n is at most seq, a pair's sum as well */
 void packer_file(struct packer *p, const char *name, const void *bytes, size_t n);
 void packer_close(struct packer *p, const char *provenance);
 int64_t packer_sequences(const struct packer *p);
