@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -33,6 +34,25 @@ static void file_read(const struct shard_file *f, void *dst, int64_t n, int64_t 
         at += got;
         n -= got;
     }
+}
+
+/* A regular file, bare, that is no stream: in a stream's first header metadata "blob" comes first. */
+int shard_is_file(const char *path)
+{
+    static const char stream[] = "{\"__metadata__\":{\"blob\":\"";
+    struct stat st;
+    if (!strcmp(path, "-"))
+        return 0;
+    if (stat(path, &st))
+        die("open %s:", path);
+    if (!S_ISREG(st.st_mode))
+        return 0;
+    char head[8 + sizeof stream - 1] = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || pread(fd, head, sizeof head, 0) < 0)
+        die("open %s:", path);
+    close(fd);
+    return memcmp(head + 8, stream, sizeof stream - 1) && !frame_magic((const uint8_t *)head);
 }
 
 struct shard_file *shard_open(const char *path)
@@ -108,6 +128,17 @@ void shard_read_part(struct shard_file *f, const struct tensor *t, int64_t at, i
         die("%s: bytes %lld to %lld of tensor \"%s\", which has %lld", f->path, (long long)at,
             (long long)(at + n), t->name, (long long)t->bytes);
     file_read(f, dst, n, f->data_at + t->at + at);
+}
+
+void *shard_map(struct shard_file *f, size_t *bytes)
+{
+    *bytes = (size_t)(f->data_at + header_data_bytes(&f->blob));
+    char *map = mmap(NULL, *bytes, PROT_READ, MAP_PRIVATE, f->fd, 0);
+    if (map == MAP_FAILED)
+        die("map %s:", f->path);
+    for (int64_t i = 0; i < f->blob.tensors; i++)
+        f->blob.tensor[i].data = map + f->data_at + f->blob.tensor[i].at;
+    return map;
 }
 
 void shard_close(struct shard_file *f)

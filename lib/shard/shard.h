@@ -45,6 +45,8 @@ void blob_write(struct blob *b, struct out *o, int64_t align);
 /* Reading one file: the header is checked on opening; tensors are read when asked for, and checked
  * against their hash where the header has one.  Plain safetensors files of other programs open too. */
 struct shard_file;
+/* Whether path is for shard_open(); a stream, compressed or not, a pipe or "-" is for stream_open(). */
+int shard_is_file(const char *path);
 struct shard_file *shard_open(const char *path);
 const struct blob *shard_header(const struct shard_file *f); /* tensor data are NULL */
 /* Reads the whole tensor into dst (tensor->bytes), checking its hash.  Dies (4) on damage. */
@@ -113,7 +115,7 @@ void set_sequence(const struct set *s, int64_t i, int32_t *token, uint8_t *targe
                   float *weight);
 
 /* The order of training data is a pure function: which sequence of which set is sample number i of the
- * run, given seed and integer weights.  Each pass over a set is a keyed permutation of it.  Within every
+ * run, given seed and integer weights (below 2^31).  Each pass over a set is a keyed permutation of it.  Within every
  * window of sum(weight) samples, set j is drawn weight[j] times. */
 struct mix {
     struct set **set;

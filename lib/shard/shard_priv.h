@@ -30,6 +30,13 @@ char *tensor_verify(const struct blob *b, const struct tensor *t, uint64_t hash)
 /* Metadata that must be a decimal count of at most 18 digits. */
 char *meta_count(const struct blob *b, const char *key, int64_t *out);
 
+/* file.c */
+/* Maps the file and points its tensors' data there.  The mapping outlives shard_close(). */
+void *shard_map(struct shard_file *f, size_t *bytes);
+
+/* stream.c: whether a zstd frame begins so. */
+int frame_magic(const uint8_t p[4]);
+
 /* segment.c: one segment of a stream, as its writer and its reader count it. */
 struct segment {
     int64_t blobs, rows, tokens, sequences;

@@ -63,10 +63,9 @@ static size_t in_fill(struct stream *s, size_t want)
     return s->in_end - s->in_at;
 }
 
-static int frame_begins(const struct stream *s)
+int frame_magic(const uint8_t p[4])
 {
-    const uint8_t *p = s->in + s->in_at;
-    uint32_t magic = p[0] | p[1] << 8 | p[2] << 16 | (uint32_t)p[3] << 24;
+    uint32_t magic = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
     return magic == ZSTD_MAGICNUMBER || (magic & ~15u) == ZSTD_SKIPPABLE;
 }
 
@@ -92,8 +91,8 @@ static int64_t stream_bytes(struct stream *s, void *dst, int64_t n, int at_blob)
     while (got < n) {
         size_t have = in_fill(s, s->in_frame ? 1 : 4);
         if (!s->in_frame && at_blob && !got)
-            s->framed = have >= 4 && frame_begins(s);
-        if (!s->in_frame && s->framed && have >= 4 && frame_begins(s)) {
+            s->framed = have >= 4 && frame_magic(s->in + s->in_at);
+        if (!s->in_frame && s->framed && have >= 4 && frame_magic(s->in + s->in_at)) {
             s->z = s->z ? s->z : ZSTD_createDCtx();
             if (!s->z)
                 die("no memory for zstd");
