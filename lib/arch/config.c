@@ -1,8 +1,8 @@
 /* config.c -- config.json to struct config and back.
  *
- * A field of the file is a row of a table: what all families share is here, what is a family's own in
- * its file; both directions read the same rows.  What would change the model and is not implemented is
- * refused by name.  The text is kept, so that what nobody here reads survives. */
+ * A field of the file is a row of a table: what all families share is here, what is a family's own
+ * in its file; both directions read the same rows.  What would change the model and is not
+ * implemented is refused by name.  The text is kept, so that what nobody here reads survives. */
 #include "arch/arch.h"
 
 #include <stdlib.h>
@@ -38,8 +38,8 @@ static const struct {
     const char *key, *string;
     double number; /* of a number or a truth value, where string is NULL */
 } only[] = {
-    {"hidden_act", .string = "silu"}, {"attention_dropout", .number = 0},
-    {"attention_bias", .number = 0},  {"mlp_bias", .number = 0},
+    {"hidden_act", .string = "silu"},       {"attention_dropout", .number = 0},
+    {"attention_bias", .number = 0},        {"mlp_bias", .number = 0},
     {"partial_rotary_factor", .number = 1},
 };
 
@@ -128,8 +128,8 @@ static void read_only_values(struct json object, const char *who)
     }
 }
 
-/* RoPE's base stands at the top or, in newer files, in rope_parameters; rope_scaling is the older name
- * of what else stands there. */
+/* RoPE's base stands at the top or, in newer files, in rope_parameters; rope_scaling is the older
+ * name of what else stands there. */
 static void read_rope(struct config *c, struct json root, const char *who)
 {
     static const char *const keys[] = {"rope_parameters", "rope_scaling"};
@@ -144,8 +144,8 @@ static void read_rope(struct config *c, struct json root, const char *who)
             size_t len;
             const char *type = json_string(v, &len);
             if (!type || strcmp(type, "default"))
-                die_misused("%s: \"%s\" asks for the type \"%s\"; only \"default\" is implemented", who,
-                            keys[i], type ? type : "?");
+                die_misused("%s: \"%s\" asks for the type \"%s\"; only \"default\" is implemented",
+                            who, keys[i], type ? type : "?");
         }
         read_only_values(rope, who);
         if (!get_set(rope, "rope_theta", &v))
