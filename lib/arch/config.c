@@ -231,6 +231,15 @@ static void edit(struct buf *text, const char *key, const char *value)
     *text = next;
 }
 
+/* As a JSON number that readers with types take for a real one, even when it is whole. */
+static void add_real(struct buf *b, double x)
+{
+    size_t from = b->len;
+    json_number(b, x);
+    if (!strpbrk(b->data + from, ".e"))
+        buf_str(b, ".0");
+}
+
 static void edit_fields(struct buf *text, const struct config *c, const struct config_field *f,
                         int64_t n)
 {
@@ -243,7 +252,7 @@ static void edit_fields(struct buf *text, const struct config *c, const struct c
         else if (f->type == FIELD_TOKEN && x < 0)
             buf_str(&v, "null");
         else if (f->type == FIELD_REAL)
-            json_number(&v, x);
+            add_real(&v, x);
         else
             buf_printf(&v, "%lld", (long long)x);
         edit(text, f->key, v.data);
@@ -277,7 +286,7 @@ void config_write(const struct config *c, struct buf *out, const char *torch_dty
     if (has_rope) {
         buf_reset(&v);
         buf_str(&v, "{\"rope_theta\":");
-        json_number(&v, c->theta);
+        add_real(&v, c->theta);
         buf_str(&v, ",\"rope_type\":\"default\"}");
         edit(&text, "rope_parameters", v.data);
     }
