@@ -12,7 +12,7 @@
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=${BUILD:-build/cpu}
-PATH=$TOP/$BUILD/bin:$PATH
+PATH=$TOP/$BUILD/bin:$TOP/build/venv/bin:$PATH # build/venv: the witnesses of ./setup --tests
 DATA=${MOEUTILS_TESTDATA:-$TOP/../shared/data}
 GOLD=$TOP/tests/golden/$(basename "$0" .t)
 W=$(mktemp -d) && trap 'rm -rf "$W"' EXIT && cd "$W" || exit 1

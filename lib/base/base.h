@@ -97,6 +97,7 @@ struct strv { /* values of an option given several times */
 #define OPT_LIST(l, name, var, arg, help) {l, name, OPT_T_LIST, (struct strv *){var}, arg, help}
 #define OPT_END {0, NULL, 0, NULL, NULL, NULL}
 
+#define MOEUTILS_VERSION "0.1.0"
 extern int opt_quiet, opt_verbose; /* -q, -v */
 
 /* Parses options (getopt_long; "64k", "2m", "1g" are integers) and returns the index of the first

@@ -20,7 +20,8 @@ int world_rank(const struct world *w);
 int world_size(const struct world *w);
 
 struct world *world_self(void); /* one rank; free with world_free() */
-/* Runs fn in n threads, each with its own world of size n, and returns when all have. */
+/* Runs fn in n threads, the caller's among them, each with its own world of size n, and returns when
+ * all have.  The worlds are freed here. */
 void world_threads(int n, void (*fn)(struct world *w, void *arg), void *arg);
 void world_free(struct world *w);
 
@@ -50,8 +51,8 @@ void comm_send(struct comm *c, struct lane *l, const void *buf, int64_t bytes, i
 void comm_recv(struct comm *c, struct lane *l, void *buf, int64_t bytes, int from);
 void comm_broadcast(struct comm *c, struct lane *l, void *buf, int64_t bytes, int root);
 void comm_barrier(struct comm *c);
-/* Host bytes of any length from every rank: returns rank i's at out[i] with length len[i] (arrays of
- * size entries), on every rank.  Caller frees each out[i]. */
+/* Host bytes of any length from every rank: returns rank i's at out[i], a NUL after them, with length
+ * len[i] (arrays of size entries), on every rank.  Caller frees each out[i]. */
 void comm_gather_bytes(struct comm *c, const void *p, int64_t n, char **out, int64_t *len);
 
 #endif
