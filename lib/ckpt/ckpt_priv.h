@@ -66,6 +66,9 @@ void spool_close(struct spool *s);
 
 /* The slices of an open checkpoint. */
 const struct table *ckpt_table(const struct ckpt *k);
+enum dtype stored_type(const struct ckpt *k, const char *name); /* of a tensor of the model */
+/* The type config.json gives: where tensors differ, that of the family's first. */
+enum dtype ckpt_type(const struct ckpt *k, const struct config *c);
 
 /* Copies whatever of a tokenizer's and generation's files lies in from. */
 void side_files_copy(const char *from, const char *to);

@@ -240,12 +240,6 @@ static void outsiders_refuse(const struct ckpt *k, const struct param *p, int64_
             ckpt_path(k), (long long)tensors, (long long)n);
 }
 
-static enum dtype stored_type(const struct ckpt *k, const struct param *p)
-{
-    const struct table *t = ckpt_table(k);
-    return t->slice[table_find(t, "model", p->name)].type;
-}
-
 /* Parameters lo..hi, whole, as one file. */
 static void hf_file_write(struct ckpt *k, const char *dir, const char *name, const struct param *p,
                           int64_t lo, int64_t hi, enum dtype type, struct index *x)
@@ -255,7 +249,7 @@ static void hf_file_write(struct ckpt *k, const char *dir, const char *name, con
     blob_meta(&b, "format", "pt");
     for (int64_t i = lo; i < hi; i++) {
         int64_t cols = MAX(1, p[i].cols), shape[2] = {p[i].rows, p[i].cols};
-        enum dtype to = type == DT_COUNT ? stored_type(k, &p[i]) : type;
+        enum dtype to = type == DT_COUNT ? stored_type(k, p[i].name) : type;
         int64_t bytes = p[i].rows * cols * dtype_size(to);
         void *data = spool_take(spool, bytes);
         ckpt_get(k, "model", &p[i], (struct rect){0, 0, p[i].rows, cols}, data, to);
@@ -299,7 +293,7 @@ void ckpt_to_hf(const char *from, const char *to, enum dtype type, int files)
     else
         index_free(x);
     struct buf text = {0};
-    config_write(&c, &text, torch_dtype(type == DT_COUNT ? stored_type(k, &p[0]) : type));
+    config_write(&c, &text, torch_dtype(type == DT_COUNT ? ckpt_type(k, &c) : type));
     char *name = path_join(tmp, "config.json");
     write_file(name, text.data, text.len);
     side_files_copy(ckpt_path(k), tmp);

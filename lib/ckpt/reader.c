@@ -130,6 +130,23 @@ int ckpt_has(const struct ckpt *k, const char *set, const char *name)
     return table_find(&k->t, set, name) >= 0;
 }
 
+enum dtype stored_type(const struct ckpt *k, const char *name)
+{
+    int64_t i = table_find(&k->t, "model", name);
+    if (i < 0)
+        die_damaged("%s: no model tensor \"%s\"", k->path, name);
+    return k->t.slice[i].type;
+}
+
+enum dtype ckpt_type(const struct ckpt *k, const struct config *c)
+{
+    int64_t n;
+    struct param *p = arch_params(c, &n);
+    enum dtype type = stored_type(k, p[0].name);
+    params_free(p, n);
+    return type;
+}
+
 /* The slice's tensor in its file, if the file is the one the manifest speaks of. */
 static const struct tensor *slice_tensor(struct ckpt *k, const struct slice *s,
                                          struct shard_file **f)

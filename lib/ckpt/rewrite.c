@@ -2,7 +2,6 @@
 #include "ckpt_priv.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* File f of n gets the rows of every tensor, of the model and of the optimizer, that fall to it. */
 static char *file_write(struct ckpt *k, const char *dir, int f, int n)
@@ -26,15 +25,6 @@ static char *file_write(struct ckpt *k, const char *dir, int f, int n)
     return part;
 }
 
-static enum dtype model_type(const struct ckpt *k)
-{
-    const struct table *t = ckpt_table(k);
-    for (int64_t i = 0; i < t->slices; i++)
-        if (!strcmp(t->slice[i].set, "model"))
-            return t->slice[i].type;
-    die_damaged("%s: no tensor of a model", ckpt_path(k));
-}
-
 void ckpt_rewrite(const char *from, const char *to, int files)
 {
     struct ckpt *k = ckpt_open(from);
@@ -48,7 +38,7 @@ void ckpt_rewrite(const char *from, const char *to, int files)
     for (int f = 0; f < files; f++)
         part[f] = file_write(k, tmp, f, files);
     side_files_copy(ckpt_path(k), tmp);
-    ckpt_manifest_write(tmp, part, files, state.data, &c, model_type(k));
+    ckpt_manifest_write(tmp, part, files, state.data, &c, ckpt_type(k, &c));
     dir_publish(tmp, to);
 
     for (int f = 0; f < files; f++)
