@@ -10,7 +10,7 @@ same() { # RUN RUN: the same last checkpoint, bit for bit
         (cd "$1/last" && find . -type f | sort | xargs cmp -s /dev/null 2>/dev/null
          find . -type f | sort | while read -r f; do cmp "$f" "$W/$2/last/$f" || exit 1; done)
 }
-losses() { grep -o '"loss":[^,]*' "$1/log.jsonl" | cut -d: -f2; }
+losses() { tail -n +2 "$1/log.jsonl" | grep -o '"loss":[^,]*' | cut -d: -f2; }
 export -f same losses
 export train
 

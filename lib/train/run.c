@@ -278,10 +278,11 @@ static void log_open(struct run *r, int64_t sequence_length)
     struct param_counts n = meter_params(c);
     double s = sequence_length;
     char *path = path_join(r->o->out, "log.jsonl");
-    int fresh = !path_exists(path);
+    /* before its first checkpoint a run has nothing to go on from, and its log begins anew */
+    int fresh = r->step == 0 || !path_exists(path);
     if (!fresh)
         meter_log_cut(path, r->step);
-    r->log_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    r->log_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | (fresh ? O_TRUNC : 0), 0666);
     if (r->log_fd < 0)
         die("open %s:", path);
     if (fresh) {
