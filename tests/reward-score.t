@@ -44,6 +44,7 @@ export answer late
 ok 'answers come back in order'           'reward-score -q --command "$answer" many.jsonl | counts 5000'
 ok 'a command may answer at its end'      'reward-score -q --command "$late | tac | tac" many.jsonl | counts 5000'
 ok 'a command may answer before it reads' 'reward-score -q --command "seq 0 4999; cat >/dev/null" many.jsonl | counts 5000'
+ok 'a command need not read at all'       'reward-score -q --command "seq 0 4999" many.jsonl | counts 5000'
 ok 'more answers than a pipe holds, while rows wait' \
    'head -c 3000000 /dev/zero | tr "\0" x | sed "s/.*/{\"prompt\":\"&\"}/" >big; for i in 1 2 3; do cat big; echo; done >three
     reward-score -q --command "while read -r l; do echo 1.5; done" three | wc -l | grep -qx 3'

@@ -55,6 +55,10 @@ static void put(struct lexicon *x, const char *word, size_t len, double valence)
 
 static void lower(struct buf *out, int32_t c)
 {
+    if (c < 0x80) {
+        buf_char(out, (char)(c >= 'A' && c <= 'Z' ? c + 'a' - 'A' : c));
+        return;
+    }
     utf8proc_uint8_t u[4];
     utf8proc_ssize_t n = utf8proc_encode_char(utf8proc_tolower(c), u);
     buf_add(out, u, (size_t)n);

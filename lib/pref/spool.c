@@ -5,7 +5,7 @@
  * process. */
 #include "pref/pref.h"
 
-#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -32,7 +32,7 @@ struct spool *spool_new(void)
     if (!s->dir || !*s->dir)
         s->dir = "/var/tmp";
     char *path = xasprintf("%s/%s.XXXXXX", s->dir, tool_name ? tool_name : "spool");
-    int fd = mkstemp(path);
+    int fd = mkostemp(path, O_CLOEXEC); /* a command must not hold the bytes when we are gone */
     if (fd < 0)
         die("create a temporary file in %s:", s->dir);
     unlink(path);
