@@ -1,10 +1,10 @@
 /* ckpt.h -- checkpoints: a folder of tensors by name, cut into slices, with a manifest that says where
  * every slice is (formats/ckpt.md).
  *
- * model-*.safetensors under Hugging Face names, optim/*.safetensors, config.json, tokenizer files, and
- * manifest.json, written last.  No manifest, no checkpoint.  A reader proves that the slices of every
- * tensor cover it exactly once before it trusts a byte, and takes any rectangle from them: weights and
- * optimizer state load at any layout. */
+ * Safetensors files of the model under Hugging Face names, others below optim/, config.json, tokenizer
+ * files, and manifest.json, written last.  No manifest, no checkpoint.  A reader proves that the slices
+ * of every tensor cover it exactly once before it trusts a byte, and takes any rectangle from them:
+ * weights and optimizer state load at any layout. */
 #ifndef CKPT_H
 #define CKPT_H
 
@@ -20,8 +20,8 @@ struct ckpt_writer *ckpt_writer_open(const char *dir, int rank, int ranks);
  * of `from`, stored as `to`. */
 void ckpt_put(struct ckpt_writer *w, const char *set, const struct param *p, struct rect r,
               const void *data, enum dtype from, enum dtype to);
-/* Writes and fsyncs this rank's files and returns their part of the manifest (JSON array of slices),
- * which rank 0 needs from everybody.  Frees the writer; caller frees the string. */
+/* Writes and fsyncs this rank's files and returns their part of the manifest (JSON text), which rank 0
+ * needs from everybody.  Frees the writer; caller frees the string. */
 char *ckpt_writer_close(struct ckpt_writer *w);
 /* Rank 0, after all: manifest.json from the ranks' parts and the run's state (a JSON object: step,
  * cursor, configuration), config.json, model.safetensors.index.json where every model tensor lies whole
@@ -46,6 +46,10 @@ void ckpt_close(struct ckpt *k);
 /* Plain Hugging Face folders (config.json, *.safetensors, maybe an index).  Every tensor of the
  * family's table must be there with its shape and no other; each fault is named. */
 void ckpt_from_hf(const char *from, const char *to);
-void ckpt_to_hf(const char *from, const char *to, enum dtype type);
+/* type DT_COUNT: as each tensor is stored.  files: more than one come with an index. */
+void ckpt_to_hf(const char *from, const char *to, enum dtype type, int files);
+
+/* A checkpoint with the same tensors and state in files cut by rows. */
+void ckpt_rewrite(const char *from, const char *to, int files);
 
 #endif
