@@ -221,6 +221,9 @@ static void the_rest_comes_back(void)
     free(x);
     config_release(&c);
     ckpt_close(k);
+    k = ckpt_open(last);
+    ok(strstr(ckpt_path(k), "/run/step-000012") != NULL, "the link itself is followed too");
+    ckpt_close(k);
     free(last);
     free(run);
     free(path);

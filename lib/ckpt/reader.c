@@ -20,32 +20,38 @@ struct ckpt {
     struct buf scratch;       /* a slice, or some rows of one */
 };
 
-/* A run is read through its symlink, resolved once, so that a checkpoint published meanwhile does not
- * mix with this one. */
+static int has_manifest(const char *dir)
+{
+    char *name = path_join(dir, "manifest.json");
+    int has = path_exists(name);
+    free(name);
+    return has;
+}
+
+/* The folder path stands for: itself, or what its `last` does.  A symbolic link is followed now and
+ * once, so that a checkpoint published meanwhile does not mix with this one. */
 static char *find(const char *path)
 {
-    char *dir = xstrdup(path);
+    char *dir = xstrdup(path), to[4096];
     for (size_t n = strlen(dir); n > 1 && dir[n - 1] == '/'; n--)
         dir[n - 1] = 0;
     if (!path_exists(dir))
         die("%s:", dir);
-    char *manifest = path_join(dir, "manifest.json"), *last = path_join(dir, "last"), to[4096];
-    ssize_t n = path_exists(manifest) ? -1 : readlink(last, to, sizeof to - 1);
-    if (n > 0) {
-        to[n] = 0;
-        char *run = dir;
-        dir = to[0] == '/' ? xstrdup(to) : path_join(run, to);
-        free(run);
-        free(manifest);
-        manifest = path_join(dir, "manifest.json");
-    }
-    if (!path_exists(manifest))
+    char *at = has_manifest(dir) ? xstrdup(dir) : path_join(dir, "last");
+    if (!has_manifest(at))
         die_damaged("%s: no manifest.json: not a checkpoint (unfinished, or a Hugging Face folder: "
                     "see ckpt-reshard --from-hf)",
                     dir);
-    free(manifest);
-    free(last);
-    return dir;
+    ssize_t n = readlink(at, to, sizeof to - 1);
+    if (n > 0) {
+        to[n] = 0;
+        char *slash = strrchr(at, '/');
+        char *link = at;
+        at = to[0] == '/' || !slash ? xstrdup(to) : xasprintf("%.*s%s", (int)(slash + 1 - at), at, to);
+        free(link);
+    }
+    free(dir);
+    return at;
 }
 
 static const char *schema_fault(struct json root)
