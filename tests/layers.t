@@ -68,11 +68,11 @@ ok 'every inclusion in the tree goes down'     'faults "$TOP"'
 ok 'sound: transitive, private, from a tool or a test' \
    'tree lib/pref/fa.c "#include \"base/base.h\"" lib/op/add.c "#include \"real.h\"" \
          tools/x.c "#include \"pref/pref.h\"" tests/x.c "#include \"op/real.h\""'
-x  'caught: upwards' 1 'text may not include pref'     'tree lib/text/a.c "#include \"pref/pref.h\""'
-x  'caught: sideways' 1 'mesh may not include dev'     'tree lib/mesh/a.h "#include \"dev/dev.h\""'
-x  'caught: a tool' 1 'neither'                        'tree lib/op/a.c "#include \"../../tools/x.c\""'
-x  'caught: a tool from a test' 1 'neither'            'tree tests/a.c "#include \"../tools/x.c\""'
-x  'caught: private header' 1 'private to op'          'tree tools/a.c "#include \"op/real.h\""'
+x  'caught: upwards' 1 'text may not include pref'   'tree lib/text/a.c "#include \"pref/pref.h\""'
+x  'caught: sideways' 1 'mesh may not include dev'   'tree lib/mesh/a.h "#include \"dev/dev.h\""'
+x  'caught: a tool' 1 'neither'                      'tree lib/op/a.c "#include \"../tools/x.c\""'
+x  'caught: a tool from a test' 1 'neither'          'tree tests/a.c "#include \"../tools/x.c\""'
+x  'caught: private header' 1 'private to op'        'tree tools/a.c "#include \"op/real.h\""'
 x  'caught: no public header' 1 'lib/comm: no comm.h' \
    'tree; mkdir s/lib/comm; : >s/lib/comm/self.c; faults s'
 x  'caught: an unknown layer' 1 'misc is not in' \

@@ -25,12 +25,14 @@ x  'refuses what is no log'       4 '^mfu-report: rows.jsonl:1: not a step log' 
 x  'refuses an empty file'        4 'e.jsonl: no header' ': >e.jsonl; mfu-report e.jsonl'
 x  'refuses a version to come'    4 'b2.jsonl:1: .*version' \
    'sed "s/\"version\":1/\"version\":2/" b.jsonl >b2.jsonl; mfu-report b2.jsonl'
-x  'names a broken line'          4 'b3.jsonl:3: ' 'sed "3s/:100,/:,/" b.jsonl >b3.jsonl; mfu-report b3.jsonl'
+x  'names a broken line'          4 'b3.jsonl:3: ' \
+   'sed "3s/:100,/:,/" b.jsonl >b3.jsonl; mfu-report b3.jsonl'
 x  'names a missing field'        4 'b4.jsonl:4: "ok" is missing' \
    'sed "4s/\"ok\":true,//" b.jsonl >b4.jsonl; mfu-report b4.jsonl'
 x  'names a field of another type' 4 'b5.jsonl:2: "step" has the wrong type' \
    'sed "2s/\"step\":1/\"step\":1.5/" b.jsonl >b5.jsonl; mfu-report b5.jsonl'
-x  'a run without a log'          1 'nosuch/log.jsonl|none.run/log.jsonl' 'mkdir none.run; mfu-report none.run'
+x  'a run without a log'          1 'none.run/log.jsonl' \
+   'mkdir none.run; mfu-report none.run'
 x  'a file that is not there'     1 'nosuch' 'mfu-report nosuch'
 x  'a peak below 0'               2 'peak' 'mfu-report --peak -1 a.run'
 x  'a full disk is a failure'     1 "mfu-report: .*No space" 'mfu-report a.run >/dev/full'

@@ -285,7 +285,7 @@ static void test_transformers(struct world *w)
 {
     struct buf text = read_file("tests/golden/hf/config.json");
     struct shard_file *f = shard_open("tests/golden/hf/mixtral.safetensors");
-    const struct tensor *input = blob_find(shard_header(f), "input");
+    const struct tensor *input = blob_find(shard_header(f), "tokens");
     int64_t b = input->shape[0], s = input->shape[1], n;
     struct trainer *t = trainer_new(w, text.data, text.len, "f32", b, b, s, 0);
     t->model.cfg.aux = 0;
@@ -296,7 +296,7 @@ static void test_transformers(struct world *w)
         dtype_convert(model_weight(&t->model, l), DT_F32, x, DT_F64, n);
         free(x);
     }
-    double *ids = golden_tensor(f, "input", &n);
+    double *ids = golden_tensor(f, "tokens", &n);
     batch_host_clear(&t->host[0]);
     for (int64_t i = 0; i < b; i++) {
         int32_t *token = xmalloc(s * 4), *document = xcalloc(s, 4);

@@ -199,7 +199,7 @@ int main(int argc, char **argv)
         while (more && q.n < 2 * slots && (more = row_next(&rows))) {
             prompt.n = 0;
             const char *why = rows.row.has_prompt
-                                  ? chat_render_prompt(chat, tok, &rows.row, rows.row.tag, &prompt)
+                                  ? chat_render_prompt(chat, tok, &rows.row, NULL, &prompt)
                                   : "no prompt";
             if (!why && prompt.n >= m.cfg.positions)
                 why = "the prompt is longer than the model's positions";
