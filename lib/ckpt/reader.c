@@ -1,8 +1,8 @@
 /* reader.c -- any rectangle of any tensor of a checkpoint, whatever slices it was cut into.
  *
- * The manifest is believed only as far as it can be proved: every file is there with its size, every
- * tensor is covered exactly once, and the first time a slice is touched it is read whole and hashed.
- * One slice is in memory at a time. */
+ * The manifest is believed only as far as it can be proved: every file is there with its size,
+ * every tensor is covered exactly once, and the first time a slice is touched it is read whole and
+ * hashed. One slice is in memory at a time. */
 #include "ckpt_priv.h"
 
 #include <errno.h>
@@ -47,7 +47,8 @@ static char *find(const char *path)
         to[n] = 0;
         char *slash = strrchr(at, '/');
         char *link = at;
-        at = to[0] == '/' || !slash ? xstrdup(to) : xasprintf("%.*s%s", (int)(slash + 1 - at), at, to);
+        at = to[0] == '/' || !slash ? xstrdup(to)
+                                    : xasprintf("%.*s%s", (int)(slash + 1 - at), at, to);
         free(link);
     }
     free(dir);
@@ -80,8 +81,7 @@ struct ckpt *ckpt_open(const char *path)
     struct buf text = read_file(name);
     struct json root;
     const char *why;
-    if (json_parse(k->doc, text.data, text.len, &root, &why) ||
-        (why = schema_fault(root)))
+    if (json_parse(k->doc, text.data, text.len, &root, &why) || (why = schema_fault(root)))
         die_damaged("%s: %s", name, why);
     char *fault = table_parse(&k->t, root);
     if (!fault)
@@ -188,8 +188,8 @@ static const char *slice_rows(struct ckpt *k, struct slice *s, int64_t lo, int64
     char hex[17];
     hash_hex(hex, hash_xxh3(k->scratch.data, (size_t)x->bytes));
     if (strcmp(hex, s->hash))
-        die_damaged("%s/%s: tensor \"%s\" is damaged: its hash is %s, the manifest says %s", k->path,
-                    k->t.file[s->file].name, s->tensor, hex, s->hash);
+        die_damaged("%s/%s: tensor \"%s\" is damaged: its hash is %s, the manifest says %s",
+                    k->path, k->t.file[s->file].name, s->tensor, hex, s->hash);
     s->good = 1;
     return k->scratch.data + lo * row_bytes;
 }
