@@ -149,7 +149,7 @@ int json_iter_next(struct json_iter *i);
 const char *json_duplicate_key(struct json v);
 /* Appends s as a quoted JSON string. */
 void json_quote(struct buf *b, const char *s, size_t len);
-/* Appends a finite double in the shortest form that reads back to the same bits. */
+/* Appends a double in the shortest form that reads back to the same bits; null when not finite. */
 void json_number(struct buf *b, double x);
 /* Serialises v compactly, keys in their order. */
 void json_write(struct buf *b, struct json v);
