@@ -24,8 +24,8 @@ CXX      ?= c++
 NVCC     ?= nvcc
 ARCH     ?= -march=native
 CUDAARCH ?= sm_90a
-OPT      := $(if $(filter 1,$(SAN)),-O1 -fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer,-O3)
 comma    := ,
+OPT      := $(if $(filter 1,$(SAN)),-O1 -fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer,-O3)
 WARN     := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 # Contraction is off so that a result does not depend on what the compiler chose to fuse.
 CFLAGS   := -std=c11 -D_GNU_SOURCE -g $(OPT) $(ARCH) -ffp-contract=off -fno-math-errno -pthread $(WARN) -Ilib -Ilib/op

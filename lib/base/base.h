@@ -186,7 +186,7 @@ struct par *par_new(int64_t threads);
 void par_free(struct par *p);
 int64_t par_threads(const struct par *p);
 /* Calls fn(arg, i) once for each i in 0..n-1, on the pool's threads in no order; returns when all are
- * done.  Not reentrant: fn must not call par_for on the same pool. */
+ * done.  p NULL is the calling thread alone.  Not reentrant: fn must not call par_for on the same pool. */
 void par_for(struct par *p, int64_t n, void (*fn)(void *arg, int64_t i), void *arg);
 
 /* ---- io.c: files, and output that is published whole or not at all ---- */

@@ -172,7 +172,7 @@ static void run_job(struct par *p, int64_t first, int64_t count, void (*fn)(void
 void par_for(struct par *p, int64_t n, void (*fn)(void *arg, int64_t i), void *arg)
 {
     static const int64_t job_max = (int64_t)1 << 31;
-    if (p->threads == 1 || n == 1) {
+    if (!p || p->threads == 1 || n == 1) {
         for (int64_t i = 0; i < n; i++)
             fn(arg, i);
         return;

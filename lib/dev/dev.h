@@ -26,6 +26,8 @@ struct dev_ops { /* what a backend is: dev_cpu.c, dev_cuda.cu */
     void (*wait)(struct lane *l); /* until all queued work is done */
     void (*record)(struct lane *l, struct event *e);
     void (*follow)(struct lane *l, struct event *e); /* l goes on after e */
+    void (*lane_open)(struct lane *l); /* makes and frees l->handle */
+    void (*lane_close)(struct lane *l);
 };
 
 struct event {
@@ -49,6 +51,20 @@ void *arena_take(struct arena *a, int64_t bytes); /* aligned to 256; dies naming
 void arena_reset(struct arena *a);
 void arena_release(struct arena *a);
 
+/* A place to go back to: what was taken after the mark is free again. */
+struct arena_mark {
+    int64_t at, used;
+};
+static inline struct arena_mark arena_mark(const struct arena *a)
+{
+    return (struct arena_mark){a->at, a->used};
+}
+static inline void arena_back(struct arena *a, struct arena_mark m)
+{
+    a->at = m.at;
+    a->used = m.used;
+}
+
 struct lane {
     const struct dev_ops *dev;
     struct par *par;      /* CPU threads; NULL means the calling thread alone */
@@ -59,7 +75,17 @@ struct lane {
 void lane_init(struct lane *l, const struct dev_ops *dev, int64_t threads);
 void lane_release(struct lane *l);
 
+/* Calls fn(arg, i, scratch) once for each i in 0..n-1 on the CPU threads of the lane, in no order, and
+ * returns when all are done.  A call in progress has scratch_bytes to itself, aligned to 256, whose
+ * contents are whatever the last one left; they are given back at the end. */
+void lane_for(struct lane *l, int64_t n, void (*fn)(void *arg, int64_t i, void *scratch), void *arg,
+              int64_t scratch_bytes);
+
 /* "cpu" or "cuda"; dies when this build or machine has none of that name. */
 const struct dev_ops *dev_open(const char *name);
+
+/* What dev_open() chooses from: dev_cpu.c; dev_cuda.cu or, in builds without it, dev_nocuda.c. */
+const struct dev_ops *dev_cpu_open(void);
+const struct dev_ops *dev_cuda_open(void);
 
 #endif

@@ -19,5 +19,5 @@ const struct op *op_table(const char *device, enum dtype real)
 {
     if (!strcmp(device, "cpu"))
         return real == DT_F32 ? &cpu_f32 : real == DT_F64 ? &cpu_f64 : NULL;
-    return NULL;
+    return !strcmp(device, "cuda") ? op_table_cuda(real) : NULL;
 }

@@ -18,7 +18,19 @@ int source_entry(struct source *s, struct buf *out);
 const char *source_name(const struct source *s); /* "rows.jsonl", of the last line or entry */
 int64_t source_line_number(const struct source *s); /* from 1 */
 double source_bytes_total(const struct source *s);  /* of all regular files, 0 when unknown */
+/* What comes next, not consumed.  1: an entry begins, and head holds its first bytes (all of them, or
+ * at least 4096); 0: lines of this entry were taken and more is left; -1: nothing is left. */
+int source_peek(struct source *s, const char **head, size_t *n);
 void source_close(struct source *s);
+
+/* ---- utf8.c ---- */
+
+int utf8_valid(const char *s, size_t n);
+/* Appends s with each maximal invalid sequence replaced by U+FFFD. */
+void utf8_repair(struct buf *out, const char *s, size_t n);
+/* Reads one code point of valid UTF-8 and moves *s past it. */
+uint32_t utf8_next(const char **s);
+void utf8_add(struct buf *out, uint32_t c);
 
 /* ---- row.c: one JSON object a line ---- */
 
@@ -43,17 +55,22 @@ struct row_reader {
     struct out *rejects; /* or NULL */
     int64_t max_bad, in, bad;
     struct row row;
-    struct row_reason { /* drops by reason, in order of first use */
+    struct row_reason { /* bad and dropped rows by reason, in order of first use */
         const char *why;
         int64_t n;
+        int bad;
     } reason[32];
+    int64_t reasons;
 };
-/* The options every row tool shares: --rejects FILE, --max-bad N.  Put them into the tool's table. */
+/* The options every row tool shares: --rejects, --max-bad, --allow-empty.  Put them into the tool's
+ * table. */
 #define ROW_OPTIONS                                                                                \
     OPT_STR(0, "rejects", &row_rejects, "file", "write bad and dropped rows here, with reasons"),  \
-        OPT_INT(0, "max-bad", &row_max_bad, "n", "bad rows to tolerate before exit 3")
+        OPT_INT(0, "max-bad", &row_max_bad, "n", "bad rows to tolerate before exit 3"),            \
+        OPT_FLAG(0, "allow-empty", &row_allow_empty, "no row kept is not an error")
 extern const char *row_rejects;
 extern int64_t row_max_bad;
+extern int row_allow_empty;
 
 void row_reader_init(struct row_reader *r, char *const *paths, int64_t n);
 /* 1 and r->row, or 0 at the end.  A line that is no JSON object, or whose known fields have the wrong
@@ -64,9 +81,17 @@ int row_next(struct row_reader *r);
  * wanted); both go to the rejects with the reason, which must be a string constant. */
 void row_bad(struct row_reader *r, const char *why);
 void row_drop(struct row_reader *r, const char *why);
-/* Prints "in N, kept N, dropped N (why), bad N (why)" with say().  Closes and frees. */
+/* Prints "in N, kept N, dropped N (why N), bad N (why N)" with say(); kept is a count of input rows, and
+ * the four must add up.  Exits 3 when kept is 0 and --allow-empty was not given, so call it before
+ * the output is published.  Closes and frees. */
 void row_reader_close(struct row_reader *r, int64_t kept);
-/* The canonical JSON of a prompt (compact; a string stays a string): what prompts are compared by. */
+/* For a tool that finds its rows otherwise than one a line (pref-cat): counts one more row, which stands
+ * in line, file and number of r->row; row_parse() then reads its fields and returns NULL or why it is
+ * bad. */
+void row_begin(struct row_reader *r, const char *line, size_t len, int64_t number);
+const char *row_parse(struct row_reader *r);
+/* The canonical JSON of a prompt (compact; a string stays a string, a list keeps role and content): what
+ * prompts are compared by. */
 void row_prompt_canonical(const struct row *r, struct buf *out);
 /* prompt_id, or the XXH3 of the canonical prompt as 16 hex digits, or "" when the row has no prompt. */
 void row_group(const struct row *r, struct buf *out);
@@ -90,6 +115,7 @@ struct ids {
 };
 void tok_encode(struct tok *t, const char *text, size_t len, int special, struct ids *out);
 void tok_decode(struct tok *t, const int32_t *id, int64_t n, int skip_special, struct buf *out);
+void ids_add(struct ids *v, int32_t id);
 void ids_release(struct ids *v);
 int64_t tok_id(const struct tok *t, const char *token); /* -1 when there is no such token */
 int64_t tok_bos(const struct tok *t); /* ids the tokenizer puts around a text, -1 for none */

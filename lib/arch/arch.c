@@ -1,0 +1,166 @@
+/* arch.c -- from a family's table and a configuration to the list of tensors of one model. */
+#include "arch/arch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ARCH(x) extern const struct arch arch_##x;
+#include "arch/arch_list.h"
+#undef ARCH
+
+#define ARCH(x) &arch_##x,
+static const struct arch *const families[] = {
+#include "arch/arch_list.h"
+};
+#undef ARCH
+
+const struct arch *arch_find(const char *model_type)
+{
+    for (int64_t i = 0; i < ARRAY_LEN(families); i++)
+        if (!strcmp(families[i]->model_type, model_type))
+            return families[i];
+    return NULL;
+}
+
+char *arch_names(void)
+{
+    struct buf b = {0};
+    for (int64_t i = 0; i < ARRAY_LEN(families); i++)
+        buf_printf(&b, "%s%s", i ? ", " : "", families[i]->model_type);
+    return b.data;
+}
+
+int64_t config_dim(const struct config *c, enum dim d)
+{
+    const int64_t dims[] = {
+        [DIM_ONE] = 1,
+        [DIM_D] = c->d,
+        [DIM_Q] = c->heads * c->c,
+        [DIM_KV] = c->groups * c->c,
+        [DIM_F] = c->f,
+        [DIM_E] = c->experts,
+        [DIM_V] = c->vocab,
+    };
+    return dims[d];
+}
+
+/* The row's name with {l} and {e} filled in; caller frees. */
+static char *row_name(const char *pattern, int layer, int expert)
+{
+    struct buf b = {0};
+    for (const char *s = pattern; *s; s++)
+        if (!strncmp(s, "{l}", 3) || !strncmp(s, "{e}", 3)) {
+            buf_printf(&b, "%d", s[1] == 'l' ? layer : expert);
+            s += 2;
+        } else {
+            buf_char(&b, *s);
+        }
+    return b.data;
+}
+
+static int is_per_expert(const struct arch_row *row)
+{
+    return strstr(row->name, "{e}") != NULL;
+}
+
+struct list {
+    const struct config *c;
+    struct param *p; /* NULL: count only */
+    int64_t n;
+};
+
+static void list_add(struct list *a, const struct arch_row *row, int layer, int expert)
+{
+    if (a->p)
+        a->p[a->n] = (struct param){
+            .name = row_name(row->name, layer, expert),
+            .role = (int)row->role,
+            .layer = layer,
+            .expert = expert,
+            .rows = config_dim(a->c, row->rows),
+            .cols = row->cols == DIM_ONE ? 0 : config_dim(a->c, row->cols),
+            .kind = row->kind,
+            .cut = row->cut,
+            .init = (int)row->init,
+            .decay = row->decay,
+        };
+    a->n++;
+}
+
+/* One layer: role by role, and in a role of the experts expert by expert, so that what one fused
+ * tensor holds stands together. */
+static void list_add_layer(struct list *a, const struct arch_row *rows, int64_t n, int layer)
+{
+    for (int64_t lo = 0, hi; lo < n; lo = hi) {
+        for (hi = lo; hi < n && rows[hi].role == rows[lo].role; hi++)
+            ;
+        int each = is_per_expert(&rows[lo]);
+        for (int e = 0; e < (each ? a->c->experts : 1); e++)
+            for (int64_t i = lo; i < hi; i++)
+                list_add(a, &rows[i], layer, each ? e : -1);
+    }
+}
+
+static void list_all(struct list *a)
+{
+    const struct arch *arch = a->c->arch;
+    for (int64_t lo = 0, hi; lo < arch->n; lo = hi) {
+        const struct arch_row *rows = arch->rows;
+        for (hi = lo; hi < arch->n && rows[hi].role < ROLE_LAYER; hi++)
+            ;
+        for (int l = 0; hi > lo && l < a->c->layers; l++)
+            list_add_layer(a, rows + lo, hi - lo, l);
+        if (hi == lo) {
+            if (rows[lo].role != P_HEAD || !a->c->tied)
+                list_add(a, &rows[lo], rows[lo].role == P_EMBED ? STAGE_FIRST : STAGE_LAST, -1);
+            hi++;
+        }
+    }
+}
+
+struct param *arch_params(const struct config *c, int64_t *n)
+{
+    struct list a = {.c = c};
+    list_all(&a);
+    a.p = xcalloc((size_t)a.n, sizeof *a.p);
+    a.n = 0;
+    list_all(&a);
+    *n = a.n;
+    return a.p;
+}
+
+void params_free(struct param *p, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        free(p[i].name);
+    free(p);
+}
+
+int64_t params_count(const struct param *p, int64_t n)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++)
+        count += p[i].rows * MAX(p[i].cols, 1);
+    return count;
+}
+
+const char *arch_check(const struct config *c, const struct mesh *m)
+{
+    static _Thread_local char why[160];
+    if (c->heads % m->tp || c->groups % m->tp) {
+        snprintf(why, sizeof why, "%lld heads in %lld groups cannot be dealt evenly to tp %d",
+                 (long long)c->heads, (long long)c->groups, m->tp);
+        return why;
+    }
+    if (c->tied && m->pp > 1)
+        return "a tied head needs the embedding on the last stage too, so pp must be 1";
+    return NULL;
+}
+
+/* All matrices alike, the residual's output projections too, as transformers does. */
+double param_initial(const struct config *c, const struct param *p, uint64_t seed, int64_t i)
+{
+    if (p->init == INIT_ONES)
+        return 1;
+    return c->init * rng_normal(rng_key(seed, p->name), 0, (uint64_t)i);
+}

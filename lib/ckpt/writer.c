@@ -1,0 +1,170 @@
+/* writer.c -- one rank's files: its slices of the model under their own names, and its rectangles
+ * of the optimizer's tensors.
+ *
+ * A model file is what PyTorch and transformers take: one rectangle a tensor, and where any is a
+ * part, DCP_SHARDING_INFO says so for all of them (PyTorch looks up every tensor there or none). */
+#include "ckpt_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MODEL, OPTIMIZER, GROUPS };
+static const char *const file_pattern[GROUPS] = {"model-%05d-of-%05d.safetensors",
+                                                 "optim/optim-%05d-of-%05d.safetensors"};
+
+struct ckpt_writer {
+    char *dir;
+    int rank, ranks;
+    struct table t;
+    struct buf copies; /* void *: converted data, freed at the end */
+};
+
+struct ckpt_writer *ckpt_writer_open(const char *dir, int rank, int ranks)
+{
+    struct ckpt_writer *w = xcalloc(1, sizeof *w);
+    w->dir = xstrdup(dir);
+    w->rank = rank;
+    w->ranks = ranks;
+    return w;
+}
+
+void ckpt_put(struct ckpt_writer *w, const char *set, const struct param *p, struct rect r,
+              const void *data, enum dtype from, enum dtype to)
+{
+    if (r.rows == 0 || r.cols == 0)
+        return;
+    if (!torch_dtype_known(to))
+        die("%s: %s tensor \"%s\": a checkpoint holds no %s", w->dir, set, p->name, dtype_name(to));
+    struct slice *s = table_add(&w->t, set, p->name);
+    s->rows = p->rows;
+    s->cols = p->cols;
+    s->r = r;
+    s->type = to;
+    s->data = data;
+    if (from != to) {
+        int64_t n = r.rows * r.cols;
+        void *copy = xmalloc((size_t)(n * dtype_size(to)));
+        dtype_convert(copy, to, data, from, n);
+        s->data = copy;
+        buf_add(&w->copies, &copy, sizeof copy);
+    }
+}
+
+static int is_whole(const struct slice *s)
+{
+    return s->r.rows == s->rows && s->r.cols == MAX(1, s->cols);
+}
+
+static int group_of(const struct slice *s)
+{
+    return strcmp(s->set, "model") ? OPTIMIZER : MODEL;
+}
+
+static void records_add(struct blob *b, const char *key, const struct buf *members)
+{
+    char *object = xasprintf("{%s}", members->data ? members->data : "");
+    blob_meta(b, key, object);
+    free(object);
+}
+
+/* The file's metadata: each tensor's global shape and offset for us, its offset for PyTorch. */
+static void describe(struct blob *b, const struct table *t, int group)
+{
+    struct buf own = {0}, dcp = {0};
+    int partial = 0;
+    for (const struct slice *s = t->slice; s < t->slice + t->slices; s++) {
+        if (group_of(s) != group)
+            continue;
+        partial |= !is_whole(s);
+        buf_str(&own, own.len ? "," : "");
+        json_quote(&own, s->tensor, strlen(s->tensor));
+        buf_str(&own, ":{\"shape\":");
+        slice_dims_print(s, SLICE_GLOBAL, &own);
+        buf_str(&own, ",\"offset\":");
+        slice_dims_print(s, SLICE_OFFSET, &own);
+        buf_char(&own, '}');
+        buf_str(&dcp, dcp.len ? "," : "");
+        json_quote(&dcp, s->tensor, strlen(s->tensor));
+        buf_str(&dcp, ":{\"saved_offsets\":");
+        slice_dims_print(s, SLICE_OFFSET, &dcp);
+        buf_char(&dcp, '}');
+    }
+    blob_meta(b, "schema", "moeutils.ckpt");
+    blob_meta(b, "version", "1");
+    blob_meta(b, "format", "pt"); /* transformers refuses a file without */
+    records_add(b, "moeutils.slices", &own);
+    if (group == MODEL && partial) {
+        blob_meta(b, "DCP_VERSION", "1.0");
+        records_add(b, "DCP_SHARDING_INFO", &dcp);
+    }
+    buf_release(&own);
+    buf_release(&dcp);
+}
+
+static void group_write(struct ckpt_writer *w, int group)
+{
+    struct table *t = &w->t;
+    struct blob b = {0};
+    char *name = xasprintf(file_pattern[group], w->rank + 1, w->ranks);
+    int64_t file = t->files;
+    for (struct slice *s = t->slice; s < t->slice + t->slices; s++) {
+        if (group_of(s) != group)
+            continue;
+        s->file = file;
+        blob_tensor(&b, s->tensor, s->type, s->cols ? 2 : 1, (int64_t[]){s->r.rows, s->r.cols},
+                    s->data);
+    }
+    if (b.tensors) {
+        describe(&b, t, group);
+        char *path = path_join(w->dir, name);
+        if (group == OPTIMIZER) {
+            char *folder = path_join(w->dir, "optim");
+            make_dirs(folder);
+            free(folder);
+        }
+        struct out *o = out_open(path);
+        blob_write(&b, o, SHARD_FILE_ALIGN);
+        table_file(t, name, out_bytes(o));
+        out_close(o);
+        free(path);
+        for (struct slice *s = t->slice; s < t->slice + t->slices; s++)
+            if (group_of(s) == group) {
+                char *key = xasprintf("xxh3.%s", s->tensor);
+                snprintf(s->hash, sizeof s->hash, "%s", blob_get(&b, key));
+                free(key);
+            }
+    }
+    blob_release(&b);
+    free(name);
+}
+
+char *ckpt_writer_close(struct ckpt_writer *w)
+{
+    struct table *t = &w->t;
+    table_sort(t);
+    for (int64_t i = 0, j; i < t->slices; i = j) {
+        j = table_run(t, i);
+        for (int64_t k = i; k < j; k++) {
+            struct slice *s = &t->slice[k];
+            s->tensor = group_of(s) == MODEL
+                            ? xstrdup(s->name)
+                            : xasprintf("%s/%s/%lld", s->set, s->name, (long long)(k - i));
+        }
+    }
+    for (int g = 0; g < GROUPS; g++)
+        group_write(w, g);
+    struct buf part = {0};
+    buf_char(&part, '{');
+    table_print(t, &part);
+    buf_char(&part, '}');
+    for (size_t i = 0; i < w->copies.len; i += sizeof(void *)) {
+        void *copy;
+        memcpy(&copy, w->copies.data + i, sizeof copy);
+        free(copy);
+    }
+    buf_release(&w->copies);
+    table_release(t);
+    free(w->dir);
+    free(w);
+    return part.data;
+}

@@ -1,0 +1,134 @@
+/* comm.c -- worlds and groups, and the way from each call to the engine that carries it. */
+#include "comm/engine.h"
+
+#include <stdlib.h>
+
+int world_rank(const struct world *w)
+{
+    return w->rank;
+}
+
+int world_size(const struct world *w)
+{
+    return w->size;
+}
+
+void world_free(struct world *w)
+{
+    w->engine->close(w);
+    free(w);
+}
+
+struct comm *comm_new(struct world *w, const char *name, const int *ranks, int n)
+{
+    int rank = -1;
+    for (int i = 0; i < n; i++) {
+        if (ranks[i] < 0 || ranks[i] >= w->size)
+            die("group %s: rank %d is not in a world of %d", name, ranks[i], w->size);
+        for (int j = 0; j < i; j++)
+            if (ranks[j] == ranks[i])
+                die("group %s: rank %d is in it twice", name, ranks[i]);
+        if (ranks[i] == w->rank)
+            rank = i;
+    }
+    if (rank < 0)
+        die("group %s: rank %d makes it without being in it", name, w->rank);
+    struct comm *c = xcalloc(1, sizeof *c);
+    *c = (struct comm){
+        .engine = n == 1 ? &engine_self : w->engine,
+        .world = w,
+        .name = xstrdup(name),
+        .rank = rank,
+        .size = n,
+        .ranks = xmemdup(ranks, (size_t)n * sizeof *ranks),
+    };
+    c->engine->group_open(c);
+    w->groups++;
+    return c;
+}
+
+void comm_free(struct comm *c)
+{
+    if (!c)
+        return;
+    c->engine->group_close(c);
+    free(c->ranks);
+    free(c->name);
+    free(c);
+}
+
+int comm_rank(const struct comm *c)
+{
+    return c->rank;
+}
+
+int comm_size(const struct comm *c)
+{
+    return c->size;
+}
+
+static void check_type(const struct comm *c, const char *call, enum dtype t)
+{
+    if (t != DT_F32 && t != DT_F64 && t != DT_I32 && t != DT_I64)
+        die("group %s: %s of %s is not supported", c->name, call, dtype_name(t));
+}
+
+static void check_peer(const struct comm *c, const char *call, int rank)
+{
+    if (rank < 0 || rank >= c->size)
+        die("group %s: %s: rank %d is not in a group of %d", c->name, call, rank, c->size);
+}
+
+void comm_all_reduce(struct comm *c, struct lane *l, void *buf, int64_t n, enum dtype t,
+                     enum comm_op op)
+{
+    check_type(c, "all_reduce", t);
+    c->engine->all_reduce(c, l, buf, n, t, op);
+}
+
+void comm_all_gather(struct comm *c, struct lane *l, void *out, const void *in, int64_t n,
+                     enum dtype t)
+{
+    c->engine->all_gather(c, l, out, in, n, t);
+}
+
+void comm_reduce_scatter(struct comm *c, struct lane *l, void *out, void *in, int64_t n,
+                         enum dtype t)
+{
+    check_type(c, "reduce_scatter", t);
+    c->engine->reduce_scatter(c, l, out, in, n, t);
+}
+
+void comm_all_to_all(struct comm *c, struct lane *l, void *recv, const int64_t *recv_rows,
+                     const void *send, const int64_t *send_rows, int64_t row_bytes)
+{
+    c->engine->all_to_all(c, l, recv, recv_rows, send, send_rows, row_bytes);
+}
+
+void comm_send(struct comm *c, struct lane *l, const void *buf, int64_t bytes, int to)
+{
+    check_peer(c, "send", to);
+    c->engine->send(c, l, buf, bytes, to);
+}
+
+void comm_recv(struct comm *c, struct lane *l, void *buf, int64_t bytes, int from)
+{
+    check_peer(c, "recv", from);
+    c->engine->recv(c, l, buf, bytes, from);
+}
+
+void comm_broadcast(struct comm *c, struct lane *l, void *buf, int64_t bytes, int root)
+{
+    check_peer(c, "broadcast", root);
+    c->engine->broadcast(c, l, buf, bytes, root);
+}
+
+void comm_barrier(struct comm *c)
+{
+    c->engine->barrier(c);
+}
+
+void comm_gather_bytes(struct comm *c, const void *p, int64_t n, char **out, int64_t *len)
+{
+    c->engine->gather_bytes(c, p, n, out, len);
+}

@@ -1,0 +1,70 @@
+/* engine.h -- what carries messages between ranks, behind comm.h: one table of calls an engine.
+ *
+ * comm.c checks arguments, counts the groups and calls the engine of the group; a group of one is
+ * always comm_self's, whatever the world is.  A new engine is one file with a table and a function
+ * that opens its world. */
+#ifndef ENGINE_H
+#define ENGINE_H
+
+#include "comm/comm.h"
+
+struct engine {
+    const char *name;
+    void (*close)(struct world *w);     /* frees w->state */
+    void (*group_open)(struct comm *c); /* may set c->state */
+    void (*group_close)(struct comm *c);
+    void (*all_reduce)(struct comm *c, struct lane *l, void *buf, int64_t n, enum dtype t,
+                       enum comm_op op);
+    void (*all_gather)(struct comm *c, struct lane *l, void *out, const void *in, int64_t n,
+                       enum dtype t);
+    void (*reduce_scatter)(struct comm *c, struct lane *l, void *out, void *in, int64_t n,
+                           enum dtype t);
+    void (*all_to_all)(struct comm *c, struct lane *l, void *recv, const int64_t *recv_rows,
+                       const void *send, const int64_t *send_rows, int64_t row_bytes);
+    void (*send)(struct comm *c, struct lane *l, const void *buf, int64_t bytes, int to);
+    void (*recv)(struct comm *c, struct lane *l, void *buf, int64_t bytes, int from);
+    void (*broadcast)(struct comm *c, struct lane *l, void *buf, int64_t bytes, int root);
+    void (*barrier)(struct comm *c);
+    void (*gather_bytes)(struct comm *c, const void *p, int64_t n, char **out, int64_t *len);
+};
+extern const struct engine engine_self, engine_thread;
+
+struct world {
+    const struct engine *engine;
+    int rank, size;
+    int64_t groups; /* made so far: every rank makes the same number */
+    void *state;
+};
+struct comm {
+    const struct engine *engine;
+    struct world *world;
+    char *name;
+    int rank, size;
+    int *ranks; /* (size) of the world */
+    void *state;
+};
+
+/* Copies within one process: on the lane, or at once without one. */
+void comm_copy(struct lane *l, void *dst, const void *src, int64_t bytes);
+/* A copy of n host bytes with a NUL after them; caller frees. */
+char *comm_bytes(const void *p, int64_t n);
+
+/* Messages from one rank to another within a process, first in, first out. */
+struct message {
+    struct message *next;
+    int64_t bytes;
+    char data[];
+};
+struct mailbox {
+    struct message *first, **end;
+};
+void mailbox_init(struct mailbox *b);
+void mailbox_put(struct mailbox *b, struct message *m);
+struct message *mailbox_take(struct mailbox *b); /* NULL when there is none; caller frees */
+void mailbox_release(struct mailbox *b);
+struct message *message_new(struct lane *l, const void *buf, int64_t bytes);
+/* Copies m to the receiver's buf and frees it; dies when the sizes differ. */
+void message_deliver(struct comm *c, struct lane *l, struct message *m, void *buf, int64_t bytes,
+                     int from);
+
+#endif

@@ -1,0 +1,2 @@
+/* loss_list.h -- every loss: LOSS(variable). */
+LOSS(loss_nll)

@@ -1,0 +1,203 @@
+/* log.c -- the step log: JSON lines, written by one table of fields and read by the same. */
+#include "meter/meter.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* MEASURED is a time or a rate: six digits say all there is to know.  REAL is exact, so that two
+ * runs can be compared by their logs. */
+enum figure { INT, REAL, MEASURED, FLAG, TEXT, OBJECT };
+struct log_field {
+    const char *name;
+    enum figure type;
+    size_t at;
+};
+#define HEAD(name, type) {#name, type, offsetof(struct log_head, name)}
+static const struct log_field head_fields[] = {
+    HEAD(config, OBJECT), HEAD(flops_token, REAL), HEAD(params, INT),
+    HEAD(active, INT),    HEAD(peak_flops, REAL),  HEAD(data, TEXT),
+};
+#define STEP(name, type) {#name, type, offsetof(struct step_line, name)}
+static const struct log_field step_fields[] = {
+    STEP(step, INT),        STEP(loss, REAL),      STEP(aux, REAL),         STEP(z, REAL),
+    STEP(lr, REAL),         STEP(grad_norm, REAL), STEP(tokens, INT),       STEP(step_ms, MEASURED),
+    STEP(tflops, MEASURED), STEP(ok, FLAG),        STEP(seconds, MEASURED),
+};
+
+/* Config text may be laid out over lines; here it must be one. */
+static void add_object(struct buf *b, const char *text)
+{
+    struct json_doc *doc = json_doc_new();
+    struct json root;
+    const char *why;
+    if (json_parse(doc, text, strlen(text), &root, &why))
+        die("log: configuration: %s", why);
+    json_write(b, root);
+    json_doc_free(doc);
+}
+
+static void add_real(struct buf *b, double x, enum figure type)
+{
+    if (!isfinite(x))
+        buf_str(b, "null");
+    else if (type == MEASURED)
+        buf_printf(b, "%.6g", x);
+    else
+        json_number(b, x);
+}
+
+static void add_fields(struct buf *b, const struct log_field *f, int64_t n, const void *from)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const void *p = (const char *)from + f[i].at;
+        buf_printf(b, "%s\"%s\":", i || f == head_fields ? "," : "", f[i].name);
+        switch (f[i].type) {
+        case INT:
+            buf_printf(b, "%lld", (long long)*(const int64_t *)p);
+            break;
+        case FLAG:
+            buf_str(b, *(const int *)p ? "true" : "false");
+            break;
+        case TEXT:
+            json_quote(b, *(char *const *)p, strlen(*(char *const *)p));
+            break;
+        case OBJECT:
+            add_object(b, *(char *const *)p);
+            break;
+        default:
+            add_real(b, *(const double *)p, f[i].type);
+        }
+    }
+    buf_str(b, "}\n");
+}
+
+void meter_head_write(struct buf *b, const struct log_head *h)
+{
+    buf_str(b, "{\"log\":\"moe-train\",\"version\":1");
+    add_fields(b, head_fields, ARRAY_LEN(head_fields), h);
+}
+
+void meter_step_write(struct buf *b, const struct step_line *s)
+{
+    buf_char(b, '{');
+    add_fields(b, step_fields, ARRAY_LEN(step_fields), s);
+}
+
+static int get_field(const struct log_field *f, struct json v, void *p)
+{
+    size_t len;
+    switch (f->type) {
+    case INT:
+        return json_int(v, p);
+    case FLAG:
+        return json_bool(v, p);
+    case TEXT: {
+        const char *s = json_string(v, &len);
+        return s ? (*(char **)p = xstrndup(s, len), 0) : -1;
+    }
+    case OBJECT: {
+        struct buf b = {0};
+        if (json_type(v) != JSON_OBJECT)
+            return -1;
+        json_write(&b, v);
+        *(char **)p = b.data;
+        return 0;
+    }
+    default:
+        *(double *)p = NAN;
+        return json_type(v) == JSON_NULL ? 0 : json_real(v, p);
+    }
+}
+
+static void get_fields(const struct log_field *f, int64_t n, void *to, struct json root,
+                       const char *path, int64_t line)
+{
+    for (int64_t i = 0; i < n; i++) {
+        struct json v;
+        if (!json_get(root, f[i].name, &v))
+            die_damaged("%s:%lld: \"%s\" is missing", path, (long long)line, f[i].name);
+        if (get_field(&f[i], v, (char *)to + f[i].at))
+            die_damaged("%s:%lld: \"%s\" has the wrong type", path, (long long)line, f[i].name);
+    }
+}
+
+static void check_head(struct json root, const char *path)
+{
+    struct json v;
+    size_t len;
+    int64_t version;
+    const char *log = json_get(root, "log", &v) ? json_string(v, &len) : NULL;
+    if (!log || strcmp(log, "moe-train"))
+        die_damaged("%s:1: not a step log", path);
+    if (!json_get(root, "version", &v) || json_int(v, &version) || version != 1)
+        die_damaged("%s:1: this tool reads version 1 of the log", path);
+}
+
+static struct json parse_line(struct json_doc *doc, const char *text, size_t len, const char *path,
+                              int64_t line)
+{
+    struct json root;
+    const char *why;
+    if (json_parse(doc, text, len, &root, &why))
+        die_damaged("%s:%lld: %s", path, (long long)line, why);
+    if (json_type(root) != JSON_OBJECT)
+        die_damaged("%s:%lld: not an object", path, (long long)line);
+    return root;
+}
+
+/* Reads lines until one's step is beyond `until`; returns the bytes they take. */
+static size_t read_until(struct meter_log *m, const char *path, int64_t until)
+{
+    struct buf text = read_file(path);
+    struct json_doc *doc = json_doc_new();
+    size_t at = 0;
+    int64_t number = 0, cap = 0;
+    *m = (struct meter_log){0};
+    for (char *end; at < text.len && (end = memchr(text.data + at, '\n', text.len - at));) {
+        struct json root = parse_line(doc, text.data + at, end - text.data - at, path, ++number);
+        if (number == 1) {
+            check_head(root, path);
+            get_fields(head_fields, ARRAY_LEN(head_fields), &m->head, root, path, number);
+        } else {
+            struct step_line s;
+            get_fields(step_fields, ARRAY_LEN(step_fields), &s, root, path, number);
+            if (s.step > until)
+                break;
+            if (m->n == cap)
+                m->line = xrealloc(m->line, (cap = 2 * cap + 64) * sizeof *m->line);
+            m->line[m->n++] = s;
+        }
+        at = end + 1 - text.data;
+    }
+    if (number == 0)
+        die_damaged("%s: no header line", path);
+    json_doc_free(doc);
+    buf_release(&text);
+    return at;
+}
+
+void meter_log_read(struct meter_log *m, const char *path)
+{
+    read_until(m, path, INT64_MAX);
+}
+
+void meter_log_release(struct meter_log *m)
+{
+    free(m->head.config);
+    free(m->head.data);
+    free(m->line);
+}
+
+void meter_log_cut(const char *path, int64_t step)
+{
+    struct meter_log m;
+    size_t bytes = read_until(&m, path, step);
+    meter_log_release(&m);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, bytes) || fsync(fd) || close(fd))
+        die("cut %s:", path);
+}

@@ -1,0 +1,41 @@
+/* infer.c -- forward without backward: nothing is kept beyond the layer that needs it. */
+#include "model/model_priv.h"
+
+#include <stdlib.h>
+
+void model_logits(struct model *m, struct batch *b, const int32_t *token_row, int64_t n, double *logits)
+{
+    static const enum segment layer[] = {SEG_ATTN, SEG_ROUTE, SEG_DISPATCH, SEG_EXPERTS, SEG_COMBINE};
+    struct saved *s = xcalloc(m->layers + 1, sizeof *s);
+    struct task_context t = {m, m->lane, b, s, 0};
+    const struct dev_ops *dev = m->lane->dev;
+    int64_t d = m->cfg.d;
+
+    for (int64_t i = 0; i <= m->layers; i++)
+        s[i].pool = m->pool;
+    embed_forward(&t);
+    for (t.layer = 0; t.layer < m->layers; t.layer++) {
+        for (int64_t i = 0; i < ARRAY_LEN(layer); i++) {
+            segment_run[layer[i]][PASS_FORWARD](&t);
+            arena_reset(&m->lane->scratch);
+        }
+        saved_clear(&s[t.layer]);
+    }
+
+    void *hidden = head_hidden(&t, scratch(&t, b->t * stat_size(m)));
+    int32_t *row = scratch(&t, n * sizeof *row);
+    void *picked = scratch(&t, n * d * real_size(m));      /* R (n,D) */
+    void *out = scratch(&t, n * m->v * stat_size(m));      /* S (n,V) */
+    dev->put(m->lane, row, token_row, n * sizeof *row);
+    m->op->gather_rows(m->lane, real_mat(m, picked, n, d), real_mat(m, hidden, b->t, d), row);
+    m->op->gemm(m->lane, stat_mat(m, out, n, m->v), real_mat(m, picked, n, d),
+                real_mat(m, weights(&t)->w[P_HEAD], m->v, d), 0, 1, 0);
+    void *host = xmalloc(n * m->v * stat_size(m));
+    dev->get(m->lane, host, out, n * m->v * stat_size(m));
+    dev->wait(m->lane);
+    dtype_convert(logits, DT_F64, host, m->op->stat, n * m->v);
+    free(host);
+    arena_reset(&m->lane->scratch);
+    saved_clear(&s[m->layers]);
+    free(s);
+}

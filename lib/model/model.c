@@ -1,0 +1,180 @@
+/* model.c -- one rank's model: sizes, groups, memory, weights. */
+#include "model/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *zeroed(struct model *m, int64_t bytes)
+{
+    void *p = m->lane->dev->alloc(MAX(bytes, 1));
+    if (!p)
+        die("model: %.1f MiB are needed and not there on device %s", bytes / 1048576.0,
+            m->lane->dev->name);
+    m->lane->dev->zero(m->lane, p, MAX(bytes, 1));
+    return p;
+}
+
+static void sizes_init(struct model *m)
+{
+    const struct config *c = &m->cfg;
+    const struct mesh *x = &m->mesh;
+    m->h = c->heads / x->tp;
+    m->g = c->groups / x->tp;
+    m->c = c->c;
+    m->el = c->experts / x->ep;
+    m->f = c->f / x->etp;
+    m->v = c->vocab / x->tp;
+    m->v0 = m->v * x->i_tp;
+    m->layers = 0;
+    for (int64_t l = 0; l < c->layers; l++)
+        m->layers += mesh_stage(x, l, c->layers) == x->i_pp;
+}
+
+/* Points at[layer].w[role] at the first slice of each fused tensor; the others follow it. */
+static void pointers_init(struct model *m)
+{
+    int64_t rsz = dtype_size(m->op->real), ssz = dtype_size(m->op->stat);
+    int64_t first = 0;
+    while (first < m->cfg.layers && mesh_stage(&m->mesh, first, m->cfg.layers) != m->mesh.i_pp)
+        first++;
+    m->at = xcalloc(m->layers + 1, sizeof *m->at);
+    for (int64_t i = 0; i < m->layout.n; i++) {
+        const struct local *l = &m->layout.local[i];
+        struct weights *at = &m->at[l->p->layer < 0 ? m->layers : l->p->layer - first];
+        if (at->w[l->p->role])
+            continue;
+        at->w[l->p->role] = (char *)m->weight[l->buffer] + l->at * rsz;
+        if (m->grad[l->buffer])
+            at->g[l->p->role] = (char *)m->grad[l->buffer] + l->at * ssz;
+    }
+    struct weights *out = &m->at[m->layers];
+    if (m->cfg.tied) {
+        out->w[P_HEAD] = out->w[P_EMBED];
+        out->g[P_HEAD] = out->g[P_EMBED];
+    }
+}
+
+static void put_stats(struct model *m, void *dst, const double *x, int64_t n)
+{
+    void *host = xmalloc(n * sizeof(double));
+    dtype_convert(host, m->op->stat, x, DT_F64, n);
+    m->lane->dev->put(m->lane, dst, host, n * dtype_size(m->op->stat));
+    free(host);
+}
+
+static void rope_init(struct model *m)
+{
+    double *f = xmalloc(m->c / 2 * sizeof *f);
+    for (int64_t i = 0; i < m->c / 2; i++)
+        f[i] = pow(m->cfg.theta, -2.0 * i / m->c);
+    m->freq = zeroed(m, m->c / 2 * sizeof(double));
+    put_stats(m, m->freq, f, m->c / 2);
+    free(f);
+}
+
+void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, struct world *w,
+                struct lane *lane, const struct op *op, int train)
+{
+    memset(m, 0, sizeof *m);
+    m->cfg = *cfg;
+    memset(cfg, 0, sizeof *cfg);
+    m->mesh = *mesh;
+    m->lane = lane;
+    m->op = op;
+    m->param = arch_params(&m->cfg, &m->params);
+    const char *why = mesh_check(mesh, m->param, m->params, m->cfg.experts);
+    if (!why)
+        why = arch_check(&m->cfg, mesh);
+    if (why)
+        die_misused("this mapping does not fit the model: %s", why);
+    sizes_init(m);
+
+    int *ranks = xmalloc(mesh->world * sizeof *ranks);
+    for (int g = 0; g < GROUP_COUNT; g++) {
+        int n = mesh_group(mesh, mesh->rank, g, ranks);
+        m->comm[g] = comm_new(w, mesh_group_name(g), ranks, n);
+    }
+    free(ranks);
+
+    layout_init(&m->layout, mesh, m->param, m->params, m->cfg.layers, m->cfg.experts);
+    for (int b = 0; b < BUFFERS; b++) {
+        m->weight[b] = zeroed(m, m->layout.size[b] * dtype_size(op->real));
+        m->grad[b] = train ? zeroed(m, m->layout.size[b] * dtype_size(op->stat)) : NULL;
+    }
+    pointers_init(m);
+    rope_init(m);
+    m->coef = zeroed(m, 2 * sizeof(double));
+    m->loss = zeroed(m, 3 * sizeof(double));
+    m->pool = pool_new(lane->dev);
+}
+
+void model_release(struct model *m)
+{
+    for (int b = 0; b < BUFFERS; b++) {
+        m->lane->dev->free(m->weight[b]);
+        if (m->grad[b])
+            m->lane->dev->free(m->grad[b]);
+    }
+    m->lane->dev->free(m->freq);
+    m->lane->dev->free(m->coef);
+    m->lane->dev->free(m->loss);
+    for (int g = 0; g < GROUP_COUNT; g++)
+        comm_free(m->comm[g]);
+    pool_free(m->pool);
+    layout_release(&m->layout);
+    params_free(m->param, m->params);
+    config_release(&m->cfg);
+    free(m->at);
+}
+
+void *model_weight(const struct model *m, const struct local *l)
+{
+    return (char *)m->weight[l->buffer] + l->at * dtype_size(m->op->real);
+}
+
+/* ---- filling the weights ---- */
+
+struct fill {
+    const struct model *m;
+    const struct local *l;
+    uint64_t seed;
+    double *out;
+};
+
+static void fill_row(void *arg, int64_t row)
+{
+    struct fill *f = arg;
+    const struct rect *r = &f->l->r;
+    int64_t cols = MAX(f->l->p->cols, 1);
+    for (int64_t j = 0; j < r->cols; j++)
+        f->out[row * r->cols + j] = param_initial(&f->m->cfg, f->l->p, f->seed,
+                                                  (r->row + row) * cols + r->col + j);
+}
+
+void model_random(struct model *m, uint64_t seed)
+{
+    for (int64_t i = 0; i < m->layout.n; i++) {
+        const struct local *l = &m->layout.local[i];
+        int64_t n = l->r.rows * l->r.cols;
+        struct fill f = {m, l, seed, xmalloc(n * sizeof(double))};
+        par_for(m->lane->par, l->r.rows, fill_row, &f);
+        void *host = xmalloc(n * dtype_size(m->op->real));
+        dtype_convert(host, m->op->real, f.out, DT_F64, n);
+        m->lane->dev->put(m->lane, model_weight(m, l), host, n * dtype_size(m->op->real));
+        free(host);
+        free(f.out);
+    }
+}
+
+void model_load(struct model *m, struct ckpt *k)
+{
+    for (int64_t i = 0; i < m->layout.n; i++) {
+        const struct local *l = &m->layout.local[i];
+        int64_t bytes = l->r.rows * l->r.cols * dtype_size(m->op->real);
+        void *host = xmalloc(bytes);
+        ckpt_get(k, "model", l->p, l->r, host, m->op->real);
+        m->lane->dev->put(m->lane, model_weight(m, l), host, bytes);
+        free(host);
+    }
+}

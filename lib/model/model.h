@@ -1,0 +1,178 @@
+/* model.h -- the decoder: weights and gradients of one rank, and the segments a step is made of.
+ *
+ * A layer is attention, route, dispatch, experts, combine; around the layers stand embed and head, and
+ * between pipeline stages send and receive.  Each segment has a forward pass, a data gradient and a
+ * weight gradient, which a schedule (train.h) orders freely: what a segment keeps for later lies in
+ * struct saved, one per (micro-batch, layer), and nowhere else.  Every collective that any mapping needs
+ * is called here on its group; a group of one costs nothing.
+ *
+ * Shapes, on one rank: T tokens of a micro-batch (after the cut over CP), Tl = T / TP of them between
+ * the blocks (sequence parallelism), D hidden, H and G query and key/value heads held here, C head size,
+ * E experts in all, El held here, F expert width held here, K chosen, V vocabulary rows held here, R rows
+ * received by the experts, M rows of the row map. */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include "arch/arch.h"
+#include "ckpt/ckpt.h"
+#include "comm/comm.h"
+#include "mesh/mesh.h"
+#include "op/op.h"
+
+/* ---- batch.c: one micro-batch, fixed-capacity device arrays ---- */
+
+struct batch {
+    int64_t rows, seq, t;  /* packed rows, tokens a row, rows * seq */
+    int64_t spans;         /* documents and runs of pads */
+    int32_t *token;        /* (T) */
+    int32_t *label;        /* (T) the next token of the same document where it is learnt, else -1 */
+    int32_t *position;     /* (T) within the document */
+    int32_t *group;        /* (T) accounting group (the packed row), -1 for pads */
+    int32_t *q_at;         /* (T+1) spans, as op_list.h's attn takes them */
+    int32_t *k_beg, *k_end; /* (T) */
+    void *weight;          /* S (T) of the label, 0 where there is none */
+    void *dlogp, *logp;    /* S (T) written by the loss, and by the head */
+    /* decoding only */
+    const int32_t *cache_row; /* (T) row of the cache that each token's key and value go to */
+    struct cache *cache;
+};
+/* Host arrays of the same meaning, filled row by row before a batch is put on the device. */
+struct batch_host {
+    int64_t rows, seq, spans;
+    int32_t *token, *label, *position, *group, *q_at, *k_beg, *k_end;
+    double *weight;
+    double weight_sum; /* of labels */
+    int64_t live;      /* tokens that are no pads */
+};
+void batch_host_init(struct batch_host *h, int64_t rows, int64_t seq);
+void batch_host_release(struct batch_host *h);
+void batch_host_clear(struct batch_host *h);
+/* Fills row i from a packed sequence: document numbers ascend from 0, -1 marks pads (at the end). */
+void batch_host_row(struct batch_host *h, int64_t i, const int32_t *token, const uint8_t *target,
+                    const int32_t *document, const float *weight);
+
+/* ---- saved.c: what a segment keeps for its backward passes ---- */
+
+enum slot { /* activations of one (micro-batch, layer) */
+    SLOT_X,                                  /* R (Tl,D) input of the layer */
+    SLOT_RSTD1, SLOT_QKV, SLOT_O, SLOT_LSE,  /* S (Tl), R (T,(H+2G)C), R (T,HC), S (T,H) */
+    SLOT_X1, SLOT_RSTD2, SLOT_H2,            /* R (Tl,D), S (Tl), R (Tl,D) */
+    SLOT_INDEX, SLOT_GATE, SLOT_PROB, SLOT_ROUTE_LSE, SLOT_COUNT, /* (Tl,K) (Tl,K) (Tl,E) (Tl) (A,E) */
+    SLOT_RX, SLOT_RINDEX, SLOT_RGATE,        /* R (R,D), I32 (R,K), S (R,K): as received */
+    SLOT_SEND_ROW, SLOT_SEND_PLACE,          /* I32 (sent), I32 (Tl, ranks) */
+    SLOT_MAP_AT, SLOT_MAP_COUNT, SLOT_MAP_SOURCE, SLOT_MAP_PLACE,
+    SLOT_H,                                  /* R (M,2F) before the activation */
+    SLOT_RY,                                 /* R (R,D) */
+    SLOT_DX, SLOT_DRY, SLOT_DH, SLOT_A, SLOT_DRX, SLOT_DRGATE, /* gradients, in the order of backward */
+    SLOT_DH2, SLOT_DGATE, SLOT_DLOGITS, SLOT_DX1, SLOT_DY1, SLOT_DQKV, SLOT_DH1,
+    SLOTS
+};
+struct pool; /* device memory for slots; blocks of like size are reused, so a steady step takes none */
+struct saved {
+    struct pool *pool;
+    struct saved_block *slot[SLOTS];
+    int64_t received;       /* R */
+    int64_t map_rows;       /* M */
+    int64_t *sent, *recvd;  /* rows to and from each rank of the dispatcher's group; NULL when alone */
+};
+struct pool *pool_new(const struct dev_ops *dev);
+void pool_free(struct pool *p);
+int64_t pool_bytes(const struct pool *p);
+void *saved_keep(struct saved *s, enum slot k, int64_t bytes); /* memory to write the slot into */
+void *saved_fetch(struct saved *s, enum slot k);               /* dies when the slot is empty */
+void saved_share(struct saved *to, enum slot k, struct saved *from, enum slot j); /* the same memory */
+void saved_release(struct saved *s, enum slot k); /* no-op when empty */
+void saved_clear(struct saved *s);
+
+/* ---- model.c ---- */
+
+struct weights { /* one layer, or with index `layers` what stands outside the layers */
+    void *w[ROLES]; /* R, pointers into model.weight */
+    void *g[ROLES]; /* S, pointers into model.grad; NULL when the model does not train */
+};
+struct model {
+    struct config cfg;
+    struct mesh mesh;
+    const struct op *op;
+    struct lane *lane;
+    struct comm *comm[GROUP_COUNT];
+    struct param *param;
+    int64_t params;
+    struct layout layout;
+    void *weight[BUFFERS]; /* R (layout.size) */
+    void *grad[BUFFERS];   /* S (layout.size) */
+    struct weights *at;    /* (layers + 1) of this stage, the last one for what is outside */
+    int64_t layers;        /* held by this stage */
+    int64_t h, g, c, el, f, v, v0; /* local sizes */
+    void *freq;            /* S (C/2) rotary frequencies */
+    void *coef;            /* S (2) of route_dgrad; set before each step */
+    void *loss;            /* S (3) sums of the step: nll, auxiliary, z */
+    struct pool *pool;
+};
+/* Builds the model of this rank: groups, layout, memory (gradients where train), zero weights.
+ * cfg is taken over.  Dies (2) when the mesh does not fit the model. */
+void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, struct world *w,
+                struct lane *lane, const struct op *op, int train);
+void model_random(struct model *m, uint64_t seed); /* the initial weights of arch.h */
+void model_load(struct model *m, struct ckpt *k);
+void model_release(struct model *m);
+void *model_weight(const struct model *m, const struct local *l); /* a slice's weights */
+
+/* ---- segments ---- */
+
+enum segment { SEG_EMBED, SEG_RECV, SEG_ATTN, SEG_ROUTE, SEG_DISPATCH, SEG_EXPERTS, SEG_COMBINE, SEG_HEAD,
+               SEG_SEND, SEGMENTS };
+enum pass { PASS_FORWARD, PASS_DGRAD, PASS_WGRAD, PASSES };
+struct task_context {
+    struct model *m;
+    struct lane *l;
+    struct batch *b;
+    struct saved *s; /* (layers + 1): s[layer] of this micro-batch; the last holds the head's input */
+    int layer;       /* local; for embed 0, for head and send m->layers */
+};
+/* A NULL entry means that the segment has nothing to do in that pass. */
+extern void (*const segment_run[SEGMENTS][PASSES])(struct task_context *t);
+extern const char *const segment_name[SEGMENTS];
+
+/* ---- infer.c: forward without backward, one rank ---- */
+
+struct cache { /* keys and values of sequences being decoded */
+    void **kv;    /* per layer: R (rows, 2 G C), keys then values in a row */
+    int64_t rows;
+};
+/* Leaves logits S (n, V), as doubles on the host, of the n given rows of the batch. */
+void model_logits(struct model *m, struct batch *b, const int32_t *token_row /* (n) host */, int64_t n,
+                  double *logits);
+
+/* ---- decode.c: many sequences decoded side by side ---- */
+
+/* Slots for sequences of at most `capacity` tokens.  A step runs the pending tokens of all active slots in
+ * one forward pass, whole prompts and single tokens alike. */
+struct decoder {
+    struct model *m;
+    int64_t slots, capacity;
+    struct decoder_slot {
+        int active;
+        int64_t cached;   /* tokens whose keys and values are in the cache */
+        int32_t *pending; /* (capacity) tokens still to run */
+        int64_t pendings;
+        double *logits;   /* (V) after the last step */
+    } *slot;
+    struct cache cache;
+    struct batch batch;
+    struct batch_host host;
+    int32_t *cache_row, *last; /* host: (slots * capacity), (slots) */
+    double *logits;            /* (slots, V) */
+};
+void decoder_init(struct decoder *d, struct model *m, int64_t slots, int64_t capacity);
+void decoder_release(struct decoder *d);
+/* Begins a sequence in a free slot and returns its number, or -1 when all are taken. */
+int64_t decoder_start(struct decoder *d, const int32_t *token, int64_t n);
+void decoder_step(struct decoder *d);
+void decoder_push(struct decoder *d, int64_t slot, int32_t token);
+void decoder_stop(struct decoder *d, int64_t slot);
+/* Draws a token: softmax of logits / temperature, cut to the smallest set of tokens whose probabilities
+ * reach top_p; u in (0, 1).  Temperature 0 takes the largest, ties to the lower id. */
+int32_t sample_token(const double *logits, int64_t v, double temperature, double top_p, double u);
+
+#endif

@@ -1,0 +1,76 @@
+/* model_priv.h -- shorthand shared by the segments. */
+#ifndef MODEL_PRIV_H
+#define MODEL_PRIV_H
+
+#include "model/model.h"
+
+static inline int64_t real_size(const struct model *m)
+{
+    return dtype_size(m->op->real);
+}
+static inline int64_t stat_size(const struct model *m)
+{
+    return dtype_size(m->op->stat);
+}
+/* Tokens held between the blocks: sequence parallelism cuts them over TP. */
+static inline int64_t local_tokens(const struct task_context *t)
+{
+    return t->b->t / t->m->mesh.tp;
+}
+static inline struct weights *weights(const struct task_context *t)
+{
+    return &t->m->at[t->layer];
+}
+/* An operand of the activation type, of the statistics' type. */
+static inline struct mat real_mat(const struct model *m, const void *p, int64_t rows, int64_t cols)
+{
+    return mat(p, m->op->real, rows, cols);
+}
+static inline struct mat stat_mat(const struct model *m, const void *p, int64_t rows, int64_t cols)
+{
+    return mat(p, m->op->stat, rows, cols);
+}
+static inline void *scratch(struct task_context *t, int64_t bytes)
+{
+    return arena_take(&t->l->scratch, bytes);
+}
+/* The local block of rows of an array that is gathered over TP. */
+static inline void *own_block(const struct model *m, void *p, int64_t block_bytes)
+{
+    return (char *)p + m->mesh.i_tp * block_bytes;
+}
+static inline void gather_tp(struct task_context *t, void *all, void *own, int64_t rows)
+{
+    comm_all_gather(t->m->comm[GROUP_TP], t->l, all, own, rows * t->m->cfg.d, t->m->op->real);
+}
+static inline void scatter_tp(struct task_context *t, void *own, void *all, int64_t rows)
+{
+    comm_reduce_scatter(t->m->comm[GROUP_TP], t->l, own, all, rows * t->m->cfg.d, t->m->op->real);
+}
+
+void embed_forward(struct task_context *t);
+void embed_wgrad(struct task_context *t);
+void attn_forward(struct task_context *t);
+void attn_dgrad(struct task_context *t);
+void attn_wgrad(struct task_context *t);
+void route_forward(struct task_context *t);
+void route_dgrad(struct task_context *t);
+void route_wgrad(struct task_context *t);
+void dispatch_forward(struct task_context *t);
+void dispatch_dgrad(struct task_context *t);
+void combine_forward(struct task_context *t);
+void combine_dgrad(struct task_context *t);
+void experts_forward(struct task_context *t);
+void experts_dgrad(struct task_context *t);
+void experts_wgrad(struct task_context *t);
+void head_forward(struct task_context *t);
+void head_dgrad(struct task_context *t);
+void recv_forward(struct task_context *t);
+void recv_dgrad(struct task_context *t);
+void send_forward(struct task_context *t);
+void send_dgrad(struct task_context *t);
+
+/* Normed hidden states of the head for the tokens held here, gathered over TP: R (T,D) scratch. */
+void *head_hidden(struct task_context *t, void *rstd);
+
+#endif

@@ -1,0 +1,140 @@
+/* seg_attn.c -- x1 = x + attention(norm(x)) Wout: grouped-query attention with rotary positions.
+ *
+ * Kept: x, rstd, qkv after rotation, o, lse.  The normed input is computed again in the weight gradient;
+ * it costs two passes over x and saves a tensor of its size. */
+#include "model/model_priv.h"
+
+#include <math.h>
+
+struct heads { /* where queries, keys and values lie in rows of (H + 2G) C */
+    char *q, *k, *v;
+    int64_t ld;
+};
+
+static struct heads heads_in(const struct model *m, void *qkv)
+{
+    int64_t rsz = real_size(m);
+    struct heads h = {qkv, NULL, NULL, (m->h + 2 * m->g) * m->c};
+    h.k = h.q + m->h * m->c * rsz;
+    h.v = h.k + m->g * m->c * rsz;
+    return h;
+}
+
+static int64_t qkv_bytes(const struct task_context *t)
+{
+    return t->b->t * (t->m->h + 2 * t->m->g) * t->m->c * real_size(t->m);
+}
+
+/* norm(x) of the tokens held here, gathered over TP: R (T,D) scratch. */
+static void *normed(struct task_context *t, void *rstd)
+{
+    struct model *m = t->m;
+    int64_t n = local_tokens(t), d = m->cfg.d;
+    char *all = scratch(t, t->b->t * d * real_size(m));
+    char *own = own_block(m, all, n * d * real_size(m));
+    m->op->rmsnorm(t->l, own, rstd, saved_fetch(&t->s[t->layer], SLOT_X), weights(t)->w[P_NORM1], n, d,
+                   m->cfg.eps);
+    gather_tp(t, all, own, n);
+    return all;
+}
+
+/* When decoding, this step's keys and values join the cache, and attention reads them there. */
+static struct heads keys_of(struct task_context *t, struct heads h)
+{
+    struct model *m = t->m;
+    struct cache *cache = t->b->cache;
+    if (!cache)
+        return h;
+    int64_t wide = 2 * m->g * m->c;
+    struct mat from = real_mat(m, h.k, t->b->t, wide);
+    from.ld = h.ld;
+    m->op->scatter_rows(t->l, real_mat(m, cache->kv[t->layer], cache->rows, wide), from,
+                        t->b->cache_row);
+    char *k = cache->kv[t->layer];
+    return (struct heads){h.q, k, k + m->g * m->c * real_size(m), wide};
+}
+
+void attn_forward(struct task_context *t)
+{
+    struct model *m = t->m;
+    struct saved *s = &t->s[t->layer];
+    const struct batch *b = t->b;
+    int64_t n = local_tokens(t), d = m->cfg.d, rsz = real_size(m), ssz = stat_size(m);
+
+    void *x = normed(t, saved_keep(s, SLOT_RSTD1, n * ssz)); /* R (T,D) */
+    struct heads h = heads_in(m, saved_keep(s, SLOT_QKV, qkv_bytes(t)));
+    m->op->gemm(t->l, real_mat(m, h.q, b->t, h.ld), real_mat(m, x, b->t, d),
+                real_mat(m, weights(t)->w[P_QKV], h.ld, d), 0, 1, 0);
+    m->op->rope(t->l, h.q, b->position, m->freq, b->t, m->h + m->g, m->c, h.ld, 1);
+
+    void *o = saved_keep(s, SLOT_O, b->t * m->h * m->c * rsz);
+    void *lse = saved_keep(s, SLOT_LSE, b->t * m->h * ssz);
+    struct heads kv = keys_of(t, h);
+    m->op->attn(t->l, o, lse, h.q, kv.k, kv.v, b->q_at, b->k_beg, b->k_end, b->spans, m->h, m->g, m->c,
+                h.ld, kv.ld, 1 / sqrt(m->c));
+
+    char *y = scratch(t, b->t * d * rsz); /* R (T,D) partial over TP, then (Tl,D) */
+    m->op->gemm(t->l, real_mat(m, y, b->t, d), real_mat(m, o, b->t, m->h * m->c),
+                real_mat(m, weights(t)->w[P_OUT], d, m->h * m->c), 0, 1, 0);
+    char *own = own_block(m, y, n * d * rsz);
+    scatter_tp(t, own, y, n);
+    m->op->add(t->l, saved_keep(s, SLOT_X1, n * d * rsz), saved_fetch(s, SLOT_X), own, n * d);
+}
+
+void attn_dgrad(struct task_context *t)
+{
+    struct model *m = t->m;
+    struct saved *s = &t->s[t->layer];
+    const struct batch *b = t->b;
+    int64_t n = local_tokens(t), d = m->cfg.d, rsz = real_size(m);
+
+    /* dy is needed whole by both gradients; alone on TP it is dx1 itself. */
+    if (m->mesh.tp == 1)
+        saved_share(s, SLOT_DY1, s, SLOT_DX1);
+    else
+        gather_tp(t, saved_keep(s, SLOT_DY1, b->t * d * rsz), saved_fetch(s, SLOT_DX1), n);
+    void *d_o = scratch(t, b->t * m->h * m->c * rsz); /* R (T,HC) */
+    m->op->gemm(t->l, real_mat(m, d_o, b->t, m->h * m->c),
+                real_mat(m, saved_fetch(s, SLOT_DY1), b->t, d),
+                real_mat(m, weights(t)->w[P_OUT], d, m->h * m->c), 0, 0, 0);
+
+    struct heads h = heads_in(m, saved_fetch(s, SLOT_QKV));
+    struct heads dh = heads_in(m, saved_keep(s, SLOT_DQKV, qkv_bytes(t)));
+    m->op->attn_dgrad(t->l, dh.q, dh.k, dh.v, d_o, h.q, h.k, h.v, saved_fetch(s, SLOT_O),
+                      saved_fetch(s, SLOT_LSE), b->q_at, b->k_beg, b->k_end, b->spans, b->t, m->h, m->g,
+                      m->c, h.ld, h.ld, 1 / sqrt(m->c));
+    m->op->rope(t->l, dh.q, b->position, m->freq, b->t, m->h + m->g, m->c, dh.ld, -1);
+
+    char *dx = scratch(t, b->t * d * rsz); /* R (T,D) partial over TP */
+    m->op->gemm(t->l, real_mat(m, dx, b->t, d), real_mat(m, dh.q, b->t, dh.ld),
+                real_mat(m, weights(t)->w[P_QKV], dh.ld, d), 0, 0, 0);
+    void *dh1 = saved_keep(s, SLOT_DH1, n * d * rsz);
+    char *own = own_block(m, dx, n * d * rsz);
+    scatter_tp(t, own, dx, n);
+    t->l->dev->copy(t->l, dh1, own, n * d * rsz);
+    m->op->rmsnorm_dgrad(t->l, saved_keep(s, SLOT_DX, n * d * rsz), saved_fetch(s, SLOT_DX1), dh1,
+                         saved_fetch(s, SLOT_X), weights(t)->w[P_NORM1], saved_fetch(s, SLOT_RSTD1), n,
+                         d);
+}
+
+void attn_wgrad(struct task_context *t)
+{
+    struct model *m = t->m;
+    struct saved *s = &t->s[t->layer];
+    struct weights *w = weights(t);
+    int64_t n = local_tokens(t), d = m->cfg.d, wide = (m->h + 2 * m->g) * m->c;
+
+    m->op->gemm(t->l, stat_mat(m, w->g[P_OUT], d, m->h * m->c),
+                real_mat(m, saved_fetch(s, SLOT_DY1), t->b->t, d),
+                real_mat(m, saved_fetch(s, SLOT_O), t->b->t, m->h * m->c), 1, 0, 1);
+    void *x = normed(t, scratch(t, n * stat_size(m)));
+    m->op->gemm(t->l, stat_mat(m, w->g[P_QKV], wide, d),
+                real_mat(m, saved_fetch(s, SLOT_DQKV), t->b->t, wide), real_mat(m, x, t->b->t, d), 1, 0,
+                1);
+    m->op->rmsnorm_wgrad(t->l, w->g[P_NORM1], saved_fetch(s, SLOT_DH1), saved_fetch(s, SLOT_X),
+                         saved_fetch(s, SLOT_RSTD1), n, d);
+    static const enum slot done[] = {SLOT_X,   SLOT_RSTD1, SLOT_QKV, SLOT_O,    SLOT_LSE,
+                                     SLOT_DY1, SLOT_DX1,   SLOT_DH1, SLOT_DQKV, SLOT_X1};
+    for (int64_t i = 0; i < ARRAY_LEN(done); i++)
+        saved_release(s, done[i]);
+}

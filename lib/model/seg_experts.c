@@ -1,0 +1,76 @@
+/* seg_experts.c -- the SwiGLU experts held here, applied to the rows received.
+ *
+ * Which ranks the rows came from is the dispatcher's business; here are R rows, for each its K choices
+ * (local expert numbers, -1 for experts of other ranks) and gate weights.  Kept: the received rows and
+ * the pre-activation H only; gathered rows and activations are made again inside the gradient kernels. */
+#include "model/model_priv.h"
+
+static int64_t map_capacity(const struct task_context *t, int64_t r)
+{
+    int64_t choices = MIN(t->m->cfg.k, t->m->el);
+    int64_t rows = r * choices + t->m->el * (ROW_ALIGN - 1);
+    return (rows + ROW_ALIGN - 1) / ROW_ALIGN * ROW_ALIGN;
+}
+
+void experts_forward(struct task_context *t)
+{
+    struct model *m = t->m;
+    const struct op *op = m->op;
+    struct saved *s = &t->s[t->layer];
+    int64_t r = s->received, k = m->cfg.k, e = m->el, d = m->cfg.d, f = m->f, rsz = real_size(m);
+    int64_t rows = s->map_rows = map_capacity(t, r);
+
+    int32_t *at = saved_keep(s, SLOT_MAP_AT, (e + 1) * sizeof *at);
+    int32_t *count = saved_keep(s, SLOT_MAP_COUNT, e * sizeof *count);
+    int32_t *source = saved_keep(s, SLOT_MAP_SOURCE, rows * sizeof *source);
+    int32_t *place = saved_keep(s, SLOT_MAP_PLACE, r * k * sizeof *place);
+    op->row_map(t->l, at, count, source, place, saved_fetch(s, SLOT_RINDEX), r, k, e, rows);
+
+    void *h = saved_keep(s, SLOT_H, rows * 2 * f * rsz);
+    void *a = scratch(t, rows * f * rsz); /* R (M,F) */
+    void *y = scratch(t, rows * d * rsz); /* R (M,D) */
+    op->experts_up(t->l, h, a, saved_fetch(s, SLOT_RX), weights(t)->w[P_UP], saved_fetch(s, SLOT_RGATE),
+                   at, count, source, e, k, d, f);
+    op->experts_down(t->l, y, a, weights(t)->w[P_DOWN], at, count, e, d, f);
+    op->gather_sum(t->l, real_mat(m, saved_keep(s, SLOT_RY, r * d * rsz), r, d),
+                   real_mat(m, y, rows, d), place, k);
+}
+
+void experts_dgrad(struct task_context *t)
+{
+    struct model *m = t->m;
+    const struct op *op = m->op;
+    struct saved *s = &t->s[t->layer];
+    int64_t r = s->received, k = m->cfg.k, e = m->el, d = m->cfg.d, f = m->f, rsz = real_size(m);
+    const int32_t *at = saved_fetch(s, SLOT_MAP_AT), *count = saved_fetch(s, SLOT_MAP_COUNT);
+    const int32_t *source = saved_fetch(s, SLOT_MAP_SOURCE);
+
+    void *dh = saved_keep(s, SLOT_DH, s->map_rows * 2 * f * rsz);
+    op->experts_dh(t->l, dh, saved_keep(s, SLOT_A, s->map_rows * f * rsz),
+                   saved_keep(s, SLOT_DRGATE, r * k * stat_size(m)), saved_fetch(s, SLOT_DRY),
+                   weights(t)->w[P_DOWN], saved_fetch(s, SLOT_H), saved_fetch(s, SLOT_RGATE), at, count,
+                   source, r, e, k, d, f);
+    void *dx = scratch(t, s->map_rows * d * rsz); /* R (M,D) */
+    op->experts_dx(t->l, dx, dh, weights(t)->w[P_UP], at, count, e, d, f);
+    op->gather_sum(t->l, real_mat(m, saved_keep(s, SLOT_DRX, r * d * rsz), r, d),
+                   real_mat(m, dx, s->map_rows, d), saved_fetch(s, SLOT_MAP_PLACE), k);
+}
+
+void experts_wgrad(struct task_context *t)
+{
+    struct model *m = t->m;
+    struct saved *s = &t->s[t->layer];
+    int64_t k = m->cfg.k, e = m->el, d = m->cfg.d, f = m->f;
+    const int32_t *at = saved_fetch(s, SLOT_MAP_AT), *count = saved_fetch(s, SLOT_MAP_COUNT);
+    const int32_t *source = saved_fetch(s, SLOT_MAP_SOURCE);
+
+    m->op->experts_down_wgrad(t->l, weights(t)->g[P_DOWN], saved_fetch(s, SLOT_DRY),
+                              saved_fetch(s, SLOT_A), at, count, source, e, k, d, f);
+    m->op->experts_up_wgrad(t->l, weights(t)->g[P_UP], saved_fetch(s, SLOT_DH), saved_fetch(s, SLOT_RX),
+                            at, count, source, e, k, d, f);
+    static const enum slot done[] = {SLOT_RX,     SLOT_RINDEX,   SLOT_RGATE,      SLOT_MAP_AT, SLOT_MAP_COUNT,
+                                     SLOT_MAP_SOURCE, SLOT_MAP_PLACE, SLOT_H, SLOT_RY,     SLOT_DRY,
+                                     SLOT_DH,     SLOT_A};
+    for (int64_t i = 0; i < ARRAY_LEN(done); i++)
+        saved_release(s, done[i]);
+}

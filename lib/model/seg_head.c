@@ -1,0 +1,93 @@
+/* seg_head.c -- per-token log-probabilities of the labels, and their gradient, without ever holding the
+ * logits: a chunk of tokens at a time.
+ *
+ * The vocabulary is cut over TP; three numbers a token cross ranks.  dgrad makes each chunk's logits
+ * again, so it also writes logp: a loss that knows dL/dlogp beforehand (weighted NLL does) skips the
+ * forward pass.  The weight gradient is taken in the same sweep, since the chunk's dlogits are too large
+ * to keep for later. */
+#include "model/model_priv.h"
+
+enum { CHUNK = 1024 }; /* tokens: at 32k vocabulary 128 MiB of f32 logits */
+
+struct chunk {
+    int64_t at, n;
+    char *logits; /* S (n,V) */
+    char *lse;    /* S (n) */
+};
+
+void *head_hidden(struct task_context *t, void *rstd)
+{
+    struct model *m = t->m;
+    int64_t n = local_tokens(t), d = m->cfg.d;
+    char *all = scratch(t, t->b->t * d * real_size(m));
+    char *own = own_block(m, all, n * d * real_size(m));
+    m->op->rmsnorm(t->l, own, rstd, saved_fetch(&t->s[t->layer], SLOT_X), weights(t)->w[P_NORM], n, d,
+                   m->cfg.eps);
+    gather_tp(t, all, own, n);
+    return all;
+}
+
+/* Memory for any chunk, taken once; part holds the three numbers of every TP rank. */
+static struct chunk chunk_init(struct task_context *t, char **part)
+{
+    int64_t n = MIN(CHUNK, t->b->t), ssz = stat_size(t->m);
+    *part = scratch(t, t->m->mesh.tp * n * 3 * ssz);
+    return (struct chunk){0, 0, scratch(t, n * t->m->v * ssz), scratch(t, n * ssz)};
+}
+
+/* Logits, lse and logp of the chunk. */
+static void chunk_logits(struct task_context *t, struct chunk *c, char *part, const char *hidden)
+{
+    struct model *m = t->m;
+    int64_t d = m->cfg.d, ssz = stat_size(m);
+    const int32_t *label = t->b->label + c->at;
+    m->op->gemm(t->l, stat_mat(m, c->logits, c->n, m->v),
+                real_mat(m, hidden + c->at * d * real_size(m), c->n, d),
+                real_mat(m, weights(t)->w[P_HEAD], m->v, d), 0, 1, 0);
+    char *own = own_block(m, part, c->n * 3 * ssz);
+    m->op->lse_part(t->l, own, c->logits, label, c->n, m->v, m->v0);
+    comm_all_gather(m->comm[GROUP_TP], t->l, part, own, c->n * 3, m->op->stat);
+    m->op->lse_join(t->l, (char *)t->b->logp + c->at * ssz, c->lse, part, label, c->n, m->mesh.tp);
+}
+
+void head_forward(struct task_context *t)
+{
+    char *part, *hidden = head_hidden(t, scratch(t, local_tokens(t) * stat_size(t->m)));
+    struct chunk c = chunk_init(t, &part);
+    for (; c.at < t->b->t; c.at += c.n) {
+        c.n = MIN(CHUNK, t->b->t - c.at);
+        chunk_logits(t, &c, part, hidden);
+    }
+}
+
+void head_dgrad(struct task_context *t)
+{
+    struct model *m = t->m;
+    struct saved *s = &t->s[t->layer];
+    struct weights *w = weights(t);
+    int64_t n = local_tokens(t), d = m->cfg.d, rsz = real_size(m), ssz = stat_size(m);
+    char *rstd = scratch(t, n * ssz);
+    char *part, *hidden = head_hidden(t, rstd);
+    char *dhidden = scratch(t, t->b->t * d * rsz); /* R (T,D) partial over TP */
+    struct chunk c = chunk_init(t, &part);
+    char *dlogits = scratch(t, MIN(CHUNK, t->b->t) * m->v * rsz); /* R (n,V) */
+
+    for (; c.at < t->b->t; c.at += c.n) {
+        c.n = MIN(CHUNK, t->b->t - c.at);
+        chunk_logits(t, &c, part, hidden);
+        m->op->logits_dgrad(t->l, dlogits, c.logits, c.lse, (char *)t->b->dlogp + c.at * ssz,
+                            t->b->label + c.at, c.n, m->v, m->v0);
+        struct mat dl = real_mat(m, dlogits, c.n, m->v);
+        m->op->gemm(t->l, real_mat(m, dhidden + c.at * d * rsz, c.n, d), dl,
+                    real_mat(m, w->w[P_HEAD], m->v, d), 0, 0, 0);
+        m->op->gemm(t->l, stat_mat(m, w->g[P_HEAD], m->v, d), dl,
+                    real_mat(m, hidden + c.at * d * rsz, c.n, d), 1, 0, 1);
+    }
+    char *own = own_block(m, dhidden, n * d * rsz);
+    scatter_tp(t, own, dhidden, n);
+    void *x = saved_fetch(s, SLOT_X);
+    m->op->rmsnorm_dgrad(t->l, saved_keep(s, SLOT_DX, n * d * rsz), NULL, own, x, w->w[P_NORM], rstd, n,
+                         d);
+    m->op->rmsnorm_wgrad(t->l, w->g[P_NORM], own, x, rstd, n, d);
+    saved_release(s, SLOT_X);
+}

@@ -1,0 +1,78 @@
+/* seg_route.c -- h2 = norm(x1), and which experts it goes to with what weight.
+ *
+ * The router's weights are replicated over TP and each rank routes its own tokens, so only the counts of
+ * an accounting group (a packed row) cross ranks: those that hold the row, TP x CP. */
+#include "model/model_priv.h"
+
+static void normed(struct task_context *t, void *out, void *rstd)
+{
+    struct model *m = t->m;
+    m->op->rmsnorm(t->l, out, rstd, saved_fetch(&t->s[t->layer], SLOT_X1), weights(t)->w[P_NORM2],
+                   local_tokens(t), m->cfg.d, m->cfg.eps);
+}
+
+static const int32_t *own_groups(const struct task_context *t)
+{
+    return t->b->group + t->m->mesh.i_tp * local_tokens(t);
+}
+
+void route_forward(struct task_context *t)
+{
+    struct model *m = t->m;
+    struct saved *s = &t->s[t->layer];
+    int64_t n = local_tokens(t), d = m->cfg.d, e = m->cfg.experts, k = m->cfg.k, a = t->b->rows;
+    int64_t ssz = stat_size(m);
+
+    void *h2 = saved_keep(s, SLOT_H2, n * d * real_size(m));
+    normed(t, h2, saved_keep(s, SLOT_RSTD2, n * ssz));
+    void *logits = scratch(t, n * e * ssz); /* S (Tl,E) */
+    m->op->gemm(t->l, stat_mat(m, logits, n, e), real_mat(m, h2, n, d),
+                real_mat(m, weights(t)->w[P_ROUTER], e, d), 0, 1, 0);
+
+    /* count (A,E) and psum (A,E) side by side, so that one call sums both */
+    char *count = saved_keep(s, SLOT_COUNT, 2 * a * e * ssz), *psum = count + a * e * ssz;
+    void *lse = saved_keep(s, SLOT_ROUTE_LSE, n * ssz);
+    m->op->route(t->l, saved_keep(s, SLOT_INDEX, n * k * sizeof(int32_t)),
+                 saved_keep(s, SLOT_GATE, n * k * ssz), saved_keep(s, SLOT_PROB, n * e * ssz), lse,
+                 count, psum, logits, own_groups(t), n, e, k, a, m->cfg.norm_gate);
+    comm_all_reduce(m->comm[GROUP_TP_CP], t->l, count, 2 * a * e, m->op->stat, COMM_SUM);
+    m->op->route_loss(t->l, (char *)m->loss + ssz, count, psum, lse, own_groups(t), n, e, k, a);
+}
+
+void route_dgrad(struct task_context *t)
+{
+    struct model *m = t->m;
+    struct saved *s = &t->s[t->layer];
+    int64_t n = local_tokens(t), d = m->cfg.d, e = m->cfg.experts;
+
+    void *dlogits = saved_keep(s, SLOT_DLOGITS, n * e * stat_size(m)); /* S (Tl,E) */
+    m->op->route_dgrad(t->l, dlogits, saved_fetch(s, SLOT_DGATE), saved_fetch(s, SLOT_PROB),
+                       saved_fetch(s, SLOT_ROUTE_LSE), saved_fetch(s, SLOT_INDEX),
+                       saved_fetch(s, SLOT_COUNT), own_groups(t), m->coef, n, e, m->cfg.k, t->b->rows,
+                       m->cfg.norm_gate);
+    void *dh2 = saved_fetch(s, SLOT_DH2); /* R (Tl,D) from the experts; the router's part is added */
+    m->op->gemm(t->l, real_mat(m, dh2, n, d), stat_mat(m, dlogits, n, e),
+                real_mat(m, weights(t)->w[P_ROUTER], e, d), 0, 0, 1);
+    m->op->rmsnorm_dgrad(t->l, saved_keep(s, SLOT_DX1, n * d * real_size(m)),
+                         saved_fetch(s + 1, SLOT_DX), dh2, saved_fetch(s, SLOT_X1),
+                         weights(t)->w[P_NORM2], saved_fetch(s, SLOT_RSTD2), n, d);
+}
+
+void route_wgrad(struct task_context *t)
+{
+    struct model *m = t->m;
+    struct saved *s = &t->s[t->layer];
+    int64_t n = local_tokens(t), d = m->cfg.d, e = m->cfg.experts;
+
+    void *h2 = scratch(t, n * d * real_size(m));
+    normed(t, h2, scratch(t, n * stat_size(m)));
+    m->op->gemm(t->l, stat_mat(m, weights(t)->g[P_ROUTER], e, d),
+                stat_mat(m, saved_fetch(s, SLOT_DLOGITS), n, e), real_mat(m, h2, n, d), 1, 0, 1);
+    m->op->rmsnorm_wgrad(t->l, weights(t)->g[P_NORM2], saved_fetch(s, SLOT_DH2),
+                         saved_fetch(s, SLOT_X1), saved_fetch(s, SLOT_RSTD2), n, d);
+    static const enum slot done[] = {SLOT_RSTD2, SLOT_INDEX, SLOT_GATE,  SLOT_PROB,   SLOT_ROUTE_LSE,
+                                     SLOT_COUNT, SLOT_DH2,   SLOT_DGATE, SLOT_DLOGITS};
+    for (int64_t i = 0; i < ARRAY_LEN(done); i++)
+        saved_release(s, done[i]);
+    saved_release(s + 1, SLOT_DX); /* the layer above is done with */
+}

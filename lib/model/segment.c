@@ -1,0 +1,19 @@
+/* segment.c -- the table of segments: what a schedule can name, and what runs then. */
+#include "model/model_priv.h"
+
+void (*const segment_run[SEGMENTS][PASSES])(struct task_context *t) = {
+    /*                forward           data gradient    weight gradient */
+    [SEG_EMBED] = {embed_forward, NULL, embed_wgrad},
+    [SEG_RECV] = {recv_forward, recv_dgrad, NULL},
+    [SEG_ATTN] = {attn_forward, attn_dgrad, attn_wgrad},
+    [SEG_ROUTE] = {route_forward, route_dgrad, route_wgrad},
+    [SEG_DISPATCH] = {dispatch_forward, dispatch_dgrad, NULL},
+    [SEG_EXPERTS] = {experts_forward, experts_dgrad, experts_wgrad},
+    [SEG_COMBINE] = {combine_forward, combine_dgrad, NULL},
+    [SEG_HEAD] = {head_forward, head_dgrad, NULL}, /* its weight gradient is taken by chunk in dgrad */
+    [SEG_SEND] = {send_forward, send_dgrad, NULL},
+};
+
+const char *const segment_name[SEGMENTS] = {
+    "embed", "recv", "attention", "route", "dispatch", "experts", "combine", "head", "send",
+};

@@ -1,0 +1,35 @@
+/* attn.h -- what attention forward (attn.c) and backward (attn_grad.c) share: the spans, their tiles
+ * and the mask.
+ *
+ * Queries and keys are cut into tiles, so that scores of a tile stay in the cache and memory does not
+ * grow with the length of a document. */
+#ifndef ATTN_H
+#define ATTN_H
+
+#include "real.h"
+#include "blas.h"
+#include "vec.h"
+
+enum { TILE_Q = 64, TILE_K = 64 };
+
+struct attn {
+    real *o;            /* (Tq,H,C) */
+    stat *lse;          /* (Tq,H) */
+    const real *q;      /* (Tq,H,C), rows ldq apart */
+    const real *k, *v;  /* (Tk,G,C), rows ldk apart */
+    real *dq, *dk, *dv; /* as q, k, v */
+    const real *d_o;    /* (Tq,H,C) */
+    const int32_t *q_at, *k_beg, *k_end;
+    int64_t spans, h, g, c, ldq, ldk;
+    double scale;
+    int32_t *list; /* (tasks,2) what is done in parallel: attn.c, attn_grad.c */
+    int64_t tk, rows;
+};
+
+/* How many keys query j of a span sees: all of them for the last, one less for each before. */
+static inline int64_t keys_seen(int64_t queries, int64_t keys, int64_t j)
+{
+    return MAX(0, keys - (queries - 1 - j));
+}
+
+#endif

@@ -1,0 +1,138 @@
+/* select.c -- filtering alignment: which rows stay.
+ *
+ * Every criterion is a sort and a walk over the items.  Two orders are enough: by group with the
+ * best first, and by score alone; the row's place in the input breaks ties, so that a result
+ * depends on the input and never on how the sort went about it. */
+#include "pref/pref.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+
+const char *const pref_verdict_name[PREF_VERDICTS] = {
+    [PREF_KEPT] = "kept",
+    [PREF_LOW] = "below --min-reward",
+    [PREF_NOT_TOP_K] = "not in --top-k",
+    [PREF_NOT_TOP_FRAC] = "not in --top-frac",
+};
+
+void pref_set_add(struct pref_set *s, uint64_t group, double score)
+{
+    if (s->n == s->cap) {
+        s->cap = s->cap ? 2 * s->cap : 1024;
+        s->item = xrealloc(s->item, (size_t)s->cap * sizeof(*s->item));
+        s->verdict = xrealloc(s->verdict, (size_t)s->cap);
+    }
+    s->item[s->n] = (struct pref_item){group, score, s->n};
+    s->verdict[s->n++] = PREF_KEPT;
+}
+
+void pref_set_release(struct pref_set *s)
+{
+    free(s->item);
+    free(s->verdict);
+    *s = (struct pref_set){0};
+}
+
+static void reject(struct pref_set *s, const struct pref_item *it, enum pref_verdict why)
+{
+    if (s->verdict[it->at] == PREF_KEPT)
+        s->verdict[it->at] = (uint8_t)why;
+}
+
+static int by_score(const void *a, const void *b)
+{
+    const struct pref_item *x = a, *y = b;
+    if (x->score != y->score)
+        return x->score > y->score ? -1 : 1;
+    return x->at < y->at ? -1 : 1;
+}
+
+static int by_group(const void *a, const void *b)
+{
+    const struct pref_item *x = a, *y = b;
+    if (x->group != y->group)
+        return x->group < y->group ? -1 : 1;
+    return by_score(a, b);
+}
+
+static int by_group_and_place(const void *a, const void *b)
+{
+    const struct pref_item *x = a, *y = b;
+    if (x->group != y->group)
+        return x->group < y->group ? -1 : 1;
+    return x->at < y->at ? -1 : 1;
+}
+
+static void sort(struct pref_set *s, int (*order)(const void *, const void *))
+{
+    if (s->n)
+        qsort(s->item, (size_t)s->n, sizeof(*s->item), order);
+}
+
+void pref_select_above(struct pref_set *s, double threshold, int inclusive)
+{
+    for (int64_t i = 0; i < s->n; i++) {
+        double x = s->item[i].score;
+        if (!(inclusive ? x >= threshold : x > threshold))
+            reject(s, &s->item[i], PREF_LOW);
+    }
+}
+
+void pref_select_top_k(struct pref_set *s, int64_t k)
+{
+    sort(s, by_group);
+    int64_t rank = 0;
+    for (int64_t i = 0; i < s->n; i++) {
+        rank = i && s->item[i].group == s->item[i - 1].group ? rank + 1 : 0;
+        if (rank >= k)
+            reject(s, &s->item[i], PREF_NOT_TOP_K);
+    }
+}
+
+void pref_select_top_frac(struct pref_set *s, double frac)
+{
+    /* 0.07 of 100 rows is 7 rows although 0.07 * 100 is a little more than 7 in binary. */
+    int64_t keep = (int64_t)ceil(frac * (double)s->n * (1 - 4 * DBL_EPSILON));
+    sort(s, by_score);
+    for (int64_t i = keep; i < s->n; i++)
+        reject(s, &s->item[i], PREF_NOT_TOP_FRAC);
+}
+
+int64_t pref_set_kept(const struct pref_set *s)
+{
+    int64_t kept = 0;
+    for (int64_t i = 0; i < s->n; i++)
+        kept += s->verdict[i] == PREF_KEPT;
+    return kept;
+}
+
+int64_t pref_set_groups(struct pref_set *s, int64_t *kept)
+{
+    sort(s, by_group_and_place);
+    int64_t groups = 0;
+    *kept = 0;
+    for (int64_t i = 0, j; i < s->n; i = j) {
+        int any = 0;
+        for (j = i; j < s->n && s->item[j].group == s->item[i].group; j++)
+            any |= s->verdict[s->item[j].at] == PREF_KEPT;
+        groups++;
+        *kept += any;
+    }
+    return groups;
+}
+
+int64_t pref_set_means(struct pref_set *s, uint64_t **group, double **mean)
+{
+    int64_t lost, n = pref_set_groups(s, &lost), g = 0;
+    *group = xcalloc((size_t)n, sizeof(**group));
+    *mean = xcalloc((size_t)n, sizeof(**mean));
+    for (int64_t i = 0, j; i < s->n; i = j, g++) {
+        double sum = 0;
+        for (j = i; j < s->n && s->item[j].group == s->item[i].group; j++)
+            sum += s->item[j].score;
+        (*group)[g] = s->item[i].group;
+        (*mean)[g] = sum / (double)(j - i);
+    }
+    return n;
+}

@@ -1,0 +1,321 @@
+/* row.c -- one JSON object a line, and the accounts of what became of each.
+ *
+ * The known fields are a table: name, type, place in struct row.  Whatever is not in the table is
+ * left alone; null is the same as absent.  A bad row is data, not disaster: it is reported, counted
+ * and written to the rejects, and only more of them than --max-bad ends the tool. */
+
+#include "text/text.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+const char *row_rejects;
+int64_t row_max_bad;
+int row_allow_empty;
+
+enum field_type { FIELD_NAME, FIELD_TEXT, FIELD_NUMBER, FIELD_INDEX, FIELD_PROMPT };
+
+/* A field's place, and for FIELD_TEXT that of its length. */
+#define PLACE(f) #f, "\"" #f "\" stands twice", offsetof(struct row, f)
+static const struct field {
+    const char *name, *twice;
+    size_t at;
+    enum field_type type;
+    const char *wrong;
+    size_t len_at;
+} fields[] = {
+    {PLACE(id), FIELD_NAME, "\"id\" is not a string"},
+    {PLACE(prompt_id), FIELD_NAME, "\"prompt_id\" is not a string"},
+    {PLACE(tag), FIELD_NAME, "\"tag\" is not a string"},
+    {PLACE(finish), FIELD_NAME, "\"finish\" is not a string"},
+    {PLACE(response), FIELD_TEXT, "\"response\" is not a string",
+     offsetof(struct row, response_len)},
+    {PLACE(chosen), FIELD_TEXT, "\"chosen\" is not a string", offsetof(struct row, chosen_len)},
+    {PLACE(rejected), FIELD_TEXT, "\"rejected\" is not a string",
+     offsetof(struct row, rejected_len)},
+    {PLACE(text), FIELD_TEXT, "\"text\" is not a string", offsetof(struct row, text_len)},
+    {PLACE(reward), FIELD_NUMBER, "\"reward\" is not a number"},
+    {PLACE(reward_chosen), FIELD_NUMBER, "\"reward_chosen\" is not a number"},
+    {PLACE(reward_rejected), FIELD_NUMBER, "\"reward_rejected\" is not a number"},
+    {PLACE(weight), FIELD_NUMBER, "\"weight\" is not a number"},
+    {PLACE(margin), FIELD_NUMBER, "\"margin\" is not a number"},
+    {PLACE(sample), FIELD_INDEX, "\"sample\" is not an index from 0"},
+    {PLACE(prompt), FIELD_PROMPT, "\"prompt\" is neither a string nor a list of {role, content}"},
+};
+
+static const struct field *field_find(const char *name, size_t len)
+{
+    for (int64_t i = 0; i < ARRAY_LEN(fields); i++)
+        if (strlen(fields[i].name) == len && !memcmp(fields[i].name, name, len))
+            return &fields[i];
+    return NULL;
+}
+
+static int prompt_is_list(struct json v)
+{
+    struct json_iter i;
+    struct json role, content;
+
+    if (json_type(v) != JSON_ARRAY || !json_count(v))
+        return 0;
+    for (json_iter_init(&i, v); json_iter_next(&i);)
+        if (json_type(i.value) != JSON_OBJECT || !json_get(i.value, "role", &role) ||
+            !json_get(i.value, "content", &content) || json_type(role) != JSON_STRING ||
+            json_type(content) != JSON_STRING)
+            return 0;
+    return 1;
+}
+
+/* Stores v; returns 0, or -1 when it has the wrong type. */
+static int field_set(const struct field *f, struct json v, struct row *row)
+{
+    void *place = (char *)row + f->at;
+    const char *s;
+    size_t len;
+
+    switch (f->type) {
+    case FIELD_NAME: /* a name is compared and printed as a C string */
+        s = json_string(v, &len);
+        if (!s || strlen(s) != len)
+            return -1;
+        *(const char **)place = s;
+        return 0;
+    case FIELD_TEXT:
+        s = json_string(v, (size_t *)((char *)row + f->len_at));
+        *(const char **)place = s;
+        return s ? 0 : -1;
+    case FIELD_NUMBER:
+        return json_real(v, place);
+    case FIELD_INDEX:
+        return json_int(v, place) || row->sample < 0 ? -1 : 0;
+    case FIELD_PROMPT:
+        row->prompt = v;
+        row->has_prompt = json_type(v) == JSON_STRING || prompt_is_list(v);
+        return row->has_prompt ? 0 : -1;
+    }
+    return -1;
+}
+
+/* Python writes NaN and Infinity into JSON; the parser's own sentence would not help much. */
+static int has_bare_nan(const char *s, size_t n)
+{
+    int quoted = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (quoted && s[i] == '\\')
+            i++;
+        else if (s[i] == '"')
+            quoted = !quoted;
+        else if (!quoted && ((n - i >= 3 && !memcmp(s + i, "NaN", 3)) ||
+                             (n - i >= 8 && !memcmp(s + i, "Infinity", 8))))
+            return 1;
+    }
+    return 0;
+}
+
+void row_begin(struct row_reader *r, const char *line, size_t len, int64_t number)
+{
+    r->row = (struct row){
+        .line = line,
+        .len = len,
+        .sample = -1,
+        .reward = NAN,
+        .reward_chosen = NAN,
+        .reward_rejected = NAN,
+        .weight = NAN,
+        .margin = NAN,
+        .file = source_name(r->source),
+        .number = number,
+    };
+    r->in++;
+}
+
+const char *row_parse(struct row_reader *r)
+{
+    struct row *row = &r->row;
+    struct json_iter i;
+    const char *why;
+    uint32_t seen = 0;
+
+    if (strspn(row->line, " \t\r") == row->len)
+        return "the line is blank";
+    if (json_parse(r->doc, row->line, row->len, &row->json, &why))
+        return has_bare_nan(row->line, row->len) ? "NaN and Infinity are not JSON" : why;
+    if (json_type(row->json) != JSON_OBJECT)
+        return "the line is not a JSON object";
+    for (json_iter_init(&i, row->json); json_iter_next(&i);) {
+        const struct field *f = field_find(i.key, i.key_len);
+        if (!f)
+            continue;
+        if (seen & 1u << (f - fields))
+            return f->twice;
+        seen |= 1u << (f - fields);
+        if (json_type(i.value) != JSON_NULL && field_set(f, i.value, row))
+            return f->wrong;
+    }
+    return NULL;
+}
+
+void row_reader_init(struct row_reader *r, char *const *paths, int64_t n)
+{
+    *r = (struct row_reader){.max_bad = row_max_bad};
+    r->source = source_open(paths, n);
+    r->doc = json_doc_new();
+    if (row_rejects)
+        r->rejects = out_open(row_rejects);
+}
+
+int row_next(struct row_reader *r)
+{
+    char *line;
+    size_t len;
+
+    while (source_line(r->source, &line, &len)) {
+        row_begin(r, line, len, source_line_number(r->source));
+        const char *why = row_parse(r);
+        if (!why)
+            return 1;
+        row_bad(r, why);
+    }
+    return 0;
+}
+
+/* {"file", "line", "verdict", "why"} and the row as it was, or its text when it is no JSON. */
+static void reject(struct row_reader *r, const char *verdict, const char *why)
+{
+    struct buf b = {0}, text = {0};
+    struct json_doc *doc;
+    struct json json;
+    const char *ignored;
+
+    if (!r->rejects)
+        return;
+    buf_str(&b, "{\"file\":");
+    utf8_repair(&text, r->row.file, strlen(r->row.file));
+    json_quote(&b, text.data, text.len);
+    buf_printf(&b, ",\"line\":%lld,\"verdict\":\"%s\",\"why\":", (long long)r->row.number, verdict);
+    json_quote(&b, why, strlen(why));
+    doc = json_doc_new(); /* r->doc holds the row, which the tool may still be looking at */
+    if (json_parse(doc, r->row.line, r->row.len, &json, &ignored)) {
+        buf_str(&b, ",\"text\":");
+        buf_reset(&text);
+        utf8_repair(&text, r->row.line, r->row.len);
+        json_quote(&b, text.len ? text.data : "", text.len);
+    } else {
+        buf_str(&b, ",\"row\":");
+        buf_add(&b, r->row.line, r->row.len);
+    }
+    json_doc_free(doc);
+    buf_str(&b, "}\n");
+    out_write(r->rejects, b.data, b.len);
+    buf_release(&b);
+    buf_release(&text);
+}
+
+static void count(struct row_reader *r, const char *why, int bad)
+{
+    int64_t i = 0, last = ARRAY_LEN(r->reason) - 1;
+
+    while (i < r->reasons && (r->reason[i].bad != bad || strcmp(r->reason[i].why, why)))
+        i++;
+    if (i > last) /* more kinds of trouble than the table holds */
+        r->reason[i = last].why = "other reasons";
+    if (i == r->reasons)
+        r->reason[r->reasons++] = (struct row_reason){why, 0, bad};
+    r->reason[i].n++;
+}
+
+void row_bad(struct row_reader *r, const char *why)
+{
+    warn("%s:%lld: %s", r->row.file, (long long)r->row.number, why);
+    reject(r, "bad", why);
+    count(r, why, 1);
+    if (++r->bad <= r->max_bad)
+        return;
+    if (r->rejects) /* the evidence stays, although nothing else is published */
+        out_close(r->rejects);
+    die_with(EXIT_BAD_DATA, "more bad rows than --max-bad %lld", (long long)r->max_bad);
+}
+
+void row_drop(struct row_reader *r, const char *why)
+{
+    reject(r, "dropped", why);
+    count(r, why, 0);
+}
+
+static int64_t summary(const struct row_reader *r, int bad, struct buf *out)
+{
+    struct buf reasons = {0};
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < r->reasons; i++) {
+        if (r->reason[i].bad != bad)
+            continue;
+        buf_printf(&reasons, "%s%s %lld", n ? ", " : " (", r->reason[i].why,
+                   (long long)r->reason[i].n);
+        n += r->reason[i].n;
+    }
+    buf_printf(out, ", %s %lld%s%s", bad ? "bad" : "dropped", (long long)n, n ? reasons.data : "",
+               n ? ")" : "");
+    buf_release(&reasons);
+    return n;
+}
+
+void row_reader_close(struct row_reader *r, int64_t kept)
+{
+    struct buf b = {0};
+    int64_t lost;
+
+    buf_printf(&b, "in %lld, kept %lld", (long long)r->in, (long long)kept);
+    lost = summary(r, 0, &b);
+    lost += summary(r, 1, &b);
+    say("%s", b.data);
+    buf_release(&b);
+    assert(r->in == kept + lost);
+    if (r->rejects)
+        out_close(r->rejects);
+    source_close(r->source);
+    json_doc_free(r->doc);
+    if (!kept && !row_allow_empty)
+        die_with(EXIT_BAD_DATA, "no row is left (--allow-empty accepts that)");
+}
+
+void row_prompt_canonical(const struct row *r, struct buf *out)
+{
+    struct json_iter i;
+    struct json part;
+    const char *before = "[";
+
+    if (!r->has_prompt)
+        return;
+    if (json_type(r->prompt) == JSON_STRING) {
+        json_write(out, r->prompt);
+        return;
+    }
+    for (json_iter_init(&i, r->prompt); json_iter_next(&i); before = ",") {
+        buf_printf(out, "%s{\"role\":", before);
+        json_get(i.value, "role", &part);
+        json_write(out, part);
+        buf_str(out, ",\"content\":");
+        json_get(i.value, "content", &part);
+        json_write(out, part);
+        buf_char(out, '}');
+    }
+    buf_char(out, ']');
+}
+
+void row_group(const struct row *r, struct buf *out)
+{
+    struct buf b = {0};
+    char hex[17];
+
+    if (r->prompt_id) {
+        buf_str(out, r->prompt_id);
+    } else if (r->has_prompt) {
+        row_prompt_canonical(r, &b);
+        hash_hex(hex, hash_xxh3(b.data, b.len));
+        buf_str(out, hex);
+        buf_release(&b);
+    }
+}

@@ -1,0 +1,198 @@
+/* tok.c -- a tokenizer in use: added tokens are found first, the text between them is normalised,
+ * cut and merged.
+ *
+ * Added tokens are looked for twice, as in the library whose ids must be matched: those that are
+ * literal in the text as it came, those marked "normalized" in the normalised text.  A special
+ * token that the caller did not ask for still ends the search at its place, and then counts as
+ * text. */
+
+#include "text/tok.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+struct tok *tok_open(const char *path)
+{
+    static const char *const inside[] = {"tokenizer.json", "last/tokenizer.json"};
+    char *file = xstrdup(path);
+    struct buf b = {0};
+
+    for (int64_t i = 0; path_is_dir(path) && i < ARRAY_LEN(inside); i++) {
+        free(file);
+        file = path_join(path, inside[i]);
+        if (path_exists(file))
+            break;
+        if (i + 1 == ARRAY_LEN(inside))
+            die_misused("%s: there is no tokenizer.json in it", path);
+    }
+    struct source *s = source_open((char *const[]){file}, 1);
+    source_entry(s, &b);
+    struct tok *t = tok_parse(b.data, b.len, file);
+    source_close(s);
+    buf_release(&b);
+    free(file);
+    return t;
+}
+
+/* White_Space, as far as a token's neighbours go. */
+static int is_space(uint32_t c)
+{
+    return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
+           c == 0x205f || c == 0x3000;
+}
+
+static size_t spaces_before(const char *s, size_t at, size_t floor)
+{
+    while (at > floor) {
+        size_t start = at - 1;
+        while (start > floor && ((unsigned char)s[start] & 0xc0) == 0x80)
+            start--;
+        const char *p = s + start;
+        if (!is_space(utf8_next(&p)))
+            break;
+        at = start;
+    }
+    return at;
+}
+
+static size_t spaces_after(const char *s, size_t n, size_t at)
+{
+    while (at < n) {
+        const char *p = s + at;
+        if (!is_space(utf8_next(&p)))
+            break;
+        at = (size_t)(p - s);
+    }
+    return at;
+}
+
+/* The next added token of this kind at or after *at, or NULL; *start and *end are its place in s,
+ * *at where to look on.  No place before floor is taken. */
+static const struct added *added_next(const struct tok *t, const char *s, size_t n, int normalized,
+                                      int special, size_t floor, size_t *at, size_t *start,
+                                      size_t *end)
+{
+    for (size_t i = *at; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        for (int64_t k = t->added_at[c]; k < t->added_at[c + 1]; k++) {
+            const struct added *a = &t->added[k];
+            if (a->normalized != normalized || a->text.len > n - i ||
+                memcmp(s + i, a->text.data, a->text.len))
+                continue;
+            *at = i + a->text.len;
+            if (a->special && !special) {
+                i = *at - 1;
+                break;
+            }
+            *start = a->lstrip ? spaces_before(s, i, floor) : i;
+            *end = a->rstrip ? spaces_after(s, n, *at) : *at;
+            return a;
+        }
+    }
+    return NULL;
+}
+
+static void encode_normalized(struct tok *t, const char *s, size_t n, int special, int first,
+                              struct ids *out)
+{
+    struct buf b = {0};
+    const struct added *a;
+    size_t gap = 0, at = 0, start, end;
+
+    tok_normalize(t, s, n, &b);
+    while ((a = added_next(t, b.data, b.len, 1, special, gap, &at, &start, &end))) {
+        tok_split(t, b.data + gap, start - gap, first && !gap, out);
+        ids_add(out, a->id);
+        gap = end;
+        at = MAX(at, end);
+    }
+    tok_split(t, b.data + gap, b.len - gap, first && !gap, out);
+    buf_release(&b);
+}
+
+void tok_encode(struct tok *t, const char *text, size_t len, int special, struct ids *out)
+{
+    struct buf repaired = {0};
+    const struct added *a;
+    size_t gap = 0, at = 0, start, end;
+
+    if (!utf8_valid(text, len)) {
+        utf8_repair(&repaired, text, len);
+        text = repaired.data;
+        len = repaired.len;
+    }
+    while ((a = added_next(t, text, len, 0, special, gap, &at, &start, &end))) {
+        if (start > gap)
+            encode_normalized(t, text + gap, start - gap, special, !gap, out);
+        ids_add(out, a->id);
+        gap = end;
+        at = MAX(at, end);
+    }
+    if (len > gap)
+        encode_normalized(t, text + gap, len - gap, special, !gap, out);
+    buf_release(&repaired);
+}
+
+const struct buf *tok_json(const struct tok *t)
+{
+    return &t->json;
+}
+
+const char *tok_hash(const struct tok *t)
+{
+    return t->hash;
+}
+
+int64_t tok_size(const struct tok *t)
+{
+    return t->size;
+}
+
+int64_t tok_id(const struct tok *t, const char *token)
+{
+    return map_get(&t->ids, token, strlen(token));
+}
+
+int64_t tok_bos(const struct tok *t)
+{
+    return t->bos;
+}
+
+int64_t tok_eos(const struct tok *t)
+{
+    return t->eos;
+}
+
+void tok_free(struct tok *t)
+{
+    for (int64_t i = 0; i < t->size; i++)
+        buf_release(&t->token[i]);
+    for (int64_t i = 0; i < t->addeds; i++)
+        buf_release(&t->added[i].text);
+    for (int64_t i = 0; i < t->norms; i++) {
+        buf_release(&t->norm[i].a);
+        buf_release(&t->norm[i].b);
+    }
+    for (int64_t i = 0; i < t->splits; i++) {
+        regex_free(t->split[i].regex);
+        buf_release(&t->split[i].space);
+    }
+    for (int64_t i = 0; i < t->decodes; i++) {
+        buf_release(&t->decode[i].a);
+        buf_release(&t->decode[i].b);
+    }
+    map_release(&t->ids);
+    map_release(&t->merges);
+    map_release(&t->cache);
+    ids_release(&t->cached);
+    buf_release(&t->json);
+    free(t->token);
+    free(t->special);
+    free(t->merge_id);
+    free(t->added);
+    free(t->symbol);
+    free(t->heap);
+    free(t);
+}

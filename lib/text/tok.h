@@ -1,0 +1,111 @@
+/* tok.h -- what the tokenizer's files share: a tokenizer is added tokens, then a list of
+ * normalising steps, then a list of splitting steps, then merges; back again through a list of
+ * decoding steps. */
+#ifndef TEXT_TOK_H
+#define TEXT_TOK_H
+
+#include "text/map.h"
+#include "text/text.h"
+
+/* ---- tok_regex.c: PCRE2 with Unicode 16's letters, numbers and spaces ---- */
+
+struct regex;
+/* pattern in the common subset of Oniguruma and PCRE2; literal: no metacharacters.  Dies (2). */
+struct regex *regex_new(const char *pattern, size_t len, int literal, const char *who);
+/* The next match at or after from; 1 and its place (never empty), or 0. */
+int regex_next(struct regex *r, const char *s, size_t n, size_t from, size_t *start, size_t *end);
+void regex_free(struct regex *r);
+extern const char regex_gpt2[]; /* the pattern of ByteLevel with use_regex */
+
+/* ---- tok_split.c: text to pieces, and the GPT-2 alphabet ---- */
+
+enum behavior { SPLIT_ISOLATED, SPLIT_REMOVED, SPLIT_WITH_PREVIOUS, SPLIT_WITH_NEXT };
+enum prefix { PREFIX_NEVER, PREFIX_FIRST, PREFIX_ALWAYS };
+
+/* What normalises. */
+struct norm_step {
+    enum { NORM_UNICODE, NORM_PREPEND, NORM_REPLACE } type;
+    int form;        /* UNICODE: utf8proc's options */
+    struct buf a, b; /* PREPEND: a; REPLACE: a by b */
+};
+/* What cuts: first spaces become `space` and the text gets the prefix, then the regex cuts. */
+struct split_step {
+    struct regex *regex; /* or NULL: one piece */
+    enum behavior behavior;
+    int invert;
+    enum prefix prefix; /* put `space` (or ' ') before a piece that does not begin with it */
+    struct buf space;   /* Metaspace: stands for ' '; empty: spaces stay */
+};
+/* What decodes, over the list of tokens in this order. */
+struct decode_step {
+    enum {
+        DECODE_BYTE_LEVEL,
+        DECODE_REPLACE,
+        DECODE_BYTE_FALLBACK,
+        DECODE_FUSE,
+        DECODE_STRIP,
+        DECODE_METASPACE
+    } type;
+    struct buf a, b;     /* REPLACE: a by b; STRIP: a; METASPACE: a */
+    int64_t start, stop; /* STRIP */
+    enum prefix prefix;  /* METASPACE */
+};
+
+struct added {       /* a token that is found in the text before anything else */
+    struct buf text; /* after normalising, where that applies */
+    int32_t id;
+    int special, normalized, lstrip, rstrip;
+};
+
+struct tok {
+    struct buf json;
+    char hash[17];
+
+    struct buf *token; /* [size] by id, as in the file; data NULL where no token has the id */
+    int64_t size;
+    uint8_t *special;  /* [size] */
+    struct map ids;    /* token to id */
+    struct map merges; /* (int32 left, int32 right) to index into merge_id, which is the rank */
+    int32_t *merge_id; /* [merges] the id a merge makes */
+    int32_t byte_id[256], unk, fallback[256]; /* -1: none */
+    int byte_level, byte_fallback, fuse_unk, ignore_merges;
+
+    struct added *added; /* sorted by first byte, longest first */
+    int64_t addeds,
+        added_at[257]; /* those that begin with byte c: added_at[c] .. added_at[c + 1] */
+    struct norm_step norm[8];
+    struct split_step split[8];
+    struct decode_step decode[8];
+    int64_t norms, splits, decodes;
+    int64_t bos, eos;
+
+    /* Scratch of one encoding; the cache keeps the ids of short pieces. */
+    struct map cache;  /* piece to index into cached */
+    struct ids cached; /* count, then that many ids */
+    struct symbol {
+        int32_t id, prev, next, rank; /* rank of the merge with next, -1 for none */
+    } * symbol;
+    struct candidate {
+        int32_t rank, at;
+    } * heap;
+    int64_t symbols_cap, heap_n, heap_cap;
+};
+
+uint32_t byte_level_char(uint8_t b); /* the code point that stands for a byte */
+int byte_level_byte(uint32_t c);     /* the reverse, or -1 */
+void tok_normalize(const struct tok *t, const char *s, size_t n, struct buf *out);
+/* Cuts a normalised text and appends the ids of its pieces.  first: it begins the input. */
+void tok_split(struct tok *t, const char *s, size_t n, int first, struct ids *out);
+
+/* ---- tok_steps.c ---- */
+void tok_read_steps(struct tok *t, struct json root, const char *who);
+
+/* ---- tok_bpe.c ---- */
+void tok_merge(struct tok *t, const char *piece, size_t n, struct ids *out);
+
+/* ---- tok_decode.c ---- */
+/* Replaces every a in s by b. */
+void buf_replace(struct buf *out, const char *s, size_t n, const struct buf *a,
+                 const struct buf *b);
+
+#endif

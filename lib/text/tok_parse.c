@@ -1,0 +1,271 @@
+/* tok_parse.c -- tokenizer.json to a tokenizer: vocabulary, merges, added tokens, then the steps.
+ */
+
+#include "text/tok.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Highest id a file may use: a hole costs memory. */
+enum { ID_MAX = 1 << 24 };
+
+/* Gives id its token; the arrays grow as ids come. */
+static void token_set(struct tok *t, const char *who, const char *name, size_t len, int64_t id)
+{
+    if (id < 0 || id > ID_MAX)
+        die_misused("%s: token \"%s\" has the id %lld", who, name, (long long)id);
+    if (id >= t->size) {
+        int64_t size = id + 1;
+        t->token = xrealloc(t->token, (size_t)size * sizeof *t->token);
+        t->special = xrealloc(t->special, (size_t)size);
+        memset(t->token + t->size, 0, (size_t)(size - t->size) * sizeof *t->token);
+        memset(t->special + t->size, 0, (size_t)(size - t->size));
+        t->size = size;
+    }
+    buf_reset(&t->token[id]);
+    buf_add(&t->token[id], name, len);
+    *map_put(&t->ids, name, len) = (int32_t)id;
+}
+
+static void read_vocab(struct tok *t, struct json model, const char *who)
+{
+    struct json vocab;
+    struct json_iter i;
+    int64_t id;
+
+    if (!json_get(model, "vocab", &vocab) || json_type(vocab) != JSON_OBJECT)
+        die_misused("%s: the model has no \"vocab\"", who);
+    for (json_iter_init(&i, vocab); json_iter_next(&i);) {
+        if (json_int(i.value, &id))
+            die_misused("%s: token \"%s\" has no integer id", who, i.key);
+        token_set(t, who, i.key, i.key_len, id);
+    }
+}
+
+/* A merge is "left right", or in newer files ["left", "right"]. */
+static int merge_parts(struct json v, struct buf part[2])
+{
+    struct json_iter i;
+    const char *s, *blank;
+    size_t len;
+    int n = 0;
+
+    buf_reset(&part[0]);
+    buf_reset(&part[1]);
+    if (json_type(v) == JSON_STRING) {
+        s = json_string(v, &len);
+        blank = memchr(s, ' ', len);
+        if (!blank)
+            return 0;
+        buf_add(&part[0], s, (size_t)(blank - s));
+        buf_add(&part[1], blank + 1, len - (size_t)(blank + 1 - s));
+        return 1;
+    }
+    if (json_type(v) != JSON_ARRAY || json_count(v) != 2)
+        return 0;
+    for (json_iter_init(&i, v); json_iter_next(&i); n++) {
+        if (!(s = json_string(i.value, &len)))
+            return 0;
+        buf_add(&part[n], s, len);
+    }
+    return 1;
+}
+
+static void read_merges(struct tok *t, struct json model, const char *who)
+{
+    struct json merges;
+    struct json_iter i;
+    struct buf part[2] = {{0}};
+    int32_t rank = 0;
+
+    if (!json_get(model, "merges", &merges) || json_type(merges) != JSON_ARRAY)
+        die_misused("%s: the model has no \"merges\"", who);
+    t->merge_id = xcalloc((size_t)json_count(merges) + 1, sizeof *t->merge_id);
+    for (json_iter_init(&i, merges); json_iter_next(&i); rank++) {
+        if (!merge_parts(i.value, part))
+            die_misused("%s: merge %d is no pair of tokens", who, rank + 1);
+        int32_t pair[2] = {map_get(&t->ids, part[0].data, part[0].len),
+                           map_get(&t->ids, part[1].data, part[1].len)};
+        buf_add(&part[0], part[1].data, part[1].len);
+        t->merge_id[rank] = map_get(&t->ids, part[0].data, part[0].len);
+        if (pair[0] < 0 || pair[1] < 0 || t->merge_id[rank] < 0)
+            die_misused("%s: merge %d needs \"%s\" and its parts in the vocabulary", who, rank + 1,
+                        part[0].data);
+        *map_put(&t->merges, pair, sizeof pair) = rank;
+    }
+    buf_release(&part[0]);
+    buf_release(&part[1]);
+}
+
+/* An option of the model that would change the ids: absent, null, false, 0 or "" is fine. */
+static void refuse(struct json model, const char *key, const char *who)
+{
+    struct json v;
+    double x = 1;
+    int yes = 1;
+    size_t len;
+
+    if (!json_get(model, key, &v) || json_type(v) == JSON_NULL)
+        return;
+    if (json_string(v, &len) && !len)
+        return;
+    if (!json_real(v, &x) && x == 0)
+        return;
+    if (!json_bool(v, &yes) && !yes)
+        return;
+    die_misused("%s: the model's \"%s\" is not supported", who, key);
+}
+
+static int model_flag(struct json model, const char *key)
+{
+    struct json v;
+    int yes = 0;
+
+    return json_get(model, key, &v) && !json_bool(v, &yes) && yes;
+}
+
+static void read_model(struct tok *t, struct json root, const char *who)
+{
+    struct json model, v;
+    const char *type = "BPE", *unk;
+    size_t len;
+
+    if (!json_get(root, "model", &model) || json_type(model) != JSON_OBJECT)
+        die_misused("%s: there is no \"model\": not a tokenizer.json", who);
+    if (json_get(model, "type", &v))
+        type = json_string(v, &len);
+    if (!type || strcmp(type, "BPE"))
+        die_misused("%s: the model is %s; only BPE is supported", who, type ? type : "unnamed");
+    refuse(model, "dropout", who);
+    refuse(model, "continuing_subword_prefix", who);
+    refuse(model, "end_of_word_suffix", who);
+    t->byte_fallback = model_flag(model, "byte_fallback");
+    t->fuse_unk = model_flag(model, "fuse_unk");
+    t->ignore_merges = model_flag(model, "ignore_merges");
+    read_vocab(t, model, who);
+    read_merges(t, model, who);
+    if (json_get(model, "unk_token", &v) && (unk = json_string(v, &len)))
+        t->unk = map_get(&t->ids, unk, len);
+}
+
+static int added_order(const void *a, const void *b)
+{
+    const struct added *x = a, *y = b;
+    int cx = (unsigned char)x->text.data[0], cy = (unsigned char)y->text.data[0];
+
+    if (cx != cy)
+        return cx < cy ? -1 : 1;
+    if (x->text.len != y->text.len)
+        return x->text.len > y->text.len ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int added_flag(struct json v, const char *key)
+{
+    return model_flag(v, key);
+}
+
+static void read_added(struct tok *t, struct json root, const char *who)
+{
+    struct json list, v;
+    struct json_iter i;
+
+    if (!json_get(root, "added_tokens", &list) || json_type(list) != JSON_ARRAY)
+        return;
+    t->added = xcalloc((size_t)json_count(list) + 1, sizeof *t->added);
+    for (json_iter_init(&i, list); json_iter_next(&i);) {
+        struct added *a = &t->added[t->addeds];
+        const char *name = NULL;
+        size_t len;
+        int64_t id;
+        if (json_get(i.value, "content", &v))
+            name = json_string(v, &len);
+        if (!name || !json_get(i.value, "id", &v) || json_int(v, &id))
+            die_misused("%s: an added token has no \"content\" or no \"id\"", who);
+        if (!len)
+            continue;
+        if (added_flag(i.value, "single_word"))
+            die_misused("%s: added token \"%s\" has \"single_word\", which is not supported", who,
+                        name);
+        a->special = added_flag(i.value, "special");
+        a->normalized = added_flag(i.value, "normalized");
+        a->lstrip = added_flag(i.value, "lstrip");
+        a->rstrip = added_flag(i.value, "rstrip");
+        token_set(t, who, name, len, id);
+        a->id = (int32_t)id;
+        t->special[id] = (uint8_t)a->special;
+        buf_add(&a->text, name, len);
+        t->addeds++;
+    }
+}
+
+/* Puts the added tokens in the order they are searched in, once the normalising steps are known. */
+static void index_added(struct tok *t)
+{
+    for (int64_t i = 0; i < t->addeds; i++) {
+        struct added *a = &t->added[i];
+        if (a->normalized)
+            tok_normalize(t, t->token[a->id].data, t->token[a->id].len, &a->text);
+    }
+    if (t->addeds)
+        qsort(t->added, (size_t)t->addeds, sizeof *t->added, added_order);
+    for (int64_t c = 0, k = 0; c <= 256; c++) {
+        while (k < t->addeds && (unsigned char)t->added[k].text.data[0] < c)
+            k++;
+        t->added_at[c] = k;
+    }
+}
+
+static void bytes_init(struct tok *t)
+{
+    for (int b = 0; b < 256; b++) {
+        struct buf c = {0};
+        char name[8];
+        utf8_add(&c, byte_level_char((uint8_t)b));
+        t->byte_id[b] = map_get(&t->ids, c.data, c.len);
+        snprintf(name, sizeof name, "<0x%02X>", b);
+        t->fallback[b] = map_get(&t->ids, name, 6);
+        buf_release(&c);
+    }
+}
+
+/* What the file does not say is known by name. */
+static int64_t first_of(const struct tok *t, const char *const *names, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (tok_id(t, names[i]) >= 0)
+            return tok_id(t, names[i]);
+    return -1;
+}
+
+struct tok *tok_parse(const char *json, size_t len, const char *who)
+{
+    static const char *const bos[] = {"<|bos|>", "<s>", "<bos>", "<|begin_of_text|>",
+                                      "<｜begin▁of▁sentence｜>"};
+    static const char *const eos[] = {"<|eos|>",         "</s>",          "<eos>",
+                                      "<|end_of_text|>", "<|endoftext|>", "<｜end▁of▁sentence｜>"};
+    struct tok *t = xcalloc(1, sizeof *t);
+    struct json_doc *doc = json_doc_new();
+    struct json root;
+    const char *why;
+
+    if (json_parse(doc, json, len, &root, &why))
+        die_misused("%s: not a tokenizer.json: %s", who, why);
+    if (json_type(root) != JSON_OBJECT)
+        die_misused("%s: not a tokenizer.json: no object", who);
+    buf_add(&t->json, json, len);
+    hash_hex(t->hash, hash_xxh3(json, len));
+    t->unk = -1;
+    t->bos = t->eos = -1;
+    read_model(t, root, who);
+    bytes_init(t);
+    read_added(t, root, who);
+    tok_read_steps(t, root, who);
+    index_added(t);
+    if (t->bos < 0)
+        t->bos = first_of(t, bos, ARRAY_LEN(bos));
+    if (t->eos < 0)
+        t->eos = first_of(t, eos, ARRAY_LEN(eos));
+    json_doc_free(doc);
+    return t;
+}

@@ -1,0 +1,156 @@
+/* train.h -- the step: which rows, in which order the segments run, the optimizer, and runs on disk.
+ *
+ * Mapping is not a hyperparameter: initial weights, the order of data and every denominator are functions
+ * of (seed, step, logical coordinate), never of a rank, so the same run under any mapping gives the same
+ * losses to rounding, and a resume at the same mapping the same bits. */
+#ifndef TRAIN_H
+#define TRAIN_H
+
+#include "ckpt/ckpt.h"
+#include "loss/loss.h"
+#include "meter/meter.h"
+#include "model/model.h"
+#include "shard/shard.h"
+
+/* ---- schedule.c: a step as a list ---- */
+
+enum lane_name { LANE_COMPUTE, LANE_COMM, LANES };
+struct task {
+    enum segment segment;
+    enum pass pass;
+    enum lane_name lane;
+    int layer; /* local; the model's layer count for what comes after the last */
+    int micro; /* micro-batch */
+    int after; /* task of the other lane whose event this one waits for, -1 for none */
+    int last_of_micro; /* its saved state and batch are free after this task */
+};
+struct schedule {
+    struct task *task;
+    int64_t n;
+    int64_t in_flight; /* micro-batches whose saved state is alive at once, at most */
+};
+/* One forward, one backward (Narayanan et al. 2021) for this stage: warm-up forwards, then pairs, then the
+ * rest of the backwards.  With one stage it is F0 B0 F1 B1 ...  head_forward: the loss needs logp before
+ * its gradient. */
+void schedule_1f1b(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros,
+                   int head_forward);
+/* Forward passes only, for evaluation. */
+void schedule_forward(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros);
+void schedule_release(struct schedule *s);
+
+/* ---- optim.c: ZeRO-1 shards of the optimizer ---- */
+
+struct optim_def { /* an optimizer: its name and its state, under checkpoint names */
+    const char *name;
+    const char *moment[2];
+    int moments;
+};
+struct optim_piece {
+    const struct param *p;
+    struct rect r;
+    int64_t at; /* in the shard, elements */
+    int writes; /* this rank stores it: the first of the tensor's replicas over TP */
+};
+struct optim {
+    const struct optim_def *def;
+    struct step_plan plan;
+    struct model *m;
+    struct optim_shard {
+        void *master;    /* S (shard); the weights themselves where R is S */
+        void *moment[2]; /* S (shard) each */
+        int64_t *run;    /* (runs+1) */
+        double *decay;   /* (runs) */
+        int64_t runs;
+        struct optim_piece *piece; /* (pieces) the shard as rectangles of tensors */
+        int64_t pieces;
+    } shard[BUFFERS];
+    void *state; /* S (STEP_STATE) */
+    void *sums;  /* S (2): squared gradients, bad */
+};
+void optim_init(struct optim *o, struct model *m, const char *name, struct step_plan plan,
+                double decay);
+void optim_release(struct optim *o);
+/* Sums the gradients over the ranks that share each tensor; each rank then holds its shard of the sums. */
+void optim_reduce(struct optim *o);
+/* Norm, verdict, update, and the new weights to everybody.  bad > 0: something was not finite here. */
+void optim_step(struct optim *o, double bad);
+void optim_state(const struct optim *o, double out[STEP_STATE]);
+void optim_set_count(struct optim *o, double committed);
+void optim_save(const struct optim *o, struct ckpt_writer *w);
+void optim_load(struct optim *o, struct ckpt *k);
+
+/* ---- trainer.c: one step ---- */
+
+struct trainer_options {
+    const char *device, *type, *optimizer, *loss; /* "cpu"; "f32" or "f64" */
+    int64_t batch, micro, seq; /* packed rows a step over all ranks; rows a micro-batch; tokens a row */
+    double decay, aux, z;
+    struct step_plan plan;
+    int64_t threads;
+};
+struct trainer {
+    struct trainer_options o;
+    struct world *world;
+    struct mesh mesh;
+    const struct loss *loss;
+    struct lane lane;
+    struct model model;
+    struct optim optim;
+    struct schedule schedule, eval;
+    struct batch *batch;      /* (in_flight) on the device */
+    struct batch_host *host;  /* (micro-batches of a step on this rank) */
+    struct saved *saved;      /* (in_flight, layers + 1) */
+    int64_t micros;
+    void *denom;              /* S (1) */
+};
+/* One line of the log. */
+struct step_result {
+    double loss, aux, z, norm, lr, weight; /* weight: the denominator */
+    double squares; /* sum of squared document lengths, over all ranks */
+    int64_t tokens; /* live, over all ranks */
+    int ok, skipped; /* committed; nothing to learn from (denominator 0) */
+};
+/* cfg is taken over.  Weights are zero until model_random(), model_load(). */
+void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, struct config *cfg,
+                  const struct trainer_options *o);
+void trainer_release(struct trainer *t);
+/* The rows of samples first .. first + batch of the mix. */
+void trainer_fetch(struct trainer *t, const struct mix *mix, int64_t first);
+void trainer_gradients(struct trainer *t, struct step_result *r); /* forward, backward, reduction */
+void trainer_step(struct trainer *t, const struct mix *mix, int64_t first, struct step_result *r);
+/* Warns with this rank and the first tensor of its shards whose gradient is not finite. */
+void trainer_blame(const struct trainer *t, int64_t step);
+/* Mean loss over every sequence of a set. */
+double trainer_evaluate(struct trainer *t, struct set *set);
+
+/* ---- run.c, run_files.c: a run on disk (formats/ckpt.md) ---- */
+
+struct run_options {
+    struct trainer_options train;
+    const char *out;            /* RUN/ */
+    const char *model, *init;   /* config.json, or a checkpoint to start from */
+    struct strv data;           /* SET or SET=WEIGHT */
+    const char *valid;
+    int64_t steps, seed, save_every, keep, valid_every, max_bad_steps;
+    double epochs;
+    int64_t ranks, tp, cp, pp, etp, ep;
+    int eval_only;
+    int status; /* set by run_train */
+};
+/* Trains to the end, or until a signal; returns the exit status.  ranks > 1: ranks as threads. */
+int run_train(struct run_options *o);
+
+/* The files of a run; all paths are within it. */
+char *run_step_dir(const char *run, int64_t step);
+/* Publishes tmp (from dir_begin) as step-N, points `last` at it, removes all but the newest `keep`
+ * (0 keeps all). */
+void run_publish(const char *run, const char *tmp, int64_t step, int64_t keep);
+/* The checkpoint folder RUN/last names, or NULL.  Caller frees. */
+char *run_last(const char *run);
+
+/* What decides a run's results, as JSON: two runs with the same are the same run.  Mapping, threads,
+ * micro-batch and how often it saves are not in it. */
+void run_identity(struct buf *out, const struct run_options *o, const struct config *c,
+                  const struct mix *mix, int64_t steps);
+
+#endif

@@ -1,0 +1,324 @@
+/* trainer.c -- one step: rows in, gradients, update.
+ *
+ * What a step needs to know of the whole global batch before it starts (the denominator, the live tokens)
+ * is counted from the data and summed over the ranks in f64; everything after that is the schedule. */
+#include "train/train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *device_array(struct trainer *t, int64_t bytes)
+{
+    void *p = t->lane.dev->alloc(bytes);
+    if (!p)
+        die("a batch needs %.1f MiB more than device %s has", bytes / 1048576.0, t->lane.dev->name);
+    t->lane.dev->zero(&t->lane, p, bytes);
+    return p;
+}
+
+static void batch_init(struct trainer *t, struct batch *b, int64_t rows, int64_t seq)
+{
+    int64_t n = rows * seq, ssz = dtype_size(t->model.op->stat);
+    *b = (struct batch){.rows = rows, .seq = seq, .t = n};
+    int32_t **ints[] = {&b->token, &b->label, &b->position, &b->group, &b->q_at, &b->k_beg, &b->k_end};
+    for (int64_t i = 0; i < ARRAY_LEN(ints); i++)
+        *ints[i] = device_array(t, (n + 1) * sizeof(int32_t));
+    void **stats[] = {&b->weight, &b->dlogp, &b->logp};
+    for (int64_t i = 0; i < ARRAY_LEN(stats); i++)
+        *stats[i] = device_array(t, n * ssz);
+}
+
+static void batch_release(struct trainer *t, struct batch *b)
+{
+    void *all[] = {b->token, b->label, b->position, b->group, b->q_at,
+                   b->k_beg, b->k_end, b->weight,   b->dlogp, b->logp};
+    for (int64_t i = 0; i < ARRAY_LEN(all); i++)
+        t->lane.dev->free(all[i]);
+}
+
+static void batch_put(struct trainer *t, struct batch *b, const struct batch_host *h)
+{
+    const struct dev_ops *dev = t->lane.dev;
+    int64_t n = b->t, ssz = dtype_size(t->model.op->stat);
+    void *weight = xmalloc(n * ssz);
+    b->spans = h->spans;
+    dev->put(&t->lane, b->token, h->token, n * sizeof(int32_t));
+    dev->put(&t->lane, b->label, h->label, n * sizeof(int32_t));
+    dev->put(&t->lane, b->position, h->position, n * sizeof(int32_t));
+    dev->put(&t->lane, b->group, h->group, n * sizeof(int32_t));
+    dev->put(&t->lane, b->q_at, h->q_at, (h->spans + 1) * sizeof(int32_t));
+    dev->put(&t->lane, b->k_beg, h->k_beg, h->spans * sizeof(int32_t));
+    dev->put(&t->lane, b->k_end, h->k_end, h->spans * sizeof(int32_t));
+    dtype_convert(weight, t->model.op->stat, h->weight, DT_F64, n);
+    dev->put(&t->lane, b->weight, weight, n * ssz);
+    dev->wait(&t->lane);
+    free(weight);
+}
+
+void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, struct config *cfg,
+                  const struct trainer_options *o)
+{
+    memset(t, 0, sizeof *t);
+    t->o = *o;
+    t->world = w;
+    t->mesh = *mesh;
+    if (mesh->cp > 1)
+        die_misused("--cp %d: context parallelism is not there yet", mesh->cp);
+    int64_t share = o->micro * mesh->dp;
+    if (o->batch < 1 || o->micro < 1 || o->batch % share)
+        die_misused("--batch %lld is not a multiple of --micro %lld times %d data-parallel ranks",
+                    (long long)o->batch, (long long)o->micro, mesh->dp);
+    if (o->micro * o->seq % mesh->tp)
+        die_misused("the tokens of a micro-batch do not divide by --tp %d", mesh->tp);
+    t->micros = o->batch / share;
+    t->loss = loss_find(o->loss);
+    int type = !strcmp(o->type, "f64") ? DT_F64 : DT_F32;
+    const struct op *op = op_table(o->device, type);
+    if (!op)
+        die_misused("--device %s has no kernels of type %s", o->device, o->type);
+    lane_init(&t->lane, dev_open(o->device), o->threads);
+    if (o->aux >= 0)
+        cfg->aux = o->aux;
+    if (o->z >= 0)
+        cfg->z = o->z;
+    model_init(&t->model, cfg, mesh, w, &t->lane, op, 1);
+    optim_init(&t->optim, &t->model, o->optimizer, o->plan, o->decay);
+    schedule_1f1b(&t->schedule, mesh, t->model.layers, t->micros, !t->loss->known_beforehand);
+    schedule_forward(&t->eval, mesh, t->model.layers, t->micros);
+
+    int64_t alive = t->schedule.in_flight;
+    t->batch = xcalloc(alive, sizeof *t->batch);
+    t->saved = xcalloc(alive * (t->model.layers + 1), sizeof *t->saved);
+    for (int64_t i = 0; i < alive; i++)
+        batch_init(t, &t->batch[i], o->micro, o->seq);
+    for (int64_t i = 0; i < alive * (t->model.layers + 1); i++)
+        t->saved[i].pool = t->model.pool;
+    t->host = xcalloc(t->micros, sizeof *t->host);
+    for (int64_t i = 0; i < t->micros; i++)
+        batch_host_init(&t->host[i], o->micro, o->seq);
+    t->denom = device_array(t, sizeof(double));
+}
+
+void trainer_release(struct trainer *t)
+{
+    int64_t alive = t->schedule.in_flight;
+    for (int64_t i = 0; i < alive * (t->model.layers + 1); i++)
+        saved_clear(&t->saved[i]);
+    for (int64_t i = 0; i < alive; i++)
+        batch_release(t, &t->batch[i]);
+    for (int64_t i = 0; i < t->micros; i++)
+        batch_host_release(&t->host[i]);
+    t->lane.dev->free(t->denom);
+    free(t->batch), free(t->saved), free(t->host);
+    schedule_release(&t->schedule);
+    schedule_release(&t->eval);
+    optim_release(&t->optim);
+    model_release(&t->model);
+    lane_release(&t->lane);
+}
+
+/* ---- rows ---- */
+
+struct row_buffers {
+    int32_t *token, *document; /* (seq) */
+    uint8_t *target;
+    float *weight;
+};
+
+static struct row_buffers row_buffers_new(int64_t seq)
+{
+    return (struct row_buffers){xmalloc(seq * sizeof(int32_t)), xmalloc(seq * sizeof(int32_t)),
+                                xmalloc(seq), xmalloc(seq * sizeof(float))};
+}
+
+static void row_buffers_free(struct row_buffers *r)
+{
+    free(r->token), free(r->document), free(r->target), free(r->weight);
+}
+
+static void fetch_row(struct trainer *t, struct batch_host *h, int64_t i, const struct set *set,
+                      int64_t sequence, struct row_buffers *r)
+{
+    set_sequence(set, sequence, r->token, r->target, r->document, r->weight);
+    for (int64_t j = 0; j < t->o.seq; j++)
+        if (r->document[j] >= 0 && (r->token[j] < 0 || r->token[j] >= t->model.cfg.vocab))
+            die("token %d of packed sequence %lld is outside the model's vocabulary of %lld", r->token[j],
+                (long long)sequence, (long long)t->model.cfg.vocab);
+    batch_host_row(h, i, r->token, r->target, r->document, r->weight);
+}
+
+void trainer_fetch(struct trainer *t, const struct mix *mix, int64_t first)
+{
+    struct row_buffers r = row_buffers_new(t->o.seq);
+    for (int64_t m = 0; m < t->micros; m++) {
+        batch_host_clear(&t->host[m]);
+        for (int64_t i = 0; i < t->o.micro; i++) {
+            int64_t set, sequence;
+            mix_sample(mix, first + (m * t->mesh.dp + t->mesh.i_dp) * t->o.micro + i, &set, &sequence);
+            fetch_row(t, &t->host[m], i, mix->set[set], sequence, &r);
+        }
+    }
+    row_buffers_free(&r);
+}
+
+/* ---- the step ---- */
+
+static void put_stat(struct trainer *t, void *dst, const double *x, int64_t n)
+{
+    double host[4];
+    dtype_convert(host, t->model.op->stat, x, DT_F64, n);
+    t->lane.dev->put(&t->lane, dst, host, n * dtype_size(t->model.op->stat));
+    t->lane.dev->wait(&t->lane);
+}
+
+/* Sums over the ranks with different rows; every rank of one data-parallel coordinate has the same. */
+static void count_batch(struct trainer *t, struct step_result *r)
+{
+    double sums[3] = {0, 0, 0};
+    for (int64_t m = 0; m < t->micros; m++) {
+        const struct batch_host *h = &t->host[m];
+        sums[0] += h->weight_sum;
+        sums[1] += h->live;
+        for (int64_t i = 0; i < h->spans; i++)
+            sums[2] += pow(h->k_end[i] - h->k_beg[i], 2);
+    }
+    comm_all_reduce(t->model.comm[GROUP_DP], NULL, sums, 3, DT_F64, COMM_SUM);
+    *r = (struct step_result){.weight = sums[0], .tokens = sums[1], .squares = sums[2]};
+    r->skipped = !(r->weight > 0);
+}
+
+static void run_loss(struct trainer *t, struct batch *b, int gradient)
+{
+    struct loss_rows r = {b->weight, b->logp, b->dlogp, t->denom, t->model.loss, b->t};
+    (gradient ? t->loss->dgrad : t->loss->value)(&t->lane, t->model.op, &r);
+}
+
+static void run_schedule(struct trainer *t, const struct schedule *s)
+{
+    int64_t alive = s->in_flight, per = t->model.layers + 1;
+    for (int64_t i = 0; i < s->n; i++) {
+        const struct task *k = &s->task[i];
+        int64_t slot = k->micro % alive;
+        struct task_context c = {&t->model, &t->lane, &t->batch[slot], &t->saved[slot * per], k->layer};
+        int starts = k->pass == PASS_FORWARD && (k->segment == SEG_EMBED || k->segment == SEG_RECV);
+        int head_dgrad = k->segment == SEG_HEAD && k->pass == PASS_DGRAD;
+        if (starts)
+            batch_put(t, c.b, &t->host[k->micro]);
+        if (head_dgrad)
+            run_loss(t, c.b, 1);
+        segment_run[k->segment][k->pass](&c);
+        arena_reset(&t->lane.scratch);
+        /* the last pass of the head has written logp; one rank of a TP group counts it */
+        if (k->segment == SEG_HEAD && (head_dgrad || s == &t->eval) && t->mesh.i_tp == 0)
+            run_loss(t, c.b, 0);
+        if (k->last_of_micro)
+            for (int64_t l = 0; l < per; l++)
+                saved_clear(&c.s[l]);
+    }
+}
+
+/* The three sums of the step over all ranks, as means; the auxiliary ones a layer. */
+static void read_losses(struct trainer *t, double weight, double live, struct step_result *r)
+{
+    double host[3], sums[3];
+    struct model *m = &t->model;
+    t->lane.dev->get(&t->lane, host, m->loss, 3 * dtype_size(m->op->stat));
+    t->lane.dev->wait(&t->lane);
+    dtype_convert(sums, DT_F64, host, m->op->stat, 3);
+    comm_all_reduce(m->comm[GROUP_WORLD], NULL, sums, 3, DT_F64, COMM_SUM);
+    r->loss = sums[0] / weight;
+    /* every rank of TP x CP computed the whole group's auxiliary loss */
+    r->aux = sums[1] / live / m->cfg.layers / (t->mesh.tp * t->mesh.cp);
+    r->z = sums[2] / live / m->cfg.layers;
+}
+
+void trainer_gradients(struct trainer *t, struct step_result *r)
+{
+    struct model *m = &t->model;
+    const struct config *c = &m->cfg;
+    count_batch(t, r);
+    if (r->skipped)
+        return;
+    double live = r->tokens, zero[3] = {0};
+    double coef[2] = {c->aux * c->experts / (c->k * live), 2 * c->z / live};
+    put_stat(t, m->coef, coef, 2);
+    put_stat(t, t->denom, &r->weight, 1);
+    put_stat(t, m->loss, zero, 3);
+    for (int b = 0; b < BUFFERS; b++)
+        t->lane.dev->zero(&t->lane, m->grad[b], m->layout.size[b] * dtype_size(m->op->stat));
+    run_schedule(t, &t->schedule);
+    optim_reduce(&t->optim);
+    read_losses(t, r->weight, live, r);
+}
+
+void trainer_step(struct trainer *t, const struct mix *mix, int64_t first, struct step_result *r)
+{
+    double state[STEP_STATE];
+    trainer_fetch(t, mix, first);
+    trainer_gradients(t, r);
+    if (r->skipped)
+        return;
+    optim_step(&t->optim, !isfinite(r->loss + r->aux + r->z));
+    optim_state(&t->optim, state);
+    r->ok = state[STEP_OK] > 0;
+    r->norm = state[STEP_NORM];
+    r->lr = state[STEP_LR];
+}
+
+void trainer_blame(const struct trainer *t, int64_t step)
+{
+    const struct model *m = &t->model;
+    for (int b = 0; b < BUFFERS; b++)
+        for (int64_t i = 0; i < t->optim.shard[b].pieces; i++) {
+            const struct optim_piece *p = &t->optim.shard[b].piece[i];
+            int64_t n = p->r.rows * p->r.cols, ssz = dtype_size(m->op->stat);
+            void *raw = xmalloc(n * ssz);
+            double *g = xmalloc(n * sizeof *g);
+            m->lane->dev->get(m->lane, raw, (char *)m->grad[b] + (m->layout.shard_at[b] + p->at) * ssz,
+                              n * ssz);
+            m->lane->dev->wait(m->lane);
+            dtype_convert(g, DT_F64, raw, m->op->stat, n);
+            int64_t j = 0;
+            while (j < n && isfinite(g[j]))
+                j++;
+            free(raw), free(g);
+            if (j < n) {
+                warn("step %lld: rank %d: the gradient of %s is not finite", (long long)step,
+                     t->mesh.rank, p->p->name);
+                return;
+            }
+        }
+}
+
+double trainer_evaluate(struct trainer *t, struct set *set)
+{
+    struct row_buffers row = row_buffers_new(t->o.seq);
+    double weight = 0, one = 1, zero[3] = {0};
+    struct step_result r;
+    put_stat(t, t->denom, &one, 1);
+    put_stat(t, t->model.loss, zero, 3);
+    for (int64_t first = 0; first < set_sequences(set); first += t->o.batch) {
+        for (int64_t m = 0; m < t->micros; m++) {
+            struct batch_host *h = &t->host[m];
+            batch_host_clear(h);
+            for (int64_t i = 0; i < t->o.micro; i++) {
+                int64_t at = first + (m * t->mesh.dp + t->mesh.i_dp) * t->o.micro + i;
+                fetch_row(t, h, i, set, at % set_sequences(set), &row);
+                if (at < set_sequences(set))
+                    continue;
+                /* past the end: a row again, that does not count */
+                for (int64_t j = 0; j < t->o.seq; j++) {
+                    h->weight_sum -= h->weight[i * t->o.seq + j];
+                    h->weight[i * t->o.seq + j] = 0;
+                }
+            }
+        }
+        count_batch(t, &r);
+        weight += r.weight;
+        run_schedule(t, &t->eval);
+    }
+    read_losses(t, weight, 1, &r);
+    row_buffers_free(&row);
+    return r.loss;
+}

@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# ckpt-reshard.t -- Hugging Face folders in and out without losing a bit, checkpoints cut anew, and
+# everything that does not fit refused by name.  hf_folder.py is the witness: it reads and writes the
+# format by itself.
+. "$(dirname "$0")/tap.sh"
+
+python=$(command -v python3) || { skip 'everything' 'no python3'; finish; }
+export hf="$python $TOP/tests/hf_folder.py" golden="$TOP/tests/golden/hf/mixtral.safetensors"
+export hf_golden="$python $TOP/tests/hf_golden.py"
+there_and_back() { # NAME DTYPE FILES [OPTION ...]
+    rm -rf "$1".* && $hf make "$1.hf" "${@:2}" && ckpt-reshard --from-hf "$1.hf" -o "$1.ckpt/" &&
+        ckpt-reshard --to-hf "$1.ckpt" -o "$1.back/" && $hf same "$1.hf" "$1.back"
+}
+export -f there_and_back
+
+# ---- without losing a bit ----
+
+for type in F32 BF16 F16 mixed; do
+    ok "$type: there and back, the same bytes" "there_and_back $type $type 1"
+done
+ok 'from three files and an index'     'there_and_back three F32 3'
+ok 'a tied head stays tied'            'there_and_back tied F32 1 tied && ! grep -r lm_head tied.ckpt tied.back &&
+                                        grep -q "\"tie_word_embeddings\": *true" tied.back/config.json'
+ok 'a checkpoint of one file is a Hugging Face folder too' '$hf same F32.hf F32.ckpt'
+ok 'tokenizer files travel both ways'  'for f in tokenizer.json generation_config.json vocab.json; do
+                                            cmp F32.hf/$f F32.ckpt/$f && cmp F32.hf/$f F32.back/$f || exit 1
+                                        done; ! ls F32.back/manifest.json 2>/dev/null'
+ok 'and what we do not know in config.json' \
+   'python3 -c "
+import json
+a, b = (json.load(open(f\"three.{x}/config.json\")) for x in (\"hf\", \"back\"))
+assert {k: b.get(k) for k in a} == a, (a, b)"'
+ok 'the same command gives the same bytes' \
+   'ckpt-reshard --from-hf F32.hf -o again/ && diff -r F32.ckpt again'
+ok '--to-hf in three files with an index' \
+   'ckpt-reshard --to-hf --files 3 mixed.ckpt -o many && [ "$(ls many/*.safetensors | wc -l)" = 3 ] &&
+    $hf same mixed.hf many'
+ok '--dtype bfloat16 rounds to even' \
+   'there_and_back finite F32 1 finite && ckpt-reshard --to-hf --dtype bfloat16 finite.ckpt -o half/ &&
+    $hf rounded finite.hf half && grep -q "\"bfloat16\"" half/config.json'
+
+# ---- cut anew ----
+
+ok 'cut into five files by rows, and back' \
+   'ckpt-reshard --files 5 mixed.ckpt -o cut/ && ls cut/model-0000{1,2,3,4,5}-of-00005.safetensors &&
+    ! ls cut/*.index.json 2>/dev/null && ckpt-reshard cut -o whole/ && diff -r mixed.ckpt whole'
+ok 'a cut checkpoint to Hugging Face'  'ckpt-reshard --to-hf cut/ -o cut.hf && $hf same mixed.hf cut.hf'
+ok 'a run stands for its last checkpoint' \
+   'mkdir run && cp -r mixed.ckpt run/step-000001 && ln -s step-000001 run/last &&
+    ckpt-reshard run/ -o of-run/ && diff -r mixed.ckpt of-run'
+ok 'an older checkpoint is replaced'   'cp -r F32.ckpt old && ckpt-reshard mixed.ckpt -o old/ && diff -r mixed.ckpt old'
+ok 'nothing of the work is left'       '! ls -d .*.tmp */.*.tmp */.spool 2>/dev/null'
+
+# ---- faults of a Hugging Face folder: named, status 4, nothing written ----
+
+faulty() { rm -rf bad.hf out && $hf make bad.hf F32 2 "$@" && { ckpt-reshard --from-hf bad.hf -o out; s=$?
+           [ ! -e out ] || { echo 'something was written'; exit 99; }; exit $s; }; }
+export -f faulty
+gate=model.layers.1.block_sparse_moe.gate.weight
+x 'a missing tensor'     4 "bad.hf: tensor \"$gate\" is missing"            "faulty drop=$gate"
+x 'an unknown tensor'    4 '00001-of-00002.safetensors: tensor "aux.head" is none of this model' 'faulty add=aux.head'
+x 'another shape'        4 "tensor \"$gate\" has shape \(8, 3\), config.json asks for \(3, 8\)" "faulty transpose=$gate"
+x 'integers'             4 "tensor \"$gate\" is I32, not a type of weights" "faulty type=$gate:I32"
+x 'a tensor in two files' 4 'tensor "model.norm.weight" is in another file too' 'faulty twice=model.norm.weight'
+x 'every fault counts'   4 'bad.hf: 2 faults in the weights; nothing was written' "faulty drop=$gate add=b"
+x 'a head where it is tied' 4 'tensor "lm_head.weight" is none of this model' 'faulty tied add=lm_head.weight'
+x 'a file that is cut'   4 'model-00002-of-00002.safetensors' \
+  'rm -rf bad.hf; $hf make bad.hf F32 2; truncate -s -1 bad.hf/model-00002-of-00002.safetensors; ckpt-reshard --from-hf bad.hf -o o'
+x 'a file that is gone'  4 'model-00002-of-00002.safetensors: missing' \
+  'rm bad.hf/model-00002-of-00002.safetensors; ckpt-reshard --from-hf bad.hf -o o'
+x 'an index that is cut' 4 'model.safetensors.index.json: ' \
+  'truncate -s 100 bad.hf/model.safetensors.index.json; ckpt-reshard --from-hf bad.hf -o o'
+x 'an index that leads elsewhere' 4 '"../x" is no file name' \
+  'echo "{\"weight_map\":{\"a\":\"../x\"}}" >bad.hf/model.safetensors.index.json; ckpt-reshard --from-hf bad.hf -o o'
+x 'no weights'           4 'bad.hf: neither model.safetensors nor' \
+  'rm bad.hf/model*; ckpt-reshard --from-hf bad.hf -o o'
+x 'no config.json'       4 'bad.hf: no config.json: not a Hugging Face folder' \
+  'rm bad.hf/config.json; ckpt-reshard --from-hf bad.hf -o o'
+x 'another family'       2 'config.json: "model_type" is "llama"' \
+  'cp -r F32.hf llama; sed -i s/\"mixtral\"/\"llama\"/ llama/config.json; ckpt-reshard --from-hf llama -o o'
+ok 'none of them wrote anything' '[ ! -e o ] && [ ! -e out ]'
+
+# ---- faults of a checkpoint ----
+
+x 'a Hugging Face folder is no checkpoint' 4 \
+  '^ckpt-reshard: F32.hf: no manifest.json: not a checkpoint \(unfinished, or a Hugging Face folder: see ckpt-reshard --from-hf\)$' \
+  'ckpt-reshard F32.hf -o o'
+x 'an unfinished run'    4 'unfinished: no manifest.json' 'mkdir unfinished; ckpt-reshard unfinished -o o'
+x 'nothing there'        1 'nowhere: No such file'        'ckpt-reshard nowhere -o o'
+x 'a flipped bit'        4 'model-00001-of-00001.safetensors.*model.norm.weight' \
+  'cp -r F32.ckpt rot && $hf flip rot/model-00001-of-00001.safetensors model.norm.weight && ckpt-reshard --to-hf rot -o o'
+x 'a tensor no family has' 1 'odd: 35 tensors of the model, a 34-tensor family' \
+  'cp -r tied.ckpt odd && cp F32.ckpt/m*.json F32.ckpt/*.safetensors odd && ckpt-reshard --to-hf odd -o o'
+ok 'none of them wrote anything either' '[ ! -e o ]'
+
+# ---- misuse ----
+
+x 'no output'            2 '-o DIR/ is wanted'             'ckpt-reshard F32.ckpt'
+x 'no input'             2 'is wanted, 0 are given'        'ckpt-reshard -o o'
+x 'two inputs'           2 '2 are given'                   'ckpt-reshard F32.ckpt mixed.ckpt -o o'
+x 'both directions'      2 'exclude each other'            'ckpt-reshard --from-hf --to-hf F32.hf -o o'
+x '--dtype elsewhere'    2 '--dtype is for --to-hf'        'ckpt-reshard --dtype float16 F32.ckpt -o o'
+x '--files elsewhere'    2 '--files is not for --from-hf'  'ckpt-reshard --files 2 --from-hf F32.hf -o o'
+x 'no files at all'      2 '--files 0: 1 to 99999'         'ckpt-reshard --files 0 F32.ckpt -o o'
+x 'a type there is not'  2 'int4'                          'ckpt-reshard --to-hf --dtype int4 F32.ckpt -o o'
+x 'a folder of something else is not replaced' 1 'home/: exists and is neither' \
+  'mkdir home && touch home/thesis && ckpt-reshard F32.ckpt -o home/'
+ok 'and is still there'  'test -e home/thesis'
+x 'output to a device'   1 '/dev/full'                     'ckpt-reshard F32.ckpt -o /dev/full'
+
+# ---- outside witnesses ----
+
+# Whether a package's file is there; importing some of them takes seconds.
+has() { $python -c "
+import importlib.util as u, os, sys
+s = u.find_spec('$1')
+sys.exit(not (s and os.path.exists(os.path.join(os.path.dirname(s.origin), '$2'))))"; }
+if has safetensors numpy.py && has numpy .; then
+    ok 'the safetensors package opens our files' "$python - <<'PY'
+import glob
+from safetensors import safe_open
+for path in glob.glob('cut/*.safetensors') + glob.glob('F32.ckpt/*.safetensors'):
+    with safe_open(path, 'numpy') as f:
+        assert f.metadata()['format'] == 'pt'
+        assert all(f.get_slice(k).get_shape() for k in f.keys())
+PY"
+else
+    skip 'the safetensors package opens our files' 'no safetensors package'
+fi
+if has torch distributed/checkpoint/hf_storage.py && has safetensors torch.py; then
+    ok 'PyTorch puts a cut checkpoint together' "$python - <<'PY'
+import torch, torch.distributed.checkpoint as dcp
+from safetensors.torch import load_file
+want = load_file('mixed.hf/model.safetensors')
+got = {k: torch.zeros_like(v) for k, v in want.items()}
+dcp.load(got, storage_reader=dcp.HuggingFaceStorageReader('cut'), no_dist=True)
+bits = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
+for k, v in want.items():
+    assert torch.equal(got[k].view(bits[v.dtype]), v.view(bits[v.dtype])), k
+PY"
+else
+    skip 'PyTorch puts a cut checkpoint together' 'no PyTorch with distributed checkpoints'
+fi
+if has transformers models/mixtral && has torch . && has safetensors numpy.py; then
+    ok 'what save_pretrained wrote, there and back' \
+       '$hf_golden --save tf 60KB && [ -e tf/model.safetensors.index.json ] &&
+        ckpt-reshard --from-hf tf -o tf.ckpt && ckpt-reshard --files 2 tf.ckpt -o tf.cut &&
+        ckpt-reshard --to-hf tf.cut -o tf.back && $hf same tf tf.back'
+    ok 'transformers opens it, and the checkpoint: every key, the same logits' \
+       '$hf_golden --logits $golden tf.back tf.ckpt'
+else
+    skip 'what save_pretrained wrote, there and back' 'no transformers package'
+    skip 'transformers opens it, and the checkpoint: every key, the same logits' 'no transformers package'
+fi
+finish

@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""hf_folder.py -- Hugging Face folders by hand: a witness that needs nothing but Python.
+
+    hf_folder.py make DIR DTYPE [FILES [OPTION ...]]
+        a tiny Mixtral of arbitrary bits: F32, BF16, F16 or mixed; FILES > 1 come with an index.
+        OPTION: tied; finite (F32 without NaN and infinity); drop=NAME, add=NAME, transpose=NAME, type=NAME:DTYPE, twice=NAME (in two files)
+    hf_folder.py same A B
+        fails unless both hold the same tensors: name, type, shape, every byte
+    hf_folder.py rounded A B
+        fails unless B is A with every weight rounded to bfloat16, ties to even
+    hf_folder.py flip FILE TENSOR       flips one bit in the middle of the tensor
+    hf_folder.py list DIR               prints NAME DTYPE SHAPE, one a line
+"""
+import glob
+import json
+import os
+import random
+import struct
+import sys
+
+SIZE = {"F32": 4, "BF16": 2, "F16": 2, "F64": 8, "I32": 4}
+CONFIG = {
+    "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "hidden_size": 8,
+    "intermediate_size": 10, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 6, "num_local_experts": 3, "num_experts_per_tok": 2,
+    "vocab_size": 11, "max_position_embeddings": 16, "hidden_act": "silu", "rms_norm_eps": 1e-05,
+    "rope_theta": 10000.0, "initializer_range": 0.02, "router_aux_loss_coef": 0.001,
+    "sliding_window": None, "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2,
+    "torch_dtype": "float32", "a field of somebody else's": {"kept": [1, 2.5, None]},
+}
+SIDE = {"tokenizer.json": b'{"model":{}}\n', "generation_config.json": b"{}", "vocab.json": b"\n"}
+
+
+def shapes(tied):
+    d, f, v = CONFIG["hidden_size"], CONFIG["intermediate_size"], CONFIG["vocab_size"]
+    q = CONFIG["num_attention_heads"] * CONFIG["head_dim"]
+    kv = CONFIG["num_key_value_heads"] * CONFIG["head_dim"]
+    out = {"model.embed_tokens.weight": (v, d), "model.norm.weight": (d,)}
+    if not tied:
+        out["lm_head.weight"] = (v, d)
+    for l in range(CONFIG["num_hidden_layers"]):
+        p = f"model.layers.{l}."
+        out[p + "input_layernorm.weight"] = (d,)
+        out[p + "post_attention_layernorm.weight"] = (d,)
+        out[p + "self_attn.q_proj.weight"] = (q, d)
+        out[p + "self_attn.k_proj.weight"] = (kv, d)
+        out[p + "self_attn.v_proj.weight"] = (kv, d)
+        out[p + "self_attn.o_proj.weight"] = (d, q)
+        out[p + "block_sparse_moe.gate.weight"] = (CONFIG["num_local_experts"], d)
+        for e in range(CONFIG["num_local_experts"]):
+            x = f"{p}block_sparse_moe.experts.{e}."
+            out[x + "w1.weight"], out[x + "w2.weight"], out[x + "w3.weight"] = (f, d), (d, f), (f, d)
+    return out
+
+
+def count(shape):
+    n = 1
+    for d in shape:
+        n *= d
+    return n
+
+
+def write_file(path, tensors):
+    header, at, data = {"__metadata__": {"format": "pt"}}, 0, b""
+    for name, (dtype, shape, raw) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + len(raw)]}
+        at += len(raw)
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + data)
+
+
+def read_file(path):
+    raw = open(path, "rb").read()
+    n = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8:8 + n])
+    out, end = {}, 0
+    for name, x in header.items():
+        if name != "__metadata__":
+            a, b = x["data_offsets"]
+            assert b - a == SIZE[x["dtype"]] * count(x["shape"]), name
+            out[name] = (x["dtype"], tuple(x["shape"]), raw[8 + n + a:8 + n + b])
+            end = max(end, b)
+    assert 8 + n + end == len(raw), path
+    assert header["__metadata__"]["format"] == "pt"
+    return out
+
+
+def read_folder(folder):
+    index = os.path.join(folder, "model.safetensors.index.json")
+    out, where = {}, {}
+    for path in sorted(glob.glob(os.path.join(folder, "*.safetensors"))):
+        for name, x in read_file(path).items():
+            assert name not in out, f"{name} stands twice"
+            out[name], where[name] = x, os.path.basename(path)
+    if os.path.exists(index):
+        index = json.load(open(index))
+        assert index["weight_map"] == where, "the index names other files"
+        assert index["metadata"]["total_size"] == sum(len(x[2]) for x in out.values())
+    else:
+        assert set(where.values()) == {"model.safetensors"}, where
+    return out
+
+
+def make(folder, dtype, files="1", *options):
+    bits = random.Random(dtype)
+    options = [o.partition("=")[::2] for o in options]
+    tied, finite = ("tied", "") in options, ("finite", "") in options
+    tensors = {}
+    for i, (name, shape) in enumerate(sorted(shapes(tied).items())):
+        t = ("F32", "BF16", "F16")[i % 3] if dtype == "mixed" else dtype
+        raw = bytearray(bits.randbytes(SIZE[t] * count(shape)))
+        if finite:
+            raw[3::4] = bytes(b & 0xbf for b in raw[3::4])
+        tensors[name] = (t, shape, bytes(raw))
+    for what, value in options:
+        name, _, t = value.partition(":")
+        if what == "drop":
+            del tensors[name]
+        elif what == "add":
+            tensors[name] = ("F32", (2, 2), bytes(16))
+        elif what == "transpose":
+            t, (a, b), raw = tensors[name]
+            tensors[name] = (t, (b, a), raw)
+        elif what == "type":
+            tensors[name] = (t, tensors[name][1], bytes(SIZE[t] * count(tensors[name][1])))
+    os.makedirs(folder)
+    files, names, where = int(files), sorted(tensors), {}
+    for f in range(files):
+        path = f"model-{f + 1:05}-of-{files:05}.safetensors" if files > 1 else "model.safetensors"
+        part = names[f::files]
+        where.update({n: path for n in part})
+        part += [v for w, v in options if w == "twice" and v not in part]
+        write_file(os.path.join(folder, path), {n: tensors[n] for n in part})
+    config = dict(CONFIG, tie_word_embeddings=tied)
+    side = dict(SIDE, **{"config.json": json.dumps(config, indent=1).encode()})
+    if files > 1:
+        total = sum(len(x[2]) for x in tensors.values())
+        side["model.safetensors.index.json"] = json.dumps(
+            {"metadata": {"total_size": total}, "weight_map": where}).encode()
+    for name, data in side.items():
+        with open(os.path.join(folder, name), "wb") as f:
+            f.write(data)
+
+
+def compare(a, b, expected):
+    a, b = read_folder(a), read_folder(b)
+    if sorted(a) != sorted(b):
+        sys.exit(f"names differ: {sorted(set(a) ^ set(b))}")
+    for name in a:
+        if expected(a[name]) != b[name]:
+            sys.exit(f"{name} differs: {a[name][:2]}, {b[name][:2]}")
+
+
+def to_bf16(x):
+    dtype, shape, raw = x
+    assert dtype == "F32"
+    out = b""
+    for (u,) in struct.iter_unpack("<I", raw):
+        assert u & 0x7fffffff < 0x7f800000, "make it finite"
+        out += struct.pack("<H", (u + 0x7fff + (u >> 16 & 1)) >> 16)
+    return "BF16", shape, out
+
+
+def flip(path, tensor):
+    with open(path, "r+b") as f:
+        n = struct.unpack("<Q", f.read(8))[0]
+        a, b = json.loads(f.read(n))[tensor]["data_offsets"]
+        f.seek(8 + n + (a + b) // 2)
+        byte = f.read(1)[0]
+        f.seek(-1, 1)
+        f.write(bytes([byte ^ 16]))
+
+
+def main():
+    commands = {
+        "make": make,
+        "same": lambda a, b: compare(a, b, lambda x: x),
+        "rounded": lambda a, b: compare(a, b, to_bf16),
+        "flip": flip,
+        "list": lambda d: [print(n, x[0], *x[1]) for n, x in sorted(read_folder(d).items())],
+    }
+    if len(sys.argv) < 3 or sys.argv[1] not in commands:
+        sys.exit(__doc__)
+    commands[sys.argv[1]](*sys.argv[2:])
+
+
+main()

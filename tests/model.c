@@ -1,0 +1,348 @@
+/* model.c -- the whole model: against transformers, against finite differences, f32 against f64, and what
+ * must not matter (micro-batches, neighbours in a pack, pads). */
+#include "tap.h"
+#include "train/train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char small[] =
+    "{\"model_type\":\"mixtral\",\"hidden_size\":16,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
+    "\"num_key_value_heads\":2,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"intermediate_size\":12,"
+    "\"vocab_size\":37,\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
+    "\"initializer_range\":0.3,\"tie_word_embeddings\":false,\"router_aux_loss_coef\":0.02,"
+    "\"hidden_act\":\"silu\"}";
+
+static struct trainer *trainer_new(struct world *w, const char *config, size_t len, const char *type,
+                                   int64_t batch, int64_t micro, int64_t seq, double z)
+{
+    struct trainer *t = xcalloc(1, sizeof *t);
+    struct trainer_options o = {.device = "cpu", .type = type, .optimizer = "sgd", .loss = "nll",
+                                .batch = batch, .micro = micro, .seq = seq, .aux = -1, .z = z,
+                                .threads = 2, .plan = {.lr = 0.1, .floor = 1, .steps = 100}};
+    struct mesh mesh;
+    struct config c;
+    mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
+    config_parse(&c, config, len, "test");
+    trainer_init(t, w, &mesh, &c, &o);
+    return t;
+}
+
+static void trainer_done(struct trainer *t)
+{
+    trainer_release(t);
+    free(t);
+}
+
+/* Documents of the given lengths (0 ends), then pads; tokens and weights from the key. */
+static void fill_row(struct trainer *t, int64_t micro, int64_t row, const int *length, uint64_t key)
+{
+    int64_t seq = t->o.seq, at = 0, vocab = t->model.cfg.vocab;
+    int32_t *token = xcalloc(seq, sizeof *token), *document = xcalloc(seq, sizeof *document);
+    uint8_t *target = xcalloc(seq, 1);
+    float *weight = xcalloc(seq, sizeof *weight);
+    for (int64_t i = 0; i < seq; i++)
+        document[i] = -1;
+    for (int d = 0; length[d]; d++)
+        for (int i = 0; i < length[d]; i++, at++) {
+            document[at] = d;
+            token[at] = rng_uniform(key, d, i) * vocab;
+            target[at] = i > 1;
+            weight[at] = d == 1 ? 0.25f : 1.0f;
+        }
+    batch_host_row(&t->host[micro], row, token, target, document, weight);
+    free(token), free(document), free(target), free(weight);
+}
+
+static const int rows[2][4] = {{7, 9, 5, 0}, {13, 1, 6, 0}};
+
+static void fill(struct trainer *t)
+{
+    for (int64_t m = 0; m < t->micros; m++) {
+        batch_host_clear(&t->host[m]);
+        for (int64_t i = 0; i < t->o.micro; i++)
+            fill_row(t, m, i, rows[m * t->o.micro + i], 11 + m * t->o.micro + i);
+    }
+}
+
+/* What the gradients are of. */
+static double objective(struct trainer *t)
+{
+    struct step_result r;
+    const struct config *c = &t->model.cfg;
+    trainer_gradients(t, &r);
+    return r.loss + c->layers * (c->aux * r.aux + c->z * r.z);
+}
+
+static double *gradient_of(struct trainer *t, const struct local *l)
+{
+    int64_t n = l->r.rows * l->r.cols, ssz = dtype_size(t->model.op->stat);
+    double *g = xmalloc(n * sizeof *g);
+    dtype_convert(g, DT_F64, (char *)t->model.grad[l->buffer] + l->at * ssz, t->model.op->stat, n);
+    return g;
+}
+
+static double max_abs(const double *a, int64_t n)
+{
+    double m = 0;
+    for (int64_t i = 0; i < n; i++)
+        m = isfinite(a[i]) ? fmax(m, fabs(a[i])) : INFINITY;
+    return m;
+}
+
+/* max|a-b| / max|b| */
+static double difference(const double *a, const double *b, int64_t n)
+{
+    double d = 0;
+    for (int64_t i = 0; i < n; i++)
+        d = isfinite(a[i] - b[i]) ? fmax(d, fabs(a[i] - b[i])) : INFINITY;
+    return d / max_abs(b, n);
+}
+
+/* ---- finite differences ---- */
+
+static double derivative(struct trainer *t, double *w)
+{
+    double was = *w, h = 1e-3, f[4];
+    static const int at[4] = {-2, -1, 1, 2};
+    for (int i = 0; i < 4; i++) {
+        *w = was + at[i] * h;
+        f[i] = objective(t);
+    }
+    *w = was;
+    return (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * h);
+}
+
+static void test_finite_differences(struct world *w)
+{
+    struct trainer *t = trainer_new(w, small, sizeof small - 1, "f64", 2, 2, 24, 0.01);
+    double worst = 0;
+    const char *where = "";
+    model_random(&t->model, 5);
+    fill(t);
+    for (int64_t i = 0; i < t->model.layout.n; i++) {
+        const struct local *l = &t->model.layout.local[i];
+        int64_t n = l->r.rows * l->r.cols, tries = MIN(n, 6);
+        double analytic[6], numeric[6], *weight = model_weight(&t->model, l);
+        objective(t);
+        double *g = gradient_of(t, l);
+        for (int64_t j = 0; j < tries; j++) {
+            int64_t at = rng_permute(17 + i, n, j);
+            analytic[j] = g[at];
+            numeric[j] = derivative(t, &weight[at]);
+        }
+        /* against the largest of the whole tensor: an element may have no gradient at all */
+        double scale = max_abs(g, n), d = 0;
+        for (int64_t j = 0; j < tries; j++)
+            d = fmax(d, fabs(analytic[j] - numeric[j]));
+        if (!(d / scale <= worst))
+            worst = d / scale, where = l->p->name;
+        free(g);
+    }
+    ok(worst <= 1e-6, "f64 gradients of every tensor equal finite differences (worst %.1e, %s)", worst,
+       where);
+    trainer_done(t);
+}
+
+/* ---- two trainers that must agree ---- */
+
+static void test_agree(struct trainer *a, struct trainer *b, double tolerance, const char *claim)
+{
+    double la = objective(a), lb = objective(b), worst = fabs(la - lb) / fabs(lb);
+    const char *where = "loss";
+    for (int64_t i = 0; i < a->model.layout.n; i++) {
+        const struct local *l = &a->model.layout.local[i];
+        double *x = gradient_of(a, l), *y = gradient_of(b, &b->model.layout.local[i]);
+        double d = difference(x, y, l->r.rows * l->r.cols);
+        if (!(d <= worst))
+            worst = d, where = l->p->name;
+        free(x), free(y);
+    }
+    ok(worst <= tolerance, "%s (worst %.1e, %s)", claim, worst, where);
+}
+
+static void test_types_and_micro_batches(struct world *w)
+{
+    struct trainer *a = trainer_new(w, small, sizeof small - 1, "f32", 2, 2, 24, 0.01);
+    struct trainer *b = trainer_new(w, small, sizeof small - 1, "f64", 2, 2, 24, 0.01);
+    struct trainer *c = trainer_new(w, small, sizeof small - 1, "f64", 2, 1, 24, 0.01);
+    model_random(&a->model, 5), model_random(&b->model, 5), model_random(&c->model, 5);
+    fill(a), fill(b), fill(c);
+    test_agree(a, b, 1e-4, "f32 loss and gradients equal f64");
+    test_agree(c, b, 1e-12, "one row a micro-batch gives the gradients of two");
+    int64_t held = pool_bytes(b->model.pool);
+    for (int i = 0; i < 3; i++)
+        objective(b);
+    ok(pool_bytes(b->model.pool) == held, "further steps take no memory");
+    trainer_done(a), trainer_done(b), trainer_done(c);
+}
+
+/* logp of the tokens of one document, wherever it stands in a pack. */
+static void test_documents_do_not_see_each_other(struct world *w)
+{
+    struct trainer *t = trainer_new(w, small, sizeof small - 1, "f64", 1, 1, 24, 0);
+    double logp[2][24];
+    for (int alone = 0; alone < 2; alone++) {
+        int32_t token[24] = {0}, document[24];
+        uint8_t target[24];
+        float weight[24];
+        for (int i = 0; i < 24; i++) {
+            int second = i >= 7 && i < 16; /* the document under test: tokens 7 .. 15, or 0 .. 8 alone */
+            document[i] = alone ? (i < 9 ? 0 : -1) : i < 7 ? 0 : second ? 1 : i < 20 ? 2 : -1;
+            token[i] = rng_uniform(3, 0, alone ? i + 7 : i) * 37;
+            target[i] = 1, weight[i] = 1;
+        }
+        model_random(&t->model, 5);
+        batch_host_clear(&t->host[0]);
+        batch_host_row(&t->host[0], 0, token, target, document, weight);
+        objective(t);
+        memcpy(logp[alone], t->batch[0].logp, sizeof logp[alone]);
+    }
+    ok(difference(logp[0] + 7, logp[1], 8) < 1e-12, "a document's log-probabilities do not depend on its "
+       "neighbours in the pack, nor on pads (%.1e)", difference(logp[0] + 7, logp[1], 8));
+    trainer_done(t);
+}
+
+/* Decoding with a cache, prompt by prompt in odd pieces, against one pass over the whole sequence. */
+static void test_decoder(struct world *w)
+{
+    struct trainer *t = trainer_new(w, small, sizeof small - 1, "f64", 1, 1, 24, 0);
+    struct decoder d;
+    int32_t token[16], document[24];
+    uint8_t target[24] = {0};
+    float weight[24] = {0};
+    double whole[16 * 37], worst = 0;
+    int32_t row[16], padded[24] = {0};
+    model_random(&t->model, 5);
+    for (int i = 0; i < 24; i++) {
+        document[i] = i < 16 ? 0 : -1;
+        target[i] = weight[i] = 1;
+        if (i < 16)
+            padded[i] = token[i] = rng_uniform(9, 0, i) * 37, row[i] = i;
+    }
+    batch_host_clear(&t->host[0]);
+    batch_host_row(&t->host[0], 0, padded, target, document, weight);
+    objective(t);
+    model_logits(&t->model, &t->batch[0], row, 16, whole);
+
+    decoder_init(&d, &t->model, 3, 24);
+    int64_t other = decoder_start(&d, token + 3, 2), slot = decoder_start(&d, token, 5);
+    for (int i = 4; i < 16; i++) {
+        decoder_step(&d);
+        worst = fmax(worst, difference(d.slot[slot].logits, whole + i * 37, 37));
+        if (i < 15)
+            decoder_push(&d, slot, token[i + 1]);
+        if (i == 8)
+            decoder_stop(&d, other);
+        else if (i < 8)
+            decoder_push(&d, other, 1);
+    }
+    ok(worst < 1e-12, "decoding token by token beside another sequence gives the logits of one pass (%.1e)",
+       worst);
+    decoder_release(&d);
+    trainer_done(t);
+}
+
+static void test_sampling(void)
+{
+    double logits[4] = {0, 1, 2, 1};
+    int seen[4] = {0};
+    ok(sample_token(logits, 4, 0, 1, 0.5) == 2, "temperature 0 takes the largest");
+    for (int i = 0; i < 20000; i++)
+        seen[sample_token(logits, 4, 1, 1, rng_uniform(1, 2, i))]++;
+    double z = 1 + 2 * exp(1) + exp(2);
+    ok(fabs(seen[2] / 20000.0 - exp(2) / z) < 0.015 && fabs(seen[0] / 20000.0 - 1 / z) < 0.01,
+       "draws follow the softmax");
+    memset(seen, 0, sizeof seen);
+    for (int i = 0; i < 2000; i++)
+        seen[sample_token(logits, 4, 1, 0.6, rng_uniform(1, 2, i))]++;
+    ok(seen[0] == 0 && seen[3] == 0 && seen[1] > 0 && seen[2] > 0,
+       "top-p keeps the likeliest tokens that reach it, ties to the lower id");
+}
+
+/* ---- transformers ---- */
+
+static double *golden_tensor(struct shard_file *f, const char *name, int64_t *n)
+{
+    const struct tensor *t = blob_find(shard_header(f), name);
+    if (!t)
+        die("tests/golden/hf/mixtral.safetensors has no %s", name);
+    *n = t->bytes / dtype_size(t->type);
+    void *raw = xmalloc(t->bytes + 1);
+    double *x = xmalloc(*n * sizeof *x);
+    shard_read(f, t, raw);
+    if (t->type == DT_I32)
+        for (int64_t i = 0; i < *n; i++)
+            x[i] = ((int32_t *)raw)[i];
+    else
+        dtype_convert(x, DT_F64, raw, t->type, *n);
+    free(raw);
+    return x;
+}
+
+static void test_transformers(struct world *w)
+{
+    struct buf text = read_file("tests/golden/hf/config.json");
+    struct shard_file *f = shard_open("tests/golden/hf/mixtral.safetensors");
+    const struct tensor *input = blob_find(shard_header(f), "tokens");
+    int64_t b = input->shape[0], s = input->shape[1], n;
+    struct trainer *t = trainer_new(w, text.data, text.len, "f32", b, b, s, 0);
+    t->model.cfg.aux = 0;
+    int64_t v = t->model.cfg.vocab;
+    for (int64_t i = 0; i < t->model.layout.n; i++) {
+        const struct local *l = &t->model.layout.local[i];
+        double *x = golden_tensor(f, l->p->name, &n);
+        dtype_convert(model_weight(&t->model, l), DT_F32, x, DT_F64, n);
+        free(x);
+    }
+    double *ids = golden_tensor(f, "tokens", &n);
+    batch_host_clear(&t->host[0]);
+    for (int64_t i = 0; i < b; i++) {
+        int32_t *token = xmalloc(s * 4), *document = xcalloc(s, 4);
+        uint8_t *target = xmalloc(s);
+        float *weight = xmalloc(s * 4);
+        for (int64_t j = 0; j < s; j++)
+            token[j] = ids[i * s + j], target[j] = 1, weight[j] = 1;
+        batch_host_row(&t->host[0], i, token, target, document, weight);
+        free(token), free(document), free(target), free(weight);
+    }
+    double *loss = golden_tensor(f, "loss", &n), ours = objective(t), worst = 0;
+    const char *where = "";
+    ok(fabs(ours - *loss) / fabs(*loss) <= 1e-4, "loss equals transformers' (%.7f, %.7f)", ours, *loss);
+    for (int64_t i = 0; i < t->model.layout.n; i++) {
+        const struct local *l = &t->model.layout.local[i];
+        char *name = xasprintf("grad/%s", l->p->name);
+        double *g = gradient_of(t, l), *theirs = golden_tensor(f, name, &n);
+        double d = difference(g, theirs, n);
+        if (!(d <= worst))
+            worst = d, where = l->p->name;
+        free(name), free(g), free(theirs);
+    }
+    ok(worst <= 1e-4, "every parameter's gradient equals transformers' (worst %.1e, %s)", worst, where);
+
+    double *logits = xmalloc(b * s * v * sizeof *logits), *theirs = golden_tensor(f, "logits", &n);
+    int32_t *row = xmalloc(b * s * sizeof *row);
+    for (int64_t i = 0; i < b * s; i++)
+        row[i] = i;
+    model_logits(&t->model, &t->batch[0], row, b * s, logits);
+    ok(n == b * s * v && difference(logits, theirs, n) <= 1e-4, "logits equal transformers' (%.1e)",
+       difference(logits, theirs, n));
+    free(ids), free(loss), free(logits), free(theirs), free(row);
+    shard_close(f);
+    buf_release(&text);
+    trainer_done(t);
+}
+
+int main(void)
+{
+    struct world *w = world_self();
+    test_transformers(w);
+    test_finite_differences(w);
+    test_types_and_micro_batches(w);
+    test_documents_do_not_see_each_other(w);
+    test_decoder(w);
+    test_sampling();
+    world_free(w);
+    return finish();
+}

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# moe-sample.t -- responses: their rows, their draws, and what is refused.
+. "$(dirname "$0")/tap.sh"
+. "$TOP/tests/tiny.sh"
+moe-train -q -j 1 --model tiny.json --data set/ --batch 8 --steps 60 --lr 1e-2 -o run/
+head -n 5 rows.jsonl >five.jsonl
+s="moe-sample -q -m run/ --max-tokens 12"
+
+ok 'n rows a prompt, in order'      "$s -n 3 five.jsonl >a && test \"\$(grep -o '\"id\":\"[^\"]*\"' a | head -n 4 | tr '\n' ' ')\" = '\"id\":\"r1/0\" \"id\":\"r1/1\" \"id\":\"r1/2\" \"id\":\"r2/0\" '"
+ok 'the same command, the same bytes' "$s -n 3 five.jsonl | cmp - a"
+ok 'whatever is sampled beside it'  "$s -n 3 -b 2 five.jsonl | cmp - a && tail -n +3 five.jsonl | $s -n 3 | cmp - <(tail -n +7 a)"
+ok 'another seed, other responses'  "! $s -n 3 --seed 1 five.jsonl | cmp -s - a"
+ok 'samples of a prompt differ'     'test $(grep -o "\"response\":\"[^\"]*\"" a | sort -u | wc -l) -gt 7'
+ok 'temperature 0 needs no seed'    "$s --temperature 0 five.jsonl >b && $s --temperature 0 --seed 9 five.jsonl | cmp - b"
+ok 'it has learnt how answers begin' "$s --temperature 0 five.jsonl | grep -c '\"response\":\" and ' | grep -qx 5"
+ok 'finish says why it ended'       'grep -Eq "\"finish\":\"(stop|length)\"" a && ! grep -vq "\"finish\":" a'
+ok 'old answers go, other fields stay' \
+   "echo '{\"id\":\"q\",\"prompt\":\"count 7\",\"response\":\"old\",\"reward\":3,\"mine\":[1, 2],\"meta\":{\"k\":\"v\"}}' | $s | grep -v old | grep -v reward | grep '\"mine\":\[1, 2\]' | grep -q '\"meta\":{\"k\":\"v\"}'"
+ok 'prompt_id groups the samples'   'test $(grep -o "\"prompt_id\":\"[^\"]*\"" a | sort -u | wc -l) = 5'
+x  'a row without a prompt' 3 '-:1: no prompt' "echo '{\"id\":\"x\",\"text\":\"t\"}' | $s"
+x  'a bad row is named' 3 '-:2' "(head -n 1 five.jsonl; echo '{\"prompt\":') | $s"
+ok 'a bad row can be tolerated'     "(head -n 1 five.jsonl; echo '{\"prompt\":') | $s --max-bad 1 --rejects r | wc -l | grep -qx 1 && test -s r"
+x  'a prompt too long' 3 'longer than the model' "printf '{\"prompt\":\"%0500d\"}\n' 1 | $s"
+x  'no model' 2 '-m is missing' 'moe-sample five.jsonl'
+x  'not a checkpoint' 4 'no manifest.json' 'mkdir -p empty && moe-sample -m empty/ five.jsonl'
+x  'a missing file' 1 'nothere' "$s nothere"
+x  'a full disk' 1 'No space left' "$s five.jsonl >/dev/full"
+ok 'an output file appears whole'   "$s -n 3 -o out five.jsonl && cmp out a"
+finish

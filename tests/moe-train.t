@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# moe-train.t -- runs on disk: what a run leaves, that it resumes with the same bits whatever killed it, and
+# what it refuses.
+. "$(dirname "$0")/tap.sh"
+. "$TOP/tests/tiny.sh"
+
+train="moe-train -q -j 1 --model tiny.json --data set/ --batch 4 --steps 6 --lr 1e-2 --warmup 2"
+same() { # RUN RUN: the same last checkpoint, bit for bit
+    [ "$(readlink "$1/last")" = "$(readlink "$2/last")" ] &&
+        (cd "$1/last" && find . -type f | sort | xargs cmp -s /dev/null 2>/dev/null
+         find . -type f | sort | while read -r f; do cmp "$f" "$W/$2/last/$f" || exit 1; done)
+}
+losses() { tail -n +2 "$1/log.jsonl" | grep -o '"loss":[^,]*' | cut -d: -f2; }
+export -f same losses
+export train
+
+ok 'trains'                           "$train -o whole/ --save-every 2"
+ok 'done.json names the last step'    'grep -q "\"step\":6,.*\"checkpoint\":\"step-000006\"" whole/done.json'
+ok 'last is the newest, two are kept' 'test "$(ls -d whole/step-*|tr "\n" " ") $(readlink whole/last)" = "whole/step-000004 whole/step-000006  step-000006"'
+ok 'the log has a header and a line a step' 'test $(wc -l <whole/log.jsonl) = 7'
+ok 'the loss falls'                   'losses whole | awk "NR==1{a=\$1} END{exit !(\$1 < a - 0.1)}"'
+ok 'a finished run exits 0 and changes nothing' "cp -r whole kept && $train -o whole/ --save-every 2 && diff -r whole kept"
+ok 'the checkpoint opens as safetensors of the same bits' 'shard-show --check whole/ >/dev/null'
+ok 'the same command gives the same bits' "$train -o again/ --save-every 2 && same whole again"
+ok 'the log is what mfu-report reads' 'mfu-report whole/ | grep -q whole'
+
+# stopped and resumed
+x  'SIGTERM saves and exits 75' 75 '' \
+   "moe-train -j 1 --model tiny.json --data set/ --batch 4 --steps 100000 -o sig/ & p=\$!; while [ ! -s sig/log.jsonl ] || [ \$(wc -l <sig/log.jsonl) -lt 4 ]; do sleep 0.02; done; kill -TERM \$p; wait \$p"
+ok 'the status file says so'          'grep -q "\"state\":\"saved\",\"exit\":75" sig/status.json && test -e sig/last/manifest.json'
+ok 'the log ends at the saved step'   'test "step-$(printf %06d $(tail -n 1 sig/log.jsonl | grep -o "\"step\":[0-9]*" | cut -d: -f2))" = "$(readlink sig/last)"'
+
+resumes() { # CALL: killed at every CALL of a save, resumed, compared; prints how many
+    local call=$1 n i
+    rm -rf count && strace -f -qq -e trace=$call -o count.txt $train --save-every 3 -o count/ || return 1
+    n=$(grep -c "$call(" count.txt)
+    [ "$n" -gt 0 ] || return 1
+    for ((i = 1; i <= n; i++)); do
+        rm -rf killed
+        { strace -f -qq -o /dev/null -e trace=$call -e inject=$call:signal=KILL:when=$i $train --save-every 3 -o killed/; } 2>/dev/null
+        $train --save-every 3 -o killed/ || { echo "$call $i: not resumed"; return 1; }
+        same whole killed || { echo "$call $i: other bits"; return 1; }
+        [ "$(losses whole | tr '\n' ' ')" = "$(losses killed | tr '\n' ' ')" ] || { echo "$call $i: other log"; return 1; }
+        [ -z "$(find killed -name '*.tmp')" ] || { echo "$call $i: litter: $(find killed -name '*.tmp')"; return 1; }
+    done
+    echo "$n points"
+}
+export -f resumes
+for call in write fsync rename renameat2 symlink mkdir; do
+    if ! command -v strace >/dev/null; then skip "resumes after kill -9 at every $call" 'no strace'
+    elif [ "${SAN:-0}" = 1 ]; then skip "resumes after kill -9 at every $call" 'the leak checker cannot run under strace'
+    elif ! strace -qq -o /dev/null true 2>/dev/null; then skip "resumes after kill -9 at every $call" 'strace may not trace here'
+    else
+        strace -f -qq -e trace=$call -o probe.txt $train --save-every 3 -o probe$call/
+        if grep -q "$call(" probe.txt; then ok "resumes after kill -9 at every $call" "resumes $call"
+        else skip "resumes after kill -9 at every $call" 'a save does not call it here'; fi
+    fi
+done
+
+# other ranks
+ok 'four ranks go on where one stopped' \
+   "moe-train -q -j 1 --type f64 --model tiny.json --data set/ --batch 4 --steps 4 -o one/ --save-every 2 --keep 0 &&
+    cp -r one four && rm -r four/done.json four/step-000004 && ln -sfn step-000002 four/last &&
+    moe-train -q -j 1 --type f64 --model tiny.json --data set/ --batch 4 --steps 4 -o four/ --save-every 2 --keep 0 --ranks 4 --ep 2"
+ok 'with the same losses'             'paste <(losses one) <(losses four) | awk "{d=(\$1-\$2)/\$1; if (d<0) d=-d; if (d > 1e-9) exit 1; n++} END{exit n != 4}"'
+ok 'and one rank goes on where four stopped' \
+   "cp -r four back && rm -r back/done.json && rm back/last && ln -s step-000004 back/last && ls back/last/optim/*-of-00004* >/dev/null &&
+    rm -r back/step-000002 && moe-train -q -j 1 --type f64 --model tiny.json --data set/ --batch 4 --steps 4 -o back/ --save-every 2 --keep 0"
+ok 'weights of four ranks are those of one' 'ckpt-reshard -q four/ -o four.one/ && ckpt-reshard -q one/ -o one.one/ && moe-train -q --type f64 --init four.one/ --valid set/ --eval-only 2>&1'
+
+# starting from weights
+ok 'starts from a run'                'moe-train -q -j 1 --init whole/ --data set/ --batch 4 --steps 2 -o next/'
+ok 'evaluates'                        'moe-train -j 1 --init whole/ --valid set/ --eval-only 2>&1 | grep -q "validation loss [0-9]"'
+ok 'mixes sets'                       'moe-train -q -j 1 --model tiny.json --data set/=3 --data set/ --batch 4 --steps 2 -o mix/'
+ok 'a batch with nothing to learn is passed over and reported' \
+   "sed 's/}\$/,\"weight\":0}/' rows.jsonl >zero.jsonl && shard-pack -q -t tok.json --seq 32 -o zero/ zero.jsonl &&
+    moe-train -j 1 --model tiny.json --data zero/ --batch 4 --steps 2 -o zero.run/ 2>&1 | grep -c 'all weights are 0' | grep -qx 2"
+
+# refused
+x 'another seed is another run' 2 'whole.*seed 0.*says 1' "$train --seed 1 -o whole/"
+x 'more steps are another run' 2 'whole.*steps 6.*says 7' "moe-train -q -j 1 --model tiny.json --data set/ --batch 4 --steps 7 --lr 1e-2 --warmup 2 -o whole/"
+x 'a run in use' 75 'lock' "flock whole/.lock $train -o whole/"
+x 'a loss that is not finite: named, nothing written' 1 'step 2: rank 0: the gradient of [a-z_.0-9]+ is not finite' \
+  'moe-train -q -j 1 --model tiny.json --data set/ --batch 4 --steps 6 --lr 1e38 --clip 0 --optimizer sgd -o nan/'
+ok 'and no checkpoint came of it'     '! test -e nan/last'
+x 'a wrong tokenizer' 2 'whole/.* has tokenizer [0-9a-f]{16}, but the data was packed with' \
+  'tok-train -q --vocab 330 -o other.json rows.jsonl && shard-pack -q -t other.json --seq 32 -o other/ rows.jsonl && moe-train --init whole/ --data other/ -o wrong/'
+x 'sets that disagree' 2 'set/ and other/ disagree' 'moe-train --model tiny.json --data set/ --data other/ -o wrong/'
+x 'a checkpoint without manifest' 4 'no manifest.json' 'cp -r whole/last/ nomani && rm nomani/manifest.json && moe-train --init nomani/ --data set/ -o wrong/'
+x 'a flipped bit in a checkpoint' 4 'flip.*safetensors' \
+  'cp -r whole/last/ flip && f=$(ls flip/model-*.safetensors) && printf "\377" | dd of=$f bs=1 seek=$(($(stat -c %s $f) - 5)) conv=notrunc 2>/dev/null && moe-train --init flip/ --data set/ -o wrong/'
+x 'a truncated set' 4 'cut.*data-00000' 'cp -r set cut && truncate -s -8 cut/data-00000.safetensors && moe-train --model tiny.json --data cut/ -o wrong/'
+x 'a vocabulary too small for the data' 1 'outside the model.s vocabulary of 300' "sed 's/:340/:300/' tiny.json >few.json && moe-train --model few.json --data set/ -o wrong/"
+x 'a mapping that does not fit' 2 'does not fit' 'moe-train --model tiny.json --data set/ --ranks 3 --ep 2 -o wrong/'
+x 'a batch that ranks cannot share' 2 'batch 3 is not a multiple' 'moe-train --model tiny.json --data set/ --ranks 2 --batch 3 -o wrong/'
+x 'an unknown loss' 2 'no such loss' 'moe-train --model tiny.json --data set/ --loss hinge -o wrong/'
+x 'no data' 2 'data is missing' 'moe-train --model tiny.json -o wrong/'
+x 'a missing field of the config' 2 'hidden_size' "sed 's/\"hidden_size\":16,//' tiny.json >less.json && moe-train --model less.json --data set/ -o wrong/"
+x 'a full disk' 1 'No space left|File too large' "ulimit -f 8; trap '' XFSZ; $train -o full/"
+ok 'leaves no checkpoint'             '! test -e full/last'
+finish

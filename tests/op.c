@@ -1,0 +1,201 @@
+/* op.c -- every op of lib/op/op_list.h is held to its words, to itself in f32 and to itself on three
+ * threads; with --bench, how long each takes.
+ *
+ * The claims are made of the list itself: an op without a case fails.  What an op must give is stated
+ * in f64 by plain loops or by finite differences (tests/op/), at the worst of several odd shapes. */
+#include "tap.h"
+
+#include "op/harness.h"
+
+#include "op/norm.h"
+#include "op/dense.h"
+#include "op/attn.h"
+#include "op/route.h"
+#include "op/experts.h"
+#include "op/head.h"
+#include "op/optim.h"
+
+#define CASE(name, variants) {#name, case_##name, variants}
+static const struct op_case {
+    const char *name;
+    void (*run)(struct run *r);
+    int64_t variants;
+} cases[] = {
+    CASE(embed, 1), CASE(embed_wgrad, 1), CASE(rmsnorm, 1), CASE(rmsnorm_dgrad, 2),
+    CASE(rmsnorm_wgrad, 1), CASE(gemm, 16), CASE(rope, 4), CASE(attn, SPAN_KINDS),
+    CASE(attn_dgrad, SPAN_KINDS), CASE(add, 1), CASE(route, 4), CASE(route_dgrad, 2),
+    CASE(route_loss, 1), CASE(row_map, 2), CASE(experts_up, 2), CASE(experts_down, 2),
+    CASE(experts_dh, 2), CASE(experts_dx, 2), CASE(experts_up_wgrad, 2), CASE(experts_down_wgrad, 2),
+    CASE(gather_rows, 2), CASE(scatter_rows, 2), CASE(gather_sum, 1), CASE(lse_part, 1),
+    CASE(lse_join, 2), CASE(logits_dgrad, 1), CASE(nll_dgrad, 1), CASE(nll_loss, 1),
+    CASE(sum_squares, 1), CASE(step_control, ARRAY_LEN(controls)), CASE(adamw, 3), CASE(sgd, 3),
+};
+
+static const char *const listed[] = {
+#define OP(name, args) #name,
+#include "op/op_list.h"
+#undef OP
+};
+
+/*   t    d    h  g  c   e  k  f    v    a  span */
+static const struct shape shapes[] = {
+    {1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1},
+    {7, 7, 2, 1, 6, 3, 2, 7, 7, 2, 3},
+    {127, 129, 4, 2, 8, 5, 2, 33, 127, 3, 20},
+    {129, 127, 3, 3, 34, 8, 3, 127, 129, 1, 129},
+    {0, 5, 2, 2, 4, 2, 1, 3, 5, 1, 1},
+};
+static const struct shape bench_shape = {4096, 128, 4, 2, 32, 8, 2, 192, 2048, 16, 64};
+
+static void run_release(struct run *r)
+{
+    for (int64_t i = 0; i < r->memories; i++)
+        free(r->memory[i]);
+}
+
+static int same_bits(const struct run *a, const struct run *b)
+{
+    for (int64_t i = 0; i < a->outs; i++)
+        if (memcmp(a->out[i].data, b->out[i].data, (size_t)(a->out[i].n * dtype_size(a->out[i].type))))
+            return 0;
+    return 1;
+}
+
+/* Elements that should have been written and were not, and the reverse. */
+static void check_written(const struct run *r, struct verdict *v)
+{
+    for (int64_t i = 0; i < r->outs; i++)
+        for (int64_t j = 0; j < r->out[i].n; j++) {
+            const struct tensor *t = &r->out[i];
+            double x = get(t->data, t->type, j), was = t->start[j];
+            if (!t->live || t->live[j])
+                v->unwritten += isnan(x) || x == POISON;
+            else
+                v->trespassed += !(x == was || (isnan(x) && isnan(was)));
+        }
+}
+
+static double run_distance(const struct run *a, const struct run *b)
+{
+    double worst = 0;
+    for (int64_t i = 0; i < a->outs; i++) {
+        const struct tensor *x = &a->out[i], *y = &b->out[i];
+        struct distance d = {0};
+        for (int64_t j = 0; j < x->n; j++)
+            if (!x->live || x->live[j])
+                distance_add(&d, get(x->data, x->type, j), get(y->data, y->type, j));
+        worst = MAX(worst, distance_value(&d));
+    }
+    return worst;
+}
+
+static void judge(const struct op_case *c, const struct shape *s, int64_t variant, struct lane *one,
+                  struct lane *three, struct verdict *v)
+{
+    enum { F64, F64_THREADS, F32, F32_THREADS, RUNS };
+    struct run *r = xcalloc(RUNS, sizeof *r);
+    for (int i = 0; i < RUNS; i++) {
+        r[i].op = op_table("cpu", i < F32 ? DT_F64 : DT_F32);
+        r[i].l = i == F64 || i == F32 ? one : three;
+        r[i].s = s;
+        r[i].variant = variant;
+        r[i].verdict = i == F64 ? v : NULL;
+        c->run(&r[i]);
+        check_written(&r[i], v);
+    }
+    v->threads_differ += !same_bits(&r[F64], &r[F64_THREADS]) + !same_bits(&r[F32], &r[F32_THREADS]);
+    v->f32 = MAX(v->f32, run_distance(&r[F32], &r[F64]));
+    for (int i = 0; i < RUNS; i++)
+        run_release(&r[i]);
+    free(r);
+}
+
+static void test_case(const struct op_case *c, struct lane *one, struct lane *three)
+{
+    struct verdict v = {0};
+    for (int64_t i = 0; i < ARRAY_LEN(shapes); i++)
+        for (int64_t j = 0; j < c->variants; j++)
+            judge(c, &shapes[i], j, one, three, &v);
+    ok(v.stated && v.formula <= 1e-12 && v.gradient <= 1e-6,
+       "%s: f64 is what the list says (formula %.0e, finite differences %.0e)", c->name, v.formula,
+       v.gradient);
+    ok(v.f32 <= 1e-4, "%s: f32 is near f64 (%.0e)", c->name, v.f32);
+    ok(!v.unwritten && !v.trespassed, "%s: writes all it should, and nothing else", c->name);
+    ok(!v.threads_differ, "%s: one thread and three give the same bits", c->name);
+}
+
+/* What the machine can do, in this minute: a large product and a copy on all threads. */
+struct ceiling {
+    double flops, bytes; /* a second */
+};
+static struct ceiling measure_ceiling(struct lane *l)
+{
+    enum { N = 1024, BLOCK_ROWS = 1 << 14 };
+    struct run r = {.op = op_table("cpu", DT_F32), .l = l, .bench_s = 0.5};
+    struct mat a = mat(draw(&r, N * N, -1, 1), DT_F32, N, N), b = a, c = a;
+    c.data = run_take(&r, N * N * 4);
+    RUN(&r, gemm, c, a, b, 0, 0, 0);
+    struct ceiling top = {2.0 * N * N * N / r.best_s};
+    int32_t *row = draw_int(&r, BLOCK_ROWS, 0, 1);
+    for (int32_t i = 0; i < BLOCK_ROWS; i++)
+        row[i] = i;
+    struct mat x = mat(run_take(&r, BLOCK_ROWS * N * 4L), DT_F32, BLOCK_ROWS, N), y = x;
+    y.data = run_take(&r, BLOCK_ROWS * N * 4L);
+    RUN(&r, gather_rows, y, x, row);
+    top.bytes = 2.0 * BLOCK_ROWS * N * 4 / r.best_s;
+    run_release(&r);
+    return top;
+}
+
+static void bench(const char *only, int64_t threads)
+{
+    struct lane l;
+    lane_init(&l, dev_open("cpu"), threads);
+    struct ceiling top = measure_ceiling(&l);
+    printf("%lld threads: sgemm 1024^3 %.0f GFLOP/s, copy of 64 MiB %.1f GB/s (read and written)\n",
+           (long long)threads, top.flops * 1e-9, top.bytes * 1e-9);
+    printf("T %lld, D %lld, H %lld, G %lld, C %lld, E %lld, K %lld, F %lld, V %lld, documents of %lld\n",
+           (long long)bench_shape.t, (long long)bench_shape.d, (long long)bench_shape.h,
+           (long long)bench_shape.g, (long long)bench_shape.c, (long long)bench_shape.e,
+           (long long)bench_shape.k, (long long)bench_shape.f, (long long)bench_shape.v,
+           (long long)bench_shape.span);
+    printf("%-22s %10s %8s %9s %6s\n", "op/variant", "us", "GB/s", "GFLOP/s", "%");
+    for (int64_t i = 0; i < ARRAY_LEN(cases); i++)
+        for (int64_t j = 0; j < cases[i].variants; j++) {
+            if (only && strcmp(only, cases[i].name))
+                continue;
+            struct run r = {.op = op_table("cpu", DT_F32), .l = &l, .s = &bench_shape, .variant = j,
+                            .bench_s = 0.1};
+            cases[i].run(&r);
+            double floor_s = fmax(r.flops / top.flops, r.bytes / top.bytes);
+            printf("%-18s /%-2lld %10.1f %8.1f %9.1f %6.0f\n", cases[i].name, (long long)j,
+                   r.best_s * 1e6, r.bytes / r.best_s * 1e-9, r.flops / r.best_s * 1e-9,
+                   100 * floor_s / r.best_s);
+            run_release(&r);
+        }
+    lane_release(&l);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && !strcmp(argv[1], "--bench")) {
+        bench(argc > 2 ? argv[2] : NULL, opt_threads());
+        return 0;
+    }
+    struct lane one, three;
+    lane_init(&one, dev_open("cpu"), 1);
+    lane_init(&three, dev_open("cpu"), 3);
+    for (int64_t i = 0; i < ARRAY_LEN(listed); i++) {
+        const struct op_case *c = NULL;
+        for (int64_t j = 0; j < ARRAY_LEN(cases); j++)
+            if (!strcmp(cases[j].name, listed[i]))
+                c = &cases[j];
+        if (c)
+            test_case(c, &one, &three);
+        else
+            ok(0, "%s has a case here", listed[i]);
+    }
+    lane_release(&one);
+    lane_release(&three);
+    return finish();
+}

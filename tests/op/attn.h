@@ -1,0 +1,177 @@
+/* attn.h -- cases: attention over spans of every kind. */
+
+/* Variants: documents, some empty; two chunks of a longer sequence that share a prefix of keys; fewer
+ * keys than queries, or none; one query each against a cache (decoding); keys in no order. */
+enum { DOCUMENTS, CHUNKS, FEW_KEYS, DECODE, DISORDER, SPAN_KINDS };
+
+struct spans {
+    int32_t *q_at, *k_beg, *k_end;
+    int64_t n, tk;
+};
+
+static void spans_documents(struct run *r, struct spans *s)
+{
+    const int32_t *len = draw_int(r, s->n, 0, 2 * r->s->span + 1);
+    for (int64_t i = 0; i < s->n; i++) {
+        s->q_at[i + 1] = (int32_t)MIN(r->s->t, s->q_at[i] + len[i]);
+        s->k_beg[i] = s->q_at[i];
+        s->k_end[i] = s->q_at[i + 1];
+    }
+    s->tk = r->s->t + 2; /* two keys that nobody sees */
+}
+
+static struct spans draw_spans(struct run *r)
+{
+    int64_t t = r->s->t;
+    struct spans s = {.n = r->variant == DECODE ? t : 2 * (t / MAX(1, r->s->span)) + 3};
+    s.q_at = run_take(r, (s.n + 1) * 4);
+    s.k_beg = run_take(r, s.n * 4);
+    s.k_end = run_take(r, s.n * 4);
+    const int32_t *any = draw_int(r, 2 * s.n, 0, 3 * r->s->span);
+    spans_documents(r, &s);
+    for (int64_t i = 0; i < s.n; i++) {
+        int64_t queries = s.q_at[i + 1] - s.q_at[i];
+        if (r->variant == CHUNKS) { /* span i and the spans after it see the first keys again */
+            s.k_beg[i] = (int32_t)(i % 2 ? s.k_beg[i - 1] : s.q_at[i]);
+            s.k_end[i] = s.q_at[i + 1];
+        } else if (r->variant == FEW_KEYS) {
+            s.k_end[i] = (int32_t)(s.k_beg[i] + (i % 3 ? queries / 2 : 0));
+        } else if (r->variant == DECODE) {
+            s.q_at[i + 1] = (int32_t)i + 1;
+            s.k_beg[i] = i ? s.k_end[i - 1] : 0;
+            s.k_end[i] = s.k_beg[i] + any[i];
+        } else if (r->variant == DISORDER) {
+            s.k_beg[i] = any[2 * i];
+            s.k_end[i] = s.k_beg[i] + any[2 * i + 1];
+        }
+        s.tk = MAX(s.tk, s.k_end[i] + 1);
+    }
+    return s;
+}
+
+struct attn_data {
+    struct run *r;
+    struct spans s;
+    double *q, *k, *v, *d_o, *o, *lse; /* as the op has them; f64 only in the definition's run */
+    int64_t ldq, ldk;
+    double scale;
+};
+
+static struct attn_data draw_attn(struct run *r)
+{
+    const struct shape *s = r->s;
+    struct attn_data a = {r, draw_spans(r), .ldq = s->h * s->c + 2, .ldk = s->g * s->c + 1};
+    a.q = draw(r, s->t * a.ldq, -2, 2);
+    a.k = draw(r, a.s.tk * a.ldk, -2, 2);
+    a.v = draw(r, a.s.tk * a.ldk, -1, 1);
+    a.scale = 1 / sqrt((double)s->c);
+    double pairs = 0; /* of a query and a key it sees */
+    for (int64_t i = 0; i < a.s.n; i++) {
+        double n = a.s.q_at[i + 1] - a.s.q_at[i], m = a.s.k_end[i] - a.s.k_beg[i];
+        pairs += n * MAX(0, m - (n - 1) / 2);
+    }
+    r->flops = 4 * pairs * (double)(s->h * s->c);
+    r->bytes = (double)(2 * s->t * s->h * s->c + 2 * a.s.tk * s->g * s->c) * 4;
+    return a;
+}
+
+static int64_t queries_in_spans(const struct attn_data *a)
+{
+    return a->s.q_at[a->s.n];
+}
+
+static void call_attn(const struct attn_data *a)
+{
+    const struct shape *s = a->r->s;
+    RUN(a->r, attn, a->o, a->lse, a->q, a->k, a->v, a->s.q_at, a->s.k_beg, a->s.k_end, a->s.n, s->h, s->g,
+        s->c, a->ldq, a->ldk, a->scale);
+}
+
+/* One query and head, by the header's words. */
+static void attn_naive(const struct attn_data *a, int64_t i, int64_t t, int64_t h, double *o, double *lse)
+{
+    const struct shape *s = a->r->s;
+    int64_t c = s->c, kv = h / (s->h / s->g) * c;
+    int64_t end = a->s.k_end[i] - (a->s.q_at[i + 1] - 1 - t);
+    const double *q = a->q + t * a->ldq + h * c;
+    double max = -INFINITY, sum = 0;
+    memset(o, 0, (size_t)c * 8);
+    for (int pass = 0; pass < 2; pass++)
+        for (int64_t j = a->s.k_beg[i]; j < end; j++) {
+            double score = 0;
+            for (int64_t x = 0; x < c; x++)
+                score += q[x] * a->k[j * a->ldk + kv + x] * a->scale;
+            if (!pass) {
+                max = MAX(max, score);
+                continue;
+            }
+            sum += exp(score - max);
+            for (int64_t x = 0; x < c; x++)
+                o[x] += exp(score - max) * a->v[j * a->ldk + kv + x];
+        }
+    for (int64_t x = 0; sum > 0 && x < c; x++)
+        o[x] /= sum;
+    *lse = max + log(sum);
+}
+
+static void case_attn(struct run *r)
+{
+    int64_t h = r->s->h, c = r->s->c;
+    struct attn_data a = draw_attn(r);
+    int64_t t = queries_in_spans(&a);
+    a.o = output(r, "o", t * h * c);
+    a.lse = output(r, "lse", t * h);
+    call_attn(&a);
+    if (!stating(r))
+        return;
+    double *want = work(r, t * h * c), *want_lse = work(r, t * h);
+    for (int64_t i = 0; i < a.s.n; i++)
+        for (int64_t j = a.s.q_at[i] * h; j < a.s.q_at[i + 1] * h; j++)
+            attn_naive(&a, i, j / h, j % h, want + j * c, want_lse + j);
+    expect(r, "o", want);
+    expect(r, "lse", want_lse);
+}
+
+static double attn_loss(void *arg) /* <do, attn(q, k, v)> */
+{
+    struct attn_data *a = arg;
+    double sum = 0;
+    call_attn(a);
+    for (int64_t i = 0; i < queries_in_spans(a) * a->r->s->h * a->r->s->c; i++)
+        sum += a->o[i] * a->d_o[i];
+    return sum;
+}
+
+static void case_attn_dgrad(struct run *r)
+{
+    const struct shape *s = r->s;
+    struct attn_data a = draw_attn(r);
+    int64_t t = queries_in_spans(&a), n = t * s->h * s->c;
+    a.o = run_take(r, n * 8);
+    a.lse = run_take(r, t * s->h * 8);
+    a.d_o = draw(r, n, -1, 1);
+    double bench_s = r->bench_s;
+    r->bench_s = 0; /* not this one */
+    call_attn(&a);
+    r->bench_s = bench_s;
+    double *dq = output(r, "dq", t * a.ldq);
+    only_columns(r, s->h * s->c, a.ldq);
+    double *dk = output(r, "dk", a.s.tk * a.ldk);
+    only_columns(r, s->g * s->c, a.ldk);
+    double *dv = output(r, "dv", a.s.tk * a.ldk);
+    only_columns(r, s->g * s->c, a.ldk);
+    r->flops *= 2.5;
+    r->bytes *= 2;
+    RUN(r, attn_dgrad, dq, dk, dv, a.d_o, a.q, a.k, a.v, a.o, a.lse, a.s.q_at, a.s.k_beg, a.s.k_end,
+        a.s.n, a.s.tk, s->h, s->g, s->c, a.ldq, a.ldk, a.scale);
+    if (!stating(r))
+        return;
+    double *into[] = {a.q, a.k, a.v}, *grad[] = {dq, dk, dv};
+    int64_t rows[] = {t, a.s.tk, a.s.tk}, ld[] = {a.ldq, a.ldk, a.ldk};
+    for (int i = 0; i < 3; i++) {
+        double *dense = work(r, rows[i] * ld[i]); /* 0 in the gaps, whose values nobody reads */
+        for (int64_t j = 0; j < rows[i] * ld[i]; j++)
+            dense[j] = j % ld[i] < (i ? s->g : s->h) * s->c ? grad[i][j] : 0;
+        differ(r, dense, into[i], rows[i] * ld[i], attn_loss, &a);
+    }
+}

@@ -1,0 +1,108 @@
+/* dense.h -- cases: matrix products, and rows moved by an index. */
+
+/* Variants: bit 0 transposes A, bit 1 B, bit 2 adds, bit 3 leaves gaps between rows. */
+static void case_gemm(struct run *r)
+{
+    int ta = r->variant & 1, tb = r->variant >> 1 & 1, add = r->variant >> 2 & 1;
+    int64_t gap = r->variant >> 3 & 1 ? 5 : 0;
+    int64_t m = r->s->t, n = r->s->d, k = r->bench_s > 0 ? r->s->d : r->s->v;
+    if (ta && r->bench_s > 0) { /* a weight gradient */
+        m = r->s->d;
+        k = r->s->t;
+    }
+    enum dtype type = r->op->real;
+    struct mat a = mat(NULL, type, ta ? k : m, ta ? m : k), b = mat(NULL, type, tb ? n : k, tb ? k : n);
+    struct mat c = mat(NULL, type, m, n);
+    a.ld += gap;
+    b.ld += gap;
+    c.ld += gap;
+    a.data = draw(r, a.rows * a.ld, -1, 1);
+    b.data = draw(r, b.rows * b.ld, -1, 1);
+    c.data = add ? inout(r, "c", m * c.ld) : output(r, "c", m * c.ld);
+    only_columns(r, n, c.ld);
+    r->flops = 2.0 * (double)(m * n * k);
+    r->bytes = (double)(m * k + k * n + m * n) * 4;
+    RUN(r, gemm, c, a, b, ta, tb, add);
+    if (!stating(r))
+        return;
+    const double *x = a.data, *y = b.data;
+    double *want = work(r, m * c.ld);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double sum = 0;
+            for (int64_t p = 0; p < k; p++)
+                sum += x[ta ? p * a.ld + i : i * a.ld + p] * y[tb ? j * b.ld + p : p * b.ld + j];
+            want[i * c.ld + j] = sum + (add ? last_output(r)->start[i * c.ld + j] : 0);
+        }
+    expect(r, "c", want);
+}
+
+/* n row numbers of `rows`, some -1; each at most once where `once`. */
+static int32_t *draw_rows(struct run *r, int64_t n, int64_t rows, int once)
+{
+    int32_t *row = draw_int(r, n, -1, rows);
+    uint64_t key = rng_key(1, "rows");
+    for (int64_t i = 0; once && i < n; i++)
+        row[i] = i % 5 == 4 ? -1 : (int32_t)rng_permute(key, rows, i);
+    return row;
+}
+static void *draw_of(struct run *r, enum dtype type, int64_t n)
+{
+    return type == DT_I32 ? (void *)draw_int(r, n, 0, 1000) : draw(r, n, -1, 1);
+}
+
+static void case_gather_rows(struct run *r) /* variant 1: int32 */
+{
+    int64_t n = r->s->t, d = r->s->d, from = n / 2 + 3;
+    enum dtype type = r->variant ? DT_I32 : r->op->real;
+    const int32_t *row = draw_rows(r, n, from, 0);
+    struct mat x = mat(draw_of(r, type, from * (d + 2)), type, from, d);
+    x.ld = d + 2;
+    struct mat y = mat(r->variant ? (void *)output_int(r, "y", n * d) : output(r, "y", n * d), type, n, d);
+    r->bytes = 2.0 * (double)(n * d) * 4;
+    RUN(r, gather_rows, y, x, row);
+    if (!stating(r))
+        return;
+    double *want = work(r, n * d);
+    for (int64_t i = 0; i < n * d; i++)
+        want[i] = row[i / d] < 0 ? 0 : get(x.data, type, row[i / d] * x.ld + i % d);
+    expect(r, "y", want);
+}
+
+static void case_scatter_rows(struct run *r)
+{
+    int64_t n = r->s->t, d = r->s->d, to = n + 3;
+    enum dtype type = r->variant ? DT_I32 : r->op->real;
+    const int32_t *row = draw_rows(r, n, to, 1);
+    struct mat x = mat(draw_of(r, type, n * d), type, n, d);
+    struct mat y = mat(r->variant ? (void *)output_int(r, "y", to * d) : output(r, "y", to * d), type, to, d);
+    r->bytes = 2.0 * (double)(n * d) * 4;
+    double *want = work(r, to * d);
+    uint8_t *live = last_output(r)->live = run_take(r, to * d);
+    for (int64_t i = 0; i < n * d; i++)
+        if (row[i / d] >= 0) {
+            live[row[i / d] * d + i % d] = 1;
+            want[row[i / d] * d + i % d] = get(x.data, type, i);
+        }
+    RUN(r, scatter_rows, y, x, row);
+    if (stating(r))
+        expect(r, "y", want);
+}
+
+static void case_gather_sum(struct run *r)
+{
+    int64_t n = r->s->t, d = r->s->d, k = r->s->k, from = n * k + 2;
+    const int32_t *place = draw_rows(r, n * k, from, 0);
+    struct mat x = mat(draw(r, from * d, -1, 1), r->op->real, from, d);
+    struct mat y = mat(output(r, "y", n * d), r->op->real, n, d);
+    r->bytes = (1.0 + (double)k) * (double)(n * d) * 4;
+    RUN(r, gather_sum, y, x, place, k);
+    if (!stating(r))
+        return;
+    double *want = work(r, n * d);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < k; j++)
+            for (int64_t c = 0; c < d && place[i * k + j] >= 0; c++)
+                want[i * d + c] += ((const double *)x.data)[place[i * k + j] * d + c];
+    expect(r, "y", want);
+}

@@ -1,0 +1,229 @@
+/* harness.h -- one case per op, run four times: f64 and f32, one thread and three.
+ *
+ * A case asks for inputs and outputs and calls the op once through RUN(); what it asks for is drawn from
+ * the same numbers in every run, and what it gets as output is poisoned or, where the op accumulates,
+ * drawn as well.  In the first run (f64, one thread: the definition) the case also states what must
+ * come out, by plain loops (expect) or by finite differences (differ).  With --bench RUN() repeats. */
+#ifndef HARNESS_H
+#define HARNESS_H
+
+#include "op/op.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct shape {
+    int64_t t, d, h, g, c, e, k, f, v, a, span; /* span: mean length of a document */
+};
+
+struct tensor {
+    const char *name;
+    void *data;    /* (n) of type */
+    double *start; /* (n) what it held before the op */
+    uint8_t *live; /* (n) 0 where the op must not write, or NULL */
+    int64_t n;
+    enum dtype type;
+};
+
+struct verdict { /* the worst of all shapes and variants */
+    double formula, gradient, f32;
+    int stated, unwritten, trespassed, threads_differ;
+};
+
+struct run {
+    const struct op *op;
+    struct lane *l;
+    const struct shape *s;
+    int64_t variant;
+    struct verdict *verdict; /* of the first run, NULL in the others */
+    struct tensor out[16];
+    int64_t outs, draws;
+    void *memory[96]; /* all that was asked for */
+    int64_t memories;
+    double flops, bytes; /* of one call, set by the case before RUN() */
+    double bench_s;      /* 0: a test; else for how long to repeat */
+    double best_s, begun_s, spent_s;
+    int64_t calls;
+};
+
+#define RUN(r, name, ...)                                                                          \
+    for (run_begin(r); run_again(r);)                                                              \
+    (r)->op->name((r)->l, __VA_ARGS__)
+
+static inline void run_begin(struct run *r)
+{
+    r->calls = -1;
+    r->spent_s = 0;
+    r->best_s = INFINITY;
+}
+
+/* Whether to call (again).  The first call of a benchmark warms up and does not count. */
+static inline int run_again(struct run *r)
+{
+    double now = clock_s(), s = now - r->begun_s;
+    arena_reset(&r->l->scratch);
+    if (++r->calls > 1) {
+        r->best_s = MIN(r->best_s, s);
+        r->spent_s += s;
+    }
+    r->begun_s = clock_s();
+    return r->bench_s > 0 ? r->calls < 4 || r->spent_s < r->bench_s : !r->calls;
+}
+
+static inline void *run_take(struct run *r, int64_t bytes)
+{
+    if (r->memories == ARRAY_LEN(r->memory))
+        die("a case asks for more than %lld tensors", (long long)ARRAY_LEN(r->memory));
+    return r->memory[r->memories++] = xcalloc(1, (size_t)MAX(1, bytes));
+}
+
+static inline double get(const void *p, enum dtype type, int64_t i)
+{
+    return type == DT_F64 ? ((const double *)p)[i]
+           : type == DT_F32 ? (double)((const float *)p)[i]
+                            : ((const int32_t *)p)[i];
+}
+static inline void set(void *p, enum dtype type, int64_t i, double x)
+{
+    if (type == DT_F64)
+        ((double *)p)[i] = x;
+    else if (type == DT_F32)
+        ((float *)p)[i] = (float)x;
+    else
+        ((int32_t *)p)[i] = (int32_t)x;
+}
+
+/* n numbers between lo and hi that f32 holds exactly, the same in every run. */
+static inline void *draw(struct run *r, int64_t n, double lo, double hi)
+{
+    void *p = run_take(r, n * dtype_size(r->op->real));
+    uint64_t key = rng_key((uint64_t)r->draws++, "op");
+    for (int64_t i = 0; i < n; i++)
+        set(p, r->op->real, i, (float)(lo + (hi - lo) * rng_uniform(key, 0, (uint64_t)i)));
+    return p;
+}
+static inline int32_t *draw_int(struct run *r, int64_t n, int64_t lo, int64_t hi /* beyond */)
+{
+    int32_t *p = run_take(r, n * 4);
+    uint64_t key = rng_key((uint64_t)r->draws++, "op");
+    for (int64_t i = 0; i < n; i++)
+        p[i] = (int32_t)floor((double)lo + (double)(hi - lo) * rng_uniform(key, 0, (uint64_t)i));
+    return p;
+}
+
+static inline void *output_of(struct run *r, const char *name, enum dtype type, void *data, int64_t n)
+{
+    struct tensor *t = &r->out[r->outs++];
+    *t = (struct tensor){name, data, run_take(r, n * 8), NULL, n, type};
+    for (int64_t i = 0; i < n; i++)
+        t->start[i] = get(data, type, i);
+    return data;
+}
+/* "=": poisoned, so that what is not written shows. */
+static inline void *output(struct run *r, const char *name, int64_t n)
+{
+    void *p = run_take(r, n * 8);
+    for (int64_t i = 0; i < n; i++)
+        set(p, r->op->real, i, NAN);
+    return output_of(r, name, r->op->real, p, n);
+}
+enum { POISON = -77777777 };
+static inline int32_t *output_int(struct run *r, const char *name, int64_t n)
+{
+    int32_t *p = run_take(r, n * 4);
+    for (int64_t i = 0; i < n; i++)
+        p[i] = POISON;
+    return output_of(r, name, DT_I32, p, n);
+}
+/* "+=" and in place. */
+static inline void *inout(struct run *r, const char *name, int64_t n)
+{
+    return output_of(r, name, r->op->real, draw(r, n, -1, 1), n);
+}
+
+static inline struct tensor *last_output(struct run *r)
+{
+    return &r->out[r->outs - 1];
+}
+/* Only columns 0..cols of the last output's rows, ld apart, may be written. */
+static inline void only_columns(struct run *r, int64_t cols, int64_t ld)
+{
+    struct tensor *t = last_output(r);
+    t->live = run_take(r, t->n);
+    for (int64_t i = 0; i < t->n; i++)
+        t->live[i] = i % ld < cols;
+}
+
+/* max|a-b| / max|b|; infinite where either is no number.  Equal infinities agree.  Inputs are near 1, so
+ * a result that is 0 but for what cancels is measured against SMALL. */
+#define SMALL 1e-3
+struct distance {
+    double off, size;
+};
+static inline void distance_add(struct distance *d, double a, double b)
+{
+    double off = a == b ? 0 : fabs(a - b);
+    d->off = off >= 0 ? MAX(d->off, off) : INFINITY;
+    if (isfinite(b))
+        d->size = MAX(d->size, fabs(b));
+}
+static inline double distance_value(const struct distance *d)
+{
+    return d->off / MAX(d->size, SMALL);
+}
+
+/* In the definition's run: the tensor must equal want[] (f64), which loops of the case computed. */
+static inline int stating(const struct run *r)
+{
+    return r->verdict != NULL;
+}
+static inline const struct tensor *output_named(const struct run *r, const char *name)
+{
+    for (int64_t i = 0; i < r->outs; i++)
+        if (!strcmp(r->out[i].name, name))
+            return &r->out[i];
+    die("no output %s", name);
+}
+static inline void expect(struct run *r, const char *name, const double *want)
+{
+    const struct tensor *t = output_named(r, name);
+    struct distance d = {0};
+    for (int64_t i = 0; i < t->n; i++)
+        if (!t->live || t->live[i])
+            distance_add(&d, get(t->data, t->type, i), want[i]);
+    r->verdict->formula = MAX(r->verdict->formula, distance_value(&d));
+    r->verdict->stated = 1;
+}
+
+/* In the definition's run: grad (n), what the op gave, against central differences of loss() in each of
+ * x (n), or in some of them, evenly chosen, when they are many. */
+static inline void differ(struct run *r, const double *grad, double *x, int64_t n,
+                          double (*loss)(void *arg), void *arg)
+{
+    enum { MOST = 40 };
+    const double h = 1e-5;
+    struct distance d = {0};
+    for (int64_t i = 0; i < n; i++)
+        d.size = MAX(d.size, fabs(grad[i]));
+    for (int64_t j = 0; j < MIN(n, MOST); j++) {
+        int64_t i = n <= MOST ? j : j * n / MOST + j % 3 * (n / MOST) / 3;
+        double keep = x[i];
+        x[i] = keep + h;
+        double above = loss(arg);
+        x[i] = keep - h;
+        double below = loss(arg);
+        x[i] = keep;
+        distance_add(&d, (above - below) / (2 * h), grad[i]);
+    }
+    r->verdict->gradient = MAX(r->verdict->gradient, distance_value(&d));
+    r->verdict->stated = 1;
+}
+
+/* Memory for what a case computes itself. */
+static inline double *work(struct run *r, int64_t n)
+{
+    return run_take(r, n * 8);
+}
+
+#endif

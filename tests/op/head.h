@@ -1,0 +1,140 @@
+/* head.h -- cases: log-probabilities of labels and their loss. */
+struct head_data {
+    double *logits, *dlogp;
+    int32_t *label;
+    int64_t t, v, v0;
+};
+
+static struct head_data draw_head(struct run *r)
+{
+    int64_t t = r->bench_s > 0 ? r->s->t / 4 : r->s->t, v = r->s->v, v0 = 3;
+    struct head_data h = {draw(r, t * v, -4, 4), NULL, draw_int(r, t, -1, v + 6), t, v, v0};
+    if (r->bench_s > 0)
+        h.label = draw_int(r, t, v0, v + v0);
+    for (int64_t i = 0; i < t; i++) /* one token in three far from 0 */
+        for (int64_t j = 0; i % 3 == 1 && j < v; j++)
+            set(h.logits, r->op->real, i * v + j, 60 + get(h.logits, r->op->real, i * v + j));
+    r->bytes = (double)(t * v) * 4;
+    return h;
+}
+
+/* lse of row i less its maximum, which keeps large logits from overflowing. */
+static double row_lse(const struct head_data *h, int64_t i, double *max)
+{
+    double sum = 0;
+    *max = -INFINITY;
+    for (int64_t j = 0; j < h->v; j++)
+        *max = fmax(*max, h->logits[i * h->v + j]);
+    for (int64_t j = 0; j < h->v; j++)
+        sum += exp(h->logits[i * h->v + j] - *max);
+    return log(sum);
+}
+static int has_label(const struct head_data *h, int64_t i)
+{
+    return h->label[i] >= h->v0 && h->label[i] < h->v0 + h->v;
+}
+
+static void case_lse_part(struct run *r)
+{
+    struct head_data h = draw_head(r);
+    double *part = output(r, "part", h.t * 3);
+    RUN(r, lse_part, part, h.logits, h.label, h.t, h.v, h.v0);
+    if (!stating(r))
+        return;
+    double *want = work(r, h.t * 3);
+    for (int64_t i = 0; i < h.t; i++) {
+        want[i * 3 + 1] = exp(row_lse(&h, i, &want[i * 3]));
+        want[i * 3 + 2] = has_label(&h, i) ? h.logits[i * h.v + h.label[i] - h.v0] : 0;
+    }
+    expect(r, "part", want);
+}
+
+static void case_lse_join(struct run *r) /* two ranks hold the halves; variant 1: one holds all */
+{
+    struct head_data h = draw_head(r);
+    int64_t t = h.t, p = r->variant ? 1 : 3, n = h.v / 2;
+    enum dtype type = r->op->real;
+    void *half[2] = {run_take(r, t * h.v * 8), run_take(r, t * h.v * 8)};
+    for (int64_t i = 0; i < t * h.v; i++) {
+        int64_t row = i / h.v, col = i % h.v, cols = col < n ? n : h.v - n;
+        set(half[col >= n], type, row * cols + (col < n ? col : col - n), get(h.logits, type, i));
+    }
+    char *part = run_take(r, 3 * t * 3 * 8);
+    int64_t bytes = t * 3 * dtype_size(type);
+    r->op->lse_part(r->l, part, r->variant ? h.logits : half[0], h.label, t, r->variant ? h.v : n, h.v0);
+    if (!r->variant) { /* the third rank holds no row at all */
+        r->op->lse_part(r->l, part + bytes, half[1], h.label, t, h.v - n, h.v0 + n);
+        r->op->lse_part(r->l, part + 2 * bytes, half[1], h.label, t, 0, h.v0 + h.v);
+    }
+    void *logp = output(r, "logp", t), *lse = output(r, "lse", t);
+    r->bytes = (double)((3 * p + 2) * t) * 4;
+    RUN(r, lse_join, logp, lse, part, h.label, t, p);
+    if (!stating(r))
+        return;
+    double *want = work(r, t), *want_lse = work(r, t);
+    for (int64_t i = 0; i < t; i++) {
+        double max, rest = row_lse(&h, i, &max);
+        double logit = has_label(&h, i) ? h.logits[i * h.v + h.label[i] - h.v0] : 0;
+        want_lse[i] = max + rest;
+        want[i] = h.label[i] < 0 ? 0 : logit - max - rest;
+    }
+    expect(r, "logp", want);
+    expect(r, "lse", want_lse);
+}
+
+static double head_loss(void *arg) /* <dlogp, logp>, less the label's logit where it is elsewhere */
+{
+    const struct head_data *h = arg;
+    double sum = 0, max;
+    for (int64_t i = 0; i < h->t; i++)
+        if (h->label[i] >= 0) {
+            double rest = row_lse(h, i, &max);
+            sum += h->dlogp[i] * ((has_label(h, i) ? h->logits[i * h->v + h->label[i] - h->v0] - max : -max) - rest);
+        }
+    return sum;
+}
+
+static void case_logits_dgrad(struct run *r)
+{
+    struct head_data h = draw_head(r);
+    enum dtype type = r->op->real;
+    h.dlogp = draw(r, h.t, -1, 1);
+    void *part = run_take(r, h.t * 3 * 8), *logp = run_take(r, h.t * 8), *lse = run_take(r, h.t * 8);
+    for (int64_t i = 0; i < h.t; i += 4)
+        set(h.dlogp, type, i, 0);
+    r->op->lse_part(r->l, part, h.logits, h.label, h.t, h.v, h.v0);
+    r->op->lse_join(r->l, logp, lse, part, h.label, h.t, 1);
+    double *dlogits = output(r, "dlogits", h.t * h.v);
+    r->bytes *= 2;
+    RUN(r, logits_dgrad, dlogits, h.logits, lse, h.dlogp, h.label, h.t, h.v, h.v0);
+    if (stating(r))
+        differ(r, dlogits, h.logits, h.t * h.v, head_loss, &h);
+}
+
+static void case_nll_dgrad(struct run *r)
+{
+    int64_t t = r->s->t;
+    const double *weight = draw(r, t, 0, 2), *denom = draw(r, 1, 3, 4);
+    void *dlogp = output(r, "dlogp", t);
+    r->bytes = 2.0 * (double)t * 4;
+    RUN(r, nll_dgrad, dlogp, weight, denom, t);
+    if (!stating(r))
+        return;
+    double *want = work(r, t);
+    for (int64_t i = 0; i < t; i++)
+        want[i] = -weight[i] / *denom;
+    expect(r, "dlogp", want);
+}
+
+static void case_nll_loss(struct run *r)
+{
+    int64_t t = r->s->t;
+    const double *weight = draw(r, t, 0, 2), *logp = draw(r, t, -9, 0);
+    void *loss = inout(r, "loss", 1);
+    r->bytes = 2.0 * (double)t * 4;
+    RUN(r, nll_loss, loss, weight, logp, t);
+    if (!stating(r))
+        return;
+    double want = last_output(r)->start[0] - dot(weight, 1, logp, 1, t);
+    expect(r, "loss", &want);
+}

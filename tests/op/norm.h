@@ -1,0 +1,155 @@
+/* norm.h -- cases: embedding, rmsnorm, rope, add. */
+static void case_embed(struct run *r)
+{
+    int64_t t = r->s->t, d = r->s->d, v = r->s->v, v0 = 2;
+    const int32_t *token = draw_int(r, t, 0, v + 4);
+    const void *w = draw(r, v * d, -1, 1);
+    void *x = output(r, "x", t * d);
+    r->bytes = 2.0 * (double)(t * d) * 4;
+    RUN(r, embed, x, token, w, t, d, v, v0);
+    if (!stating(r))
+        return;
+    double *want = work(r, t * d);
+    for (int64_t i = 0; i < t; i++)
+        for (int64_t j = 0; j < d; j++)
+            if (token[i] >= v0 && token[i] < v0 + v)
+                want[i * d + j] = ((const double *)w)[(token[i] - v0) * d + j];
+    expect(r, "x", want);
+}
+
+static void case_embed_wgrad(struct run *r)
+{
+    int64_t t = r->s->t, d = r->s->d, v = r->s->v, v0 = 2;
+    const int32_t *token = draw_int(r, t, 0, v + 4);
+    const void *dx = draw(r, t * d, -1, 1);
+    void *dw = inout(r, "dw", v * d);
+    r->bytes = 3.0 * (double)(t * d) * 4;
+    RUN(r, embed_wgrad, dw, token, dx, t, d, v, v0);
+    if (!stating(r))
+        return;
+    double *want = work(r, v * d);
+    memcpy(want, last_output(r)->start, (size_t)(v * d) * 8);
+    for (int64_t i = 0; i < t; i++)
+        for (int64_t j = 0; j < d; j++)
+            if (token[i] >= v0 && token[i] < v0 + v)
+                want[(token[i] - v0) * d + j] += ((const double *)dx)[i * d + j];
+    expect(r, "dw", want);
+}
+
+/* Large enough that a single column, whose gradient is all eps, has one. */
+#define NORM_EPS 0.01
+
+static void case_rmsnorm(struct run *r)
+{
+    int64_t t = r->s->t, d = r->s->d;
+    const void *x = draw(r, t * d, -1, 1), *w = draw(r, d, 0.5, 1.5);
+    void *y = output(r, "y", t * d), *rstd = output(r, "rstd", t);
+    r->bytes = 2.0 * (double)(t * d) * 4;
+    RUN(r, rmsnorm, y, rstd, x, w, t, d, NORM_EPS);
+    if (!stating(r))
+        return;
+    const double *in = x, *scale = w;
+    double *want = work(r, t * d), *want_rstd = work(r, t);
+    for (int64_t i = 0; i < t; i++) {
+        double sum = 0;
+        for (int64_t j = 0; j < d; j++)
+            sum += in[i * d + j] * in[i * d + j];
+        want_rstd[i] = 1 / sqrt(sum / (double)d + NORM_EPS);
+        for (int64_t j = 0; j < d; j++)
+            want[i * d + j] = in[i * d + j] * want_rstd[i] * scale[j];
+    }
+    expect(r, "y", want);
+    expect(r, "rstd", want_rstd);
+}
+
+struct norm_loss {
+    struct run *r;
+    double *x, *w, *dy, *y, *rstd;
+};
+static double norm_loss(void *arg) /* <dy, rmsnorm(x)> */
+{
+    struct norm_loss *n = arg;
+    int64_t t = n->r->s->t, d = n->r->s->d;
+    n->r->op->rmsnorm(n->r->l, n->y, n->rstd, n->x, n->w, t, d, NORM_EPS);
+    double sum = 0;
+    for (int64_t i = 0; i < t * d; i++)
+        sum += n->y[i] * n->dy[i];
+    return sum;
+}
+
+static void case_rmsnorm_dgrad(struct run *r) /* variant 1: with a residual gradient */
+{
+    int64_t t = r->s->t, d = r->s->d;
+    void *x = draw(r, t * d, -1, 1), *w = draw(r, d, 0.5, 1.5), *dy = draw(r, t * d, -1, 1);
+    const void *res = r->variant ? draw(r, t * d, -1, 1) : NULL;
+    void *y = run_take(r, t * d * 8), *rstd = run_take(r, t * 8);
+    r->op->rmsnorm(r->l, y, rstd, x, w, t, d, NORM_EPS);
+    void *dx = output(r, "dx", t * d);
+    r->bytes = (3.0 + (double)r->variant) * (double)(t * d) * 4;
+    RUN(r, rmsnorm_dgrad, dx, res, dy, x, w, rstd, t, d);
+    if (!stating(r))
+        return;
+    double *grad = work(r, t * d);
+    for (int64_t i = 0; i < t * d; i++)
+        grad[i] = ((double *)dx)[i] - (res ? ((const double *)res)[i] : 0);
+    differ(r, grad, x, t * d, norm_loss, &(struct norm_loss){r, x, w, dy, y, rstd});
+}
+
+static void case_rmsnorm_wgrad(struct run *r)
+{
+    int64_t t = r->s->t, d = r->s->d;
+    void *x = draw(r, t * d, -1, 1), *w = draw(r, d, 0.5, 1.5), *dy = draw(r, t * d, -1, 1);
+    void *y = run_take(r, t * d * 8), *rstd = run_take(r, t * 8);
+    r->op->rmsnorm(r->l, y, rstd, x, w, t, d, NORM_EPS);
+    void *dw = inout(r, "dw", d);
+    r->bytes = 2.0 * (double)(t * d) * 4;
+    RUN(r, rmsnorm_wgrad, dw, dy, x, rstd, t, d);
+    if (!stating(r))
+        return;
+    double *grad = work(r, d);
+    for (int64_t i = 0; i < d; i++)
+        grad[i] = ((double *)dw)[i] - last_output(r)->start[i];
+    differ(r, grad, w, d, norm_loss, &(struct norm_loss){r, x, w, dy, y, rstd});
+}
+
+static void case_rope(struct run *r) /* variants: back; positions higher than tokens are many; both */
+{
+    int64_t t = r->s->t, heads = r->s->h, c = r->s->c, ld = heads * c + 3;
+    int sign = r->variant & 1 ? -1 : 1;
+    int64_t most = r->bench_s > 0 ? r->s->span : MAX(1, t / 2);
+    const int32_t *position = r->variant & 2 ? draw_int(r, t, 1000, 4000) : draw_int(r, t, 0, most);
+    void *freq = draw(r, c / 2, 0, 0);
+    for (int64_t i = 0; i < c / 2; i++)
+        set(freq, r->op->stat, i, (float)pow(10000, -2.0 * (double)i / (double)c));
+    void *x = inout(r, "x", t * ld);
+    only_columns(r, heads * c, ld);
+    r->bytes = 2.0 * (double)(t * heads * c) * 4;
+    RUN(r, rope, x, position, freq, t, heads, c, ld, sign);
+    if (!stating(r))
+        return;
+    const double *in = last_output(r)->start;
+    double *want = work(r, t * ld);
+    for (int64_t i = 0; i < t; i++)
+        for (int64_t j = 0; j < heads * c; j++) {
+            int64_t at = i * ld + j, half = c / 2, low = j % c < half;
+            double angle = sign * position[i] * ((double *)freq)[j % half];
+            want[at] = low ? in[at] * cos(angle) - in[at + half] * sin(angle)
+                           : in[at] * cos(angle) + in[at - half] * sin(angle);
+        }
+    expect(r, "x", want);
+}
+
+static void case_add(struct run *r)
+{
+    int64_t n = r->s->t * r->s->d;
+    const void *a = draw(r, n, -1, 1), *b = draw(r, n, -1, 1);
+    void *y = output(r, "y", n);
+    r->bytes = 3.0 * (double)n * 4;
+    RUN(r, add, y, a, b, n);
+    if (!stating(r))
+        return;
+    double *want = work(r, n);
+    for (int64_t i = 0; i < n; i++)
+        want[i] = ((const double *)a)[i] + ((const double *)b)[i];
+    expect(r, "y", want);
+}

@@ -1,0 +1,213 @@
+/* route.h -- cases: the router and the row map. */
+struct route_data {
+    struct run *r;
+    double *logits, *gate, *prob, *lse, *count, *psum, *dgate, *coef;
+    int32_t *index, *group;
+    int norm;
+};
+
+/* Variant bit 0: gates are normalised.  Bit 1: logits of whole numbers, so that many are equal. */
+static struct route_data draw_route(struct run *r)
+{
+    const struct shape *s = r->s;
+    struct route_data d = {r, .norm = r->variant & 1};
+    d.logits = draw(r, s->t * s->e, -2, 2);
+    for (int64_t i = 0; r->variant & 2 && i < s->t * s->e; i++)
+        set(d.logits, r->op->real, i, floor(get(d.logits, r->op->real, i)));
+    d.group = draw_int(r, s->t, -1, s->a);
+    r->bytes = 2.0 * (double)(s->t * s->e) * 4;
+    return d;
+}
+
+static void call_route(const struct route_data *d)
+{
+    const struct shape *s = d->r->s;
+    RUN(d->r, route, d->index, d->gate, d->prob, d->lse, d->count, d->psum, d->logits, d->group, s->t, s->e,
+        s->k, s->a, d->norm);
+}
+
+/* A token's index, gate, prob and lse by sorting experts by (prob, lower number). */
+static void route_naive(const struct route_data *d, int64_t i, double *index, double *gate, double *prob,
+                        double *lse)
+{
+    int64_t e = d->r->s->e, k = d->r->s->k;
+    double sum = 0, chosen = 0;
+    for (int64_t j = 0; j < e; j++)
+        sum += exp(d->logits[i * e + j]);
+    *lse = log(sum);
+    for (int64_t j = 0; j < e; j++)
+        prob[j] = exp(d->logits[i * e + j]) / sum;
+    for (int64_t j = 0; j < e; j++) {
+        int64_t rank = 0;
+        for (int64_t o = 0; o < e; o++)
+            rank += d->logits[i * e + o] > d->logits[i * e + j] ||
+                    (d->logits[i * e + o] == d->logits[i * e + j] && o < j);
+        if (rank < k) {
+            index[rank] = (double)j;
+            gate[rank] = prob[j];
+            chosen += prob[j];
+        }
+    }
+    for (int64_t j = 0; j < k; j++) {
+        gate[j] = d->group[i] < 0 ? 0 : d->norm ? gate[j] / chosen : gate[j];
+        index[j] = d->group[i] < 0 ? -1 : index[j];
+    }
+}
+
+static void case_route(struct run *r)
+{
+    const struct shape *s = r->s;
+    int64_t t = s->t, e = s->e, k = s->k, a = s->a;
+    struct route_data d = draw_route(r);
+    d.index = output_int(r, "index", t * k);
+    d.gate = output(r, "gate", t * k);
+    d.prob = output(r, "prob", t * e);
+    d.lse = output(r, "lse", t);
+    d.count = output(r, "count", a * e);
+    d.psum = output(r, "psum", a * e);
+    call_route(&d);
+    if (!stating(r))
+        return;
+    double *index = work(r, t * k), *gate = work(r, t * k), *prob = work(r, t * e), *lse = work(r, t);
+    double *count = work(r, a * e), *psum = work(r, a * e);
+    for (int64_t i = 0; i < t; i++) {
+        route_naive(&d, i, index + i * k, gate + i * k, prob + i * e, lse + i);
+        for (int64_t j = 0; d.group[i] >= 0 && j < k; j++)
+            count[d.group[i] * e + (int64_t)index[i * k + j]]++;
+        for (int64_t j = 0; d.group[i] >= 0 && j < e; j++)
+            psum[d.group[i] * e + j] += prob[i * e + j];
+    }
+    expect(r, "index", index);
+    expect(r, "gate", gate);
+    expect(r, "prob", prob);
+    expect(r, "lse", lse);
+    expect(r, "count", count);
+    expect(r, "psum", psum);
+}
+
+/* What dlogits is the gradient of: <dgate, gate> + aux sum count psum / m + z / 2 sum lse^2. */
+static double route_total(void *arg)
+{
+    struct route_data *d = arg;
+    const struct shape *s = d->r->s;
+    call_route(d);
+    double total = 0;
+    for (int64_t i = 0; i < s->t; i++) {
+        for (int64_t j = 0; j < s->k; j++)
+            total += d->dgate[i * s->k + j] * d->gate[i * s->k + j];
+        total += d->group[i] < 0 ? 0 : d->coef[1] / 2 * d->lse[i] * d->lse[i];
+    }
+    for (int64_t i = 0; i < s->a; i++) {
+        double m = 0, sum = 0;
+        for (int64_t j = 0; j < s->e; j++) {
+            m += d->count[i * s->e + j] / (double)s->k;
+            sum += d->count[i * s->e + j] * d->psum[i * s->e + j];
+        }
+        total += m > 0 ? d->coef[0] * sum / m : 0;
+    }
+    return total;
+}
+
+static void route_memory(struct route_data *d)
+{
+    struct run *r = d->r;
+    const struct shape *s = r->s;
+    d->index = run_take(r, s->t * s->k * 4);
+    d->gate = run_take(r, s->t * s->k * 8);
+    d->prob = run_take(r, s->t * s->e * 8);
+    d->lse = run_take(r, s->t * 8);
+    d->count = run_take(r, s->a * s->e * 8);
+    d->psum = run_take(r, s->a * s->e * 8);
+    double bench_s = r->bench_s;
+    r->bench_s = 0; /* not this one */
+    call_route(d);
+    r->bench_s = bench_s;
+}
+
+static void case_route_dgrad(struct run *r)
+{
+    const struct shape *s = r->s;
+    struct route_data d = draw_route(r);
+    route_memory(&d);
+    d.dgate = draw(r, s->t * s->k, -1, 1);
+    d.coef = draw(r, 2, 0.1, 0.3);
+    double *dlogits = output(r, "dlogits", s->t * s->e);
+    RUN(r, route_dgrad, dlogits, d.dgate, d.prob, d.lse, d.index, d.count, d.group, d.coef, s->t, s->e,
+        s->k, s->a, d.norm);
+    if (stating(r))
+        differ(r, dlogits, d.logits, s->t * s->e, route_total, &d);
+}
+
+static void case_route_loss(struct run *r)
+{
+    const struct shape *s = r->s;
+    struct route_data d = draw_route(r);
+    route_memory(&d);
+    void *loss = inout(r, "loss", 2);
+    RUN(r, route_loss, loss, d.count, d.psum, d.lse, d.group, s->t, s->e, s->k, s->a);
+    if (!stating(r))
+        return;
+    double want[2] = {last_output(r)->start[0], last_output(r)->start[1]};
+    for (int64_t i = 0; i < s->a; i++) {
+        double m = 0;
+        for (int64_t j = 0; j < s->t; j++)
+            m += d.group[j] == i;
+        for (int64_t j = 0; m > 0 && j < s->e; j++)
+            want[0] += (double)s->e / (double)s->k * d.count[i * s->e + j] * d.psum[i * s->e + j] / m;
+    }
+    for (int64_t i = 0; i < s->t; i++)
+        want[1] += d.group[i] < 0 ? 0 : d.lse[i] * d.lse[i];
+    expect(r, "loss", want);
+}
+
+/* K different local experts a row, -1 for some; expert 1 is always left empty; variant 1: nothing is
+ * live. */
+static int32_t *draw_choices(struct run *r)
+{
+    const struct shape *s = r->s;
+    int32_t *index = draw_int(r, s->t * s->k, 0, 4);
+    for (int64_t i = 0; i < s->t; i++)
+        for (int64_t j = 0; j < s->k; j++) {
+            int64_t e = rng_permute(rng_key((uint64_t)i, "choice"), s->e, j);
+            int none = r->variant || (e == 1 && r->bench_s == 0) || (!index[i * s->k + j] && r->bench_s == 0);
+            index[i * s->k + j] = none ? -1 : (int32_t)e;
+        }
+    return index;
+}
+static int64_t map_rows(const struct shape *s)
+{
+    return (s->t * s->k / ROW_ALIGN + s->e + 1) * ROW_ALIGN;
+}
+
+static void case_row_map(struct run *r)
+{
+    const struct shape *s = r->s;
+    int64_t m = map_rows(s), n = s->t, k = s->k, e = s->e;
+    const int32_t *index = draw_choices(r);
+    int32_t *at = output_int(r, "at", e + 1), *count = output_int(r, "count", e);
+    int32_t *source = output_int(r, "source", m), *place = output_int(r, "place", n * k);
+    r->bytes = (double)(3 * n * k + m) * 4;
+    RUN(r, row_map, at, count, source, place, index, n, k, e, m);
+    if (!stating(r))
+        return;
+    double *want_at = work(r, e + 1), *want_count = work(r, e), *want_source = work(r, m);
+    double *want_place = work(r, n * k);
+    for (int64_t i = 0; i < m; i++)
+        want_source[i] = -1;
+    for (int64_t i = 0; i < n * k; i++)
+        want_place[i] = -1;
+    for (int64_t x = 0, row = 0; x < e; x++) {
+        want_at[x] = (double)row;
+        for (int64_t i = 0; i < n * k; i++)
+            if (index[i] == x) {
+                want_place[i] = want_at[x] + want_count[x]++;
+                want_source[(int64_t)want_place[i]] = (double)i;
+            }
+        row = (int64_t)ceil((want_at[x] + want_count[x]) / ROW_ALIGN) * ROW_ALIGN;
+        want_at[x + 1] = (double)row;
+    }
+    expect(r, "at", want_at);
+    expect(r, "count", want_count);
+    expect(r, "source", want_source);
+    expect(r, "place", want_place);
+}

@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# pref-filter.t -- which rows stay, and that every other one is accounted for.
+. "$(dirname "$0")/tap.sh"
+
+# Two prompts, interleaved; p's 3 stands twice; odd spacing and escapes must survive.
+cat >rows.jsonl <<'ROWS'
+{"id":"0","prompt":"p","response":"a","reward":1}
+{"id":"1", "prompt":"q", "response":"\u00e9", "reward":2.0}
+{"id":"2","prompt":"p","response":"ccc","reward":3}
+{"reward":2,"id":"3","prompt":"p","response":"dd","more":[1,{"x":null}]}
+{"id":"4","prompt":"p","response":"ccc","reward":3.0}
+{"id":"5","prompt":"\u0071","response":"f","reward":-1}
+ROWS
+# ids ARGS...: the ids kept, as one word.
+ids() { pref-filter -q "$@" rows.jsonl | sed -E 's/.*"id": ?"([^"]*)".*/\1/' | tr -d '\n'; }
+# is WANT ARGS...
+is() { local want=$1 got; shift; got=$(ids "$@"); [ "$got" = "$want" ] || { echo "kept $got, wanted $want"; false; }; }
+export -f ids is
+
+ok 'keeps all lines byte for byte'       'pref-filter -q rows.jsonl | cmp - rows.jsonl'
+ok 'fa without a criterion keeps all'    'pref-filter -q --method fa rows.jsonl | cmp - rows.jsonl'
+ok 'reads stdin'                         'pref-filter -q --method fa --top-k 1 <rows.jsonl | grep -c . | grep -qx 2'
+ok '--min-reward is strict'              'is 24 --method fa --min-reward 2'
+ok '--inclusive is not'                  'is 1234 --method fa --min-reward 2 --inclusive'
+ok '--top-k 1: of two equals the first'  'is 12 --method fa --top-k 1'
+ok '--top-k 2, groups interleaved'       'is 1245 --method fa --top-k 2'
+ok '--top-frac keeps ceil(F N)'          'is 124 --method fa --top-frac 0.41'
+ok '--top-frac 0.5 of 6 is 3'            'is 124 --method fa --top-frac 0.5'
+ok 'criteria intersect'                  'is 2 --method fa --top-k 1 --min-reward 2'
+ok 'a negative threshold'                'is 01234 --method fa --min-reward -1'
+ok 'a prompt is its text, however written' 'is 12 --method fa -k 1'
+ok 'prompt_id groups before the prompt' \
+   'sed "s/^{/{\"prompt_id\":\"one\",/" rows.jsonl >one && pref-filter -q --method fa -k 1 one | grep -q "\"id\":\"2\""'
+ok 'groups span files'                   'pref-filter -q --method fa -k 1 rows.jsonl rows.jsonl | wc -l | grep -qx 2'
+ok 'lists of messages group, spacing aside' \
+   'printf "%s\n" "{\"prompt\":[{\"role\":\"user\",\"content\":\"x\"}],\"reward\":1}" \
+       "{\"prompt\": [ {\"role\": \"user\", \"content\": \"\\u0078\"} ], \"reward\": 2}" |
+    pref-filter -q --method fa -k 1 | wc -l | grep -qx 1'
+ok 'order does not matter to what is kept' \
+   'tac rows.jsonl | pref-filter -q --method fa --min-reward 1 | tac >a && pref-filter -q --method fa --min-reward 1 rows.jsonl | cmp - a'
+ok '--field' 'sed s/reward/gold/ rows.jsonl | pref-filter -q --method fa --field gold -k 1 | wc -l | grep -qx 2'
+ok 'a last line without newline gets one' 'printf %s "$(cat rows.jsonl)" | pref-filter -q | cmp - rows.jsonl'
+
+# accounts and rejects
+x  'the accounts add up' 0 '^pref-filter: in 6, kept 1, dropped 5 \(.*below --min-reward 4.*not in --top-k 1' \
+   'pref-filter --method fa --top-k 1 --min-reward 2 rows.jsonl'
+x  'what selection did to prompts and lengths is said' 0 'prompts 2 -> 1, mean reward 1.667 -> 3, mean length 1.833 -> 3, length-reward' \
+   'pref-filter --method fa --min-reward 2 rows.jsonl'
+ok 'rejects have a line, a reason and the row' \
+   'pref-filter -q --method fa --top-k 1 --rejects rej rows.jsonl >kept &&
+    [ $(wc -l <kept) = 2 ] && [ $(wc -l <rej) = 4 ] && sed -n 2p rej | grep -F "\"line\":4" | grep -F "not in --top-k" | grep -F "\"more\":[1,{\"x\":null}]"'
+ok '-o publishes what stdout would show' \
+   'pref-filter -q --method fa -k 1 -o out rows.jsonl && pref-filter -q --method fa -k 1 rows.jsonl | cmp - out'
+
+# rewards that are none
+{ head -n 2 rows.jsonl; echo '{"prompt":"p","response":"x"}'; tail -n 4 rows.jsonl; } >missing.jsonl
+sed '3s/.*/{"prompt":"p","response":"x","reward":NaN}/' missing.jsonl >nan.jsonl
+sed '3s/.*/{"prompt":"p","response":"x","reward":null}/' missing.jsonl >null.jsonl
+x  'a missing reward is an error'        3 '^pref-filter: missing.jsonl:3: .*reward' 'pref-filter --method fa missing.jsonl'
+x  'so is null'                          3 'null.jsonl:3: .*reward'                  'pref-filter --method fa null.jsonl'
+x  'so is NaN'                           3 'nan.jsonl:3: .*NaN'                      'pref-filter --method fa nan.jsonl'
+x  'so is another field that is text'    3 'rows.jsonl:1: .*no number'               'pref-filter --method fa --field response rows.jsonl'
+ok 'nothing is written on exit 3'        'pref-filter --method fa missing.jsonl -o none >out; [ ! -s out ] && [ ! -e none ]'
+x  '--bad-reward drop drops'             0 'in 7, kept 6, dropped 1 \(no reward 1\)' 'pref-filter --method fa --bad-reward drop missing.jsonl'
+x  '--max-bad tolerates'                 0 'in 7, kept 6, dropped 0, bad 1'          'pref-filter --method fa --max-bad 1 nan.jsonl'
+x  'none and random need no reward'      0 'kept 7'                                  'pref-filter --method random missing.jsonl'
+x  'a row without a prompt has no group' 3 'stdin:1: no prompt'                   'echo "{\"response\":\"x\"}" | pref-filter'
+ok 'a text row is its own group'         'printf "{\"text\":\"%s\"}\n" a b a | pref-filter -q --method random -k 1 | wc -l | grep -qx 2'
+
+# nothing left
+x  'no row kept is exit 3'               3 'in 6, kept 0' 'pref-filter --method fa --min-reward 9 rows.jsonl'
+ok 'which publishes nothing'             'echo old >keep; ! pref-filter --method fa --min-reward 9 -o keep rows.jsonl && grep -qx old keep'
+x  '--allow-empty accepts that'          0 'in 6, kept 0' 'pref-filter --method fa --min-reward 9 --allow-empty -o empty rows.jsonl && test -e empty && ! test -s empty'
+x  'empty input is exit 3'               3 'in 0, kept 0' 'pref-filter </dev/null'
+
+# parts and the random control
+seq 1000 | sed 's/.*/{"prompt":"&","response":"r","reward":&}\n{"prompt":"&","response":"s","reward":0}/' >many.jsonl
+ok 'parts are disjoint, whole and keep prompts together' \
+   'pref-filter -q --part 1-9/10 many.jsonl >train && pref-filter -q --part 10/10 many.jsonl >test &&
+    sort train test | cmp - <(sort many.jsonl) && ! comm -12 <(grep -o "^{\"prompt\":\"[0-9]*" train | sort -u) <(grep -o "^{\"prompt\":\"[0-9]*" test | sort -u) | grep . &&
+    [ $(wc -l <test) -gt 120 ] && [ $(wc -l <test) -lt 280 ]'
+ok 'a part does not depend on the order' \
+   'shuf many.jsonl | pref-filter -q --part 3/4 | sort >a && pref-filter -q --part 3/4 many.jsonl | sort | cmp - a'
+ok 'another seed deals anew'             '! pref-filter -q --part 1/2 many.jsonl | cmp -s - <(pref-filter -q --part 1/2 --seed 1 many.jsonl)'
+ok '--part goes before the fraction'     '[ $(pref-filter -q --part 1/2 many.jsonl | wc -l) = $((2 * $(pref-filter -q --part 1/2 --method fa --top-frac 0.5 many.jsonl | wc -l))) ]'
+ok 'random keeps as many as fa'          '[ $(pref-filter -q --method random -k 1 many.jsonl | wc -l) = 1000 ] && [ $(pref-filter -q --method random --top-frac 0.25 many.jsonl | wc -l) = 500 ]'
+ok 'random knows no reward'              'r=$(pref-filter -q --method random -k 1 many.jsonl | grep -c "\"r\""); [ $r -gt 430 ] && [ $r -lt 570 ]'
+ok 'random is the same in any order'     'shuf many.jsonl | pref-filter -q --method random -k 1 | sort >a && pref-filter -q --method random -k 1 many.jsonl | sort | cmp - a'
+ok 'and another under another seed'      '! pref-filter -q --method random -k 1 many.jsonl | cmp -s - <(pref-filter -q -s 1 --method random -k 1 many.jsonl)'
+
+# misuse and trouble
+x  'an unknown option'                   2 'no-such'           'pref-filter --no-such'
+x  'an unknown method'                   2 'method'            'pref-filter --method magic rows.jsonl'
+x  'an option the method does not know'  2 'min-reward.*random' 'pref-filter --method random --min-reward 1 rows.jsonl'
+x  'a criterion without a method'        2 'top-k.*none'       'pref-filter --top-k 1 rows.jsonl'
+x  'a malformed part'                    2 '--part 0/3'        'pref-filter --part 0/3 rows.jsonl'
+x  'a fraction above one'                2 '--top-frac'        'pref-filter --method fa --top-frac 1.5 rows.jsonl'
+x  'a fraction of zero'                  2 '--top-frac'        'pref-filter --method fa --top-frac 0 rows.jsonl'
+x  'a negative k'                        2 '--top-k'           'pref-filter --method fa --top-k -1 rows.jsonl'
+x  'a file that is not there'            1 'nowhere.jsonl'     'pref-filter nowhere.jsonl'
+x  'a full disk'                         1 'No space'          'pref-filter rows.jsonl >/dev/full'
+x  'no room for the spool'               1 '/nowhere'          'TMPDIR=/nowhere pref-filter rows.jsonl'
+
+if have_data && command -v pref-cat >/dev/null && command -v python3 >/dev/null; then
+    ok 'real rows: one answer for each prompt, the best' \
+       'pref-cat -q --explode --max-bad 100 $DATA/hh/scored_helpful_base.jsonl.zst >samples && pref-filter -q --method fa --top-k 1 samples >best &&
+        python3 - <<PY
+import json
+best = {}
+for line in open("samples"):
+    r = json.loads(line)
+    k = r.get("prompt_id") or json.dumps(r["prompt"])
+    if k not in best or r["reward"] > best[k][0]:
+        best[k] = (r["reward"], line)
+kept = open("best").read()
+assert sorted(l for _, l in best.values()) == sorted(kept.splitlines(True)), (len(best), kept.count("\n"))
+assert 2200 < len(best) <= 2354, len(best)
+PY'
+else
+    skip 'real rows: one answer for each prompt, the best' 'no data, pref-cat or python3'
+fi
+finish

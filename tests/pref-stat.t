@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# pref-stat.t -- the table, and the bootstrap against an independent one.
+. "$(dirname "$0")/tap.sh"
+
+cat >a.jsonl <<'ROWS'
+{"prompt":"p","response":"a","reward":1}
+{"prompt":"p","response":"\u00e9\u00e9","reward":2}
+{"prompt":"q","response":"ccc","reward":3}
+{"prompt":"r","response":"dddd","reward":4}
+{"prompt":"r","response":"none"}
+ROWS
+cat >b.jsonl <<'ROWS'
+{"prompt":"q","response":"cc","reward":3.5}
+{"prompt":"p","response":"c","reward":3}
+{"prompt":"z","response":"c","reward":9}
+ROWS
+mkdir -p golden && cp a.jsonl golden/first.jsonl && cp b.jsonl golden/second.jsonl
+
+t  table       'pref-stat -q golden/first.jsonl golden/second.jsonl'
+t  one         'pref-stat <a.jsonl'
+ok 'figures are those worked out by hand' \
+   'pref-stat -q --json j a.jsonl b.jsonl >/dev/null && python3 - <<PY
+import json, math
+a, b = json.load(open("j"))["arms"]
+assert a["rows"] == 5 and a["prompts"] == 3 and a["scored"] == 4, a
+assert a["reward_mean"] == 2.5 and abs(a["reward_sd"] - math.sqrt(5 / 3)) < 1e-15
+assert (a["reward_min"], a["reward_q25"], a["reward_q50"], a["reward_max"]) == (1, 1.75, 2.5, 4)
+assert abs(a["length_mean"] - 14 / 5) < 1e-12 and a["length_q50"] == 3
+assert abs(a["length_reward_correlation"] - 1) < 1e-12
+assert a["difference"] is None and a["paired"] is None
+# p: 3 - 1.5, q: 3.5 - 3
+assert b["paired"] == 2 and b["difference"] == 1 and (b["difference_low"], b["difference_high"]) == (0.5, 1.5)
+PY'
+
+# Two hundred prompts, three answers each; the truth by numpy with draws of its own.
+awk 'BEGIN { srand(3); for (i = 0; i < 600; i++) printf "{\"prompt\":\"%d\",\"response\":\"r\",\"reward\":%.6f}\n", i % 200, rand() * 4 }' >x.jsonl
+awk 'BEGIN { srand(4); for (i = 599; i >= 0; i--) printf "{\"prompt\":\"%d\",\"response\":\"r\",\"reward\":%.6f}\n", i % 200, rand() * 4 + 0.3 }' >y.jsonl
+if python3 -c 'import numpy' 2>/dev/null; then
+    ok 'the interval is that of numpy, to its own noise' \
+       'pref-stat -q --json j x.jsonl y.jsonl >/dev/null && python3 - <<PY
+import json, numpy as np
+def means(f):
+    m = {}
+    for l in open(f):
+        r = json.loads(l); m.setdefault(r["prompt"], []).append(r["reward"])
+    return np.array([np.mean(m[str(i)]) for i in range(200)])
+d = means("y.jsonl") - means("x.jsonl")
+g = np.random.default_rng(1)
+low, high = np.quantile(d[g.integers(0, 200, (10000, 200))].mean(1), [0.025, 0.975])
+b = json.load(open("j"))["arms"][1]
+assert b["paired"] == 200 and abs(b["difference"] - d.mean()) < 1e-12
+tolerance = 0.06 * (high - low)
+assert abs(b["difference_low"] - low) < tolerance and abs(b["difference_high"] - high) < tolerance, (b, low, high)
+PY'
+else
+    skip 'the interval is that of numpy, to its own noise' 'no numpy'
+fi
+ok 'the same command gives the same bytes' 'pref-stat -q x.jsonl y.jsonl | cmp - <(pref-stat -q x.jsonl y.jsonl)'
+ok 'the number of threads does not matter' 'MOEUTILS_THREADS=1 pref-stat -q x.jsonl y.jsonl | cmp - <(MOEUTILS_THREADS=2 pref-stat -q x.jsonl y.jsonl)'
+ok 'another seed draws others'             'pref-stat -q --seed 1 --json j1 x.jsonl y.jsonl >/dev/null; pref-stat -q --json j0 x.jsonl y.jsonl >/dev/null; ! cmp -s j0 j1'
+ok 'the order of rows does not matter to the difference' \
+   'pref-stat -q x.jsonl y.jsonl >a; shuf y.jsonl >s; mkdir -p s.d && mv s s.d/y.jsonl; pref-stat -q x.jsonl s.d/y.jsonl | cmp - a'
+ok 'an arm against itself: nothing'        'pref-stat -q x.jsonl x.jsonl | grep -E "^mean difference by prompt +- +0.0000$"'
+x  'arms without a shared prompt'          0 'no prompt with rewards in common' 'sed s/prompt\":\"/prompt\":\"o/ y.jsonl >o.jsonl; pref-stat x.jsonl o.jsonl'
+ok 'rows without rewards have counts and lengths' \
+   'sed -E "s/,\"reward\":[^}]*//" a.jsonl | pref-stat -q >o && grep -E "^rows +5$" o && grep "^mean length" o && ! grep -q "mean reward" o'
+ok '--field'                               'sed s/reward/gold/ a.jsonl | pref-stat -q --field gold | grep -E "^mean reward +2.5000$"'
+ok '-o publishes'                          'pref-stat -q -o table x.jsonl y.jsonl && pref-stat -q x.jsonl y.jsonl | cmp - table'
+x  'a bad row'                             3 'bad:1: ' 'echo "{" >bad; pref-stat bad'
+x  'a file without rows'                   3 'in 0'    'pref-stat /dev/null'
+x  'an unknown option'                     2 'no-such' 'pref-stat --no-such'
+x  'no resamples'                          2 'resamples' 'pref-stat --resamples 0 x.jsonl'
+x  'a file that is not there'              1 'nowhere' 'pref-stat nowhere'
+x  'a full disk'                           1 'No space' 'pref-stat x.jsonl >/dev/full'
+finish

@@ -1,0 +1,66 @@
+/* ckpt-reshard.c -- checkpoint to checkpoint: cut anew, taken from Hugging Face, given to it. */
+#include "ckpt/ckpt.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int from_hf, to_hf;
+static int64_t files = 1;
+static const char *output, *dtype = "keep";
+
+static const struct opt options[] = {
+    OPT_FLAG(0, "from-hf", &from_hf, "the input is a Hugging Face folder"),
+    OPT_FLAG(0, "to-hf", &to_hf, "the output is one"),
+    OPT_CHOICE(0, "dtype", &dtype, "keep|float32|bfloat16|float16", "type of --to-hf's weights"),
+    OPT_INT(0, "files", &files, "n", "files of weights to write"),
+    OPT_STR('o', "output", &output, "dir/", "folder to write (required)"),
+    OPT_END};
+
+static enum dtype dtype_chosen(void)
+{
+    static const struct {
+        const char *name;
+        enum dtype type;
+    } known[] = {
+        {"keep", DT_COUNT}, {"float32", DT_F32}, {"bfloat16", DT_BF16}, {"float16", DT_F16}};
+    for (int64_t i = 0;; i++)
+        if (!strcmp(dtype, known[i].name))
+            return known[i].type;
+}
+
+/* Publishing replaces a folder.  It may replace a checkpoint or a model, never somebody's home. */
+static void output_judge(const char *path)
+{
+    char *manifest = path_join(path, "manifest.json"), *config = path_join(path, "config.json");
+    if (path_exists(path) && !(path_exists(config) || path_exists(manifest)))
+        die("%s: exists and is neither a checkpoint nor a Hugging Face folder: not replaced", path);
+    free(manifest);
+    free(config);
+}
+
+int main(int argc, char **argv)
+{
+    int i = opt_parse(argc, argv, options, "ckpt-reshard [options] -o DIR/ CKPT",
+                      "Rewrites a checkpoint or run into --files files cut by rows, or converts "
+                      "from or to a Hugging Face folder.");
+    if (argc - i != 1)
+        die_misused("one checkpoint, run or Hugging Face folder is wanted, %d are given", argc - i);
+    if (!output)
+        die_misused("-o DIR/ is wanted");
+    if (from_hf && to_hf)
+        die_misused("--from-hf and --to-hf exclude each other");
+    if (opt_given("dtype") && !to_hf)
+        die_misused("--dtype is for --to-hf");
+    if (opt_given("files") && from_hf)
+        die_misused("--files is not for --from-hf");
+    if (files < 1 || files > 99999)
+        die_misused("--files %lld: 1 to 99999 are possible", (long long)files);
+    output_judge(output);
+    if (from_hf)
+        ckpt_from_hf(argv[i], output);
+    else if (to_hf)
+        ckpt_to_hf(argv[i], output, dtype_chosen(), (int)files);
+    else
+        ckpt_rewrite(argv[i], output, (int)files);
+    return EXIT_DONE;
+}

@@ -1,0 +1,231 @@
+/* moe-sample -- a checkpoint and rows with prompts in, rows with responses out.
+ *
+ * Prompts wait in a queue of jobs, one a sample, and enter the decoder's slots as these fall free; rows
+ * leave in the order in which they came.  Every draw is keyed by (seed, prompt, sample, position), so a
+ * response does not depend on which others are being made beside it. */
+#include "model/model.h"
+#include "text/text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *model, *output, *device = "cpu", *template;
+static int64_t samples = 1, max_tokens = 128, seed, slots = 64, threads;
+static double temperature = 1, top_p = 1;
+
+static const struct opt options[] = {
+    OPT_STR('m', "model", &model, "ckpt", "checkpoint or run to sample from (required)"),
+    OPT_STR('o', "output", &output, "file", "write rows here instead of standard output"),
+    OPT_INT('n', "samples", &samples, "n", "responses a prompt"),
+    OPT_INT('k', "max-tokens", &max_tokens, "n", "longest response"),
+    OPT_REAL(0, "temperature", &temperature, "x", "0 takes the likeliest token"),
+    OPT_REAL(0, "top-p", &top_p, "x", "draw from the likeliest tokens that reach this probability"),
+    OPT_INT('s', "seed", &seed, "n", "of the draws"),
+    OPT_INT('b', "batch", &slots, "n", "sequences decoded side by side"),
+    OPT_STR(0, "template", &template, "name", "chat template instead of the checkpoint's"),
+    OPT_CHOICE(0, "device", &device, "cpu|cuda", "where to compute"),
+    OPT_INT('j', "threads", &threads, "n", "threads; 0: all cores"),
+    ROW_OPTIONS,
+    OPT_END};
+
+struct job { /* one response */
+    char *line, *id, *group;
+    int64_t k, slot;
+    struct ids prompt;
+    struct ids response;
+    enum { WAITING, RUNNING, STOPPED, CUT } state;
+};
+
+struct queue {
+    struct job *job; /* (n): job[0] is the oldest whose row has not been written */
+    int64_t n, cap;
+};
+
+static void job_add(struct queue *q, const struct row *r, const char *group, const struct ids *prompt,
+                    int64_t k)
+{
+    if (q->n == q->cap) {
+        q->cap = MAX(2 * q->cap, 64);
+        q->job = xrealloc(q->job, q->cap * sizeof *q->job);
+    }
+    struct job *j = &q->job[q->n++];
+    memset(j, 0, sizeof *j);
+    j->line = xstrndup(r->line, r->len);
+    j->id = r->id ? xstrdup(r->id) : xasprintf("%s:%lld", r->file, (long long)r->number);
+    j->group = xstrdup(group);
+    j->k = k;
+    j->slot = -1;
+    j->prompt.id = xmemdup(prompt->id, prompt->n * sizeof(int32_t));
+    j->prompt.n = prompt->n;
+}
+
+static void set_text(struct buf *line, const char *key, const char *text, size_t len)
+{
+    struct buf out = {0}, value = {0};
+    if (text)
+        json_quote(&value, text, len);
+    json_edit(&out, line->data, line->len, key, text ? value.data : NULL);
+    buf_release(line), buf_release(&value);
+    *line = out;
+}
+
+static void write_row(struct out *o, struct tok *tok, const struct job *j)
+{
+    static const char *const dropped[] = {"reward", "reward_chosen", "reward_rejected", "chosen", "rejected",
+                                          "margin", "weight", "tag", "text"};
+    struct buf line = {0}, text = {0}, out = {0};
+    char *id = xasprintf("%s/%lld", j->id, (long long)j->k), number[32];
+    const char *finish = j->state == STOPPED ? "stop" : "length";
+    buf_str(&line, j->line);
+    for (int64_t i = 0; i < ARRAY_LEN(dropped); i++)
+        set_text(&line, dropped[i], NULL, 0);
+    set_text(&line, "id", id, strlen(id));
+    set_text(&line, "prompt_id", j->group, strlen(j->group));
+    tok_decode(tok, j->response.id, j->response.n, 1, &text);
+    set_text(&line, "response", text.data ? text.data : "", text.len);
+    snprintf(number, sizeof number, "%lld", (long long)j->k);
+    json_edit(&out, line.data, line.len, "sample", number);
+    set_text(&out, "finish", finish, strlen(finish));
+    buf_char(&out, '\n');
+    out_write(o, out.data, out.len);
+    buf_release(&line), buf_release(&text), buf_release(&out);
+    free(id);
+}
+
+static void job_release(struct job *j)
+{
+    free(j->line), free(j->id), free(j->group), free(j->prompt.id);
+    ids_release(&j->response);
+}
+
+/* One forward pass over whatever can run, and one token for each sequence in it. */
+static void advance(struct decoder *d, struct queue *q, int64_t stop)
+{
+    for (int64_t i = 0; i < q->n; i++)
+        if (q->job[i].state == WAITING) {
+            q->job[i].slot = decoder_start(d, q->job[i].prompt.id, q->job[i].prompt.n);
+            if (q->job[i].slot < 0)
+                break;
+            q->job[i].state = RUNNING;
+        }
+    decoder_step(d);
+    for (int64_t i = 0; i < q->n; i++) {
+        struct job *j = &q->job[i];
+        if (j->state != RUNNING)
+            continue;
+        uint64_t key = rng_key(seed, j->group);
+        int32_t id = sample_token(d->slot[j->slot].logits, d->m->v, temperature, top_p,
+                                  rng_uniform(key, j->k, j->response.n));
+        if (id == stop) {
+            j->state = STOPPED;
+        } else {
+            ids_add(&j->response, id);
+            if (j->response.n == max_tokens || j->prompt.n + j->response.n == d->capacity)
+                j->state = CUT;
+        }
+        if (j->state == RUNNING)
+            decoder_push(d, j->slot, id);
+        else
+            decoder_stop(d, j->slot);
+    }
+}
+
+/* Writes the finished jobs at the head of the queue. */
+static int64_t drain(struct queue *q, struct out *o, struct tok *tok)
+{
+    int64_t n = 0;
+    while (n < q->n && q->job[n].state >= STOPPED) {
+        write_row(o, tok, &q->job[n]);
+        job_release(&q->job[n]);
+        n++;
+    }
+    q->n -= n;
+    memmove(q->job, q->job + n, q->n * sizeof *q->job);
+    return n;
+}
+
+static void load(struct model *m, struct lane *lane, struct world *w, struct ckpt *k)
+{
+    struct config cfg;
+    struct mesh mesh;
+    const struct op *op = op_table(device, DT_F32);
+    if (!op)
+        die_misused("--device %s: this build has no kernels for it", device);
+    mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
+    ckpt_config(k, &cfg);
+    lane_init(lane, dev_open(device), threads ? threads : opt_threads());
+    model_init(m, &cfg, &mesh, w, lane, op, 0);
+    model_load(m, k);
+}
+
+static const struct chat *chat_of(struct ckpt *k)
+{
+    struct json v;
+    size_t len;
+    if (!template && json_get(ckpt_state(k), "template", &v) && json_string(v, &len))
+        return chat_find(json_string(v, &len));
+    return chat_find(template ? template : "plain");
+}
+
+int main(int argc, char **argv)
+{
+    int first = opt_parse(argc, argv, options, "moe-sample [options] -m ckpt [rows ...]",
+                          "Writes rows with responses to the prompts of the given rows.");
+    if (!model)
+        die_misused("-m is missing: which checkpoint to sample from?");
+    if (samples < 1 || max_tokens < 1 || slots < 1)
+        die_misused("--samples, --max-tokens and --batch must be 1 or more");
+    struct ckpt *k = ckpt_open(model);
+    struct tok *tok = tok_open(ckpt_path(k));
+    const struct chat *chat = chat_of(k);
+    struct world *world = world_self();
+    struct lane lane;
+    struct model m;
+    struct decoder d;
+    load(&m, &lane, world, k);
+    decoder_init(&d, &m, slots, m.cfg.positions);
+    ckpt_close(k);
+
+    struct row_reader rows;
+    struct out *o = out_open(output);
+    struct queue q = {0};
+    struct progress progress;
+    struct ids prompt = {0};
+    struct buf group = {0};
+    int64_t kept = 0;
+    int more = 1;
+    row_reader_init(&rows, argv + first, argc - first);
+    progress_start(&progress, "sample", "row", 0);
+    while (more || q.n) {
+        while (more && q.n < 2 * slots && (more = row_next(&rows))) {
+            prompt.n = 0;
+            const char *why = rows.row.has_prompt
+                                  ? chat_render_prompt(chat, tok, &rows.row, NULL, &prompt)
+                                  : "no prompt";
+            if (!why && prompt.n >= m.cfg.positions)
+                why = "the prompt is longer than the model's positions";
+            if (why) {
+                row_bad(&rows, why);
+                continue;
+            }
+            buf_reset(&group);
+            row_group(&rows.row, &group);
+            for (int64_t s = 0; s < samples; s++)
+                job_add(&q, &rows.row, group.data, &prompt, s);
+            kept++;
+        }
+        if (q.n)
+            advance(&d, &q, chat_stop(chat, tok));
+        progress_add(&progress, drain(&q, o, tok));
+    }
+    progress_end(&progress);
+    row_reader_close(&rows, kept);
+    out_close(o);
+    decoder_release(&d);
+    model_release(&m);
+    lane_release(&lane);
+    world_free(world);
+    tok_free(tok);
+    ids_release(&prompt), buf_release(&group), free(q.job);
+    return EXIT_DONE;
+}
