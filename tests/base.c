@@ -4,6 +4,8 @@
 #include "tap.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -329,6 +331,44 @@ static void test_par(int64_t threads)
     free(t);
 }
 
+/* ---- progress ---- */
+
+static void show_progress(void *arg)
+{
+    const char *terminal = arg;
+    struct progress p;
+    int fd = open(terminal, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    dup2(fd, STDERR_FILENO);
+    progress_start(&p, "rows", "rows", 4000);
+    usleep(250000);
+    progress_add(&p, 1000);
+    warn("beware");
+    usleep(250000);
+    progress_add(&p, 1000);
+    progress_end(&p);
+}
+
+static void test_progress(void)
+{
+    char seen[1000] = "";
+    int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (terminal < 0 || grantpt(terminal) || unlockpt(terminal)) {
+        skip("progress on a terminal", "no pseudo-terminal here");
+        return;
+    }
+    int keep = open(ptsname(terminal), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    struct ending e = child(show_progress, ptsname(terminal));
+    ssize_t n = 0, more = 1;
+    while (more > 0 && poll(&(struct pollfd){terminal, POLLIN, 0}, 1, 300) == 1)
+        n += more = read(terminal, seen + n, sizeof(seen) - 1 - (size_t)n);
+    ok(e.status == 0 && strstr(seen, "\rrows: 1.0k/4.0k rows, ") && strstr(seen, "0:00:00 left"),
+       "progress tells how far, how fast and how long still");
+    ok(strstr(seen, "\r\033[Kbase: beware\r\n") != NULL, "a message clears the line first");
+    ok(n > 4 && !memcmp(seen + n - 4, "\r\033[K", 4), "progress_end clears the line");
+    close(keep);
+    close(terminal);
+}
+
 int main(void)
 {
     tool_name = "base";
@@ -341,6 +381,7 @@ int main(void)
     test_par(1);
     test_par(2);
     test_par(5);
+    test_progress();
     setenv("MOEUTILS_THREADS", "3", 1);
     ok(opt_threads() == 3, "MOEUTILS_THREADS sets the threads");
     unsetenv("MOEUTILS_THREADS");

@@ -129,7 +129,7 @@ void par_free(struct par *p)
 
 int64_t par_threads(const struct par *p)
 {
-    return p->threads;
+    return p ? p->threads : 1;
 }
 
 /* One job of at most 2^31 indices, first .. first + count - 1. */
