@@ -215,12 +215,7 @@ void packer_add(struct packer *p, const struct doc *d)
         window_put(p);
 }
 
-int64_t packer_sequences(const struct packer *p)
-{
-    return p->sequences;
-}
-
-void packer_close(struct packer *p, const char *provenance)
+int64_t packer_close(struct packer *p, const char *provenance)
 {
     if (p->waits)
         die("packer: the last pair has one document only");
@@ -237,5 +232,7 @@ void packer_close(struct packer *p, const char *provenance)
     for (int i = 0; i < ARRAY_LEN(all); i++)
         buf_release(all[i]);
     set_info_release(&p->info);
+    int64_t sequences = p->sequences;
     free(p);
+    return sequences;
 }

@@ -54,6 +54,14 @@ void shard_read(struct shard_file *f, const struct tensor *t, void *dst);
 /* Reads bytes [at, at + n) of a tensor without checking its hash. */
 void shard_read_part(struct shard_file *f, const struct tensor *t, int64_t at, int64_t n, void *dst);
 void shard_close(struct shard_file *f);
+/* Reads a file whole and dies (4) where it is damaged or has no checksums. */
+void shard_check(const char *path);
+/* The *.safetensors files in a folder and below it, relative to it, in order of name; dies without any.
+ * The caller frees each and the list. */
+char **shard_list(const char *folder, int64_t *n);
+/* Compares two files or folders tensor by tensor, by content.  Writes a line for each that differs and
+ * returns how many do; *tensors: of how many. */
+int64_t shard_diff(const char *a, const char *b, struct out *o, int64_t *tensors);
 
 /* Reading a stream or a file, blob by blob; zstd frames are recognised.  name is for messages. */
 struct stream;
@@ -94,12 +102,14 @@ struct packer *packer_open(const char *path, const struct set_info *info, int64_
 void packer_window(struct packer *p, int64_t items);
 void packer_add(struct packer *p, const struct doc *d); /* d->n is at most seq, a pair's sum as well */
 void packer_file(struct packer *p, const char *name, const void *bytes, size_t n);
-void packer_close(struct packer *p, const char *provenance);
-int64_t packer_sequences(const struct packer *p);
+int64_t packer_close(struct packer *p, const char *provenance); /* returns how many sequences */
 
 /* A set (or one file, or one stream spooled to an unlinked file) for random access. */
 struct set;
 struct set *set_open(const char *path); /* dies (4) on damage: every tensor's hash is checked */
+/* What set_open() leaves out for a folder, being slow: the SHA-256 of its files, and shards in it that
+ * manifest.json does not name.  Dies (4) on a fault. */
+void set_check_files(const struct set *s);
 const struct set_info *set_info(const struct set *s);
 int64_t set_sequences(const struct set *s); /* packed sequences */
 int64_t set_rows(const struct set *s);
@@ -113,6 +123,8 @@ void set_close(struct set *s);
  * pads), and the weight of each document at its tokens. */
 void set_sequence(const struct set *s, int64_t i, int32_t *token, uint8_t *target, int32_t *document,
                   float *weight);
+/* Row i as the packer took it (its arrays are the set's); returns the packed sequence it is in. */
+int64_t set_row(const struct set *s, int64_t i, struct doc *out);
 
 /* The order of training data is a pure function: which sequence of which set is sample number i of the
  * run, given seed and integer weights (below 2^31).  Each pass over a set is a keyed permutation of it.  Within every

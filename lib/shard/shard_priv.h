@@ -78,6 +78,28 @@ void fingerprint_start(struct fingerprint *f);
 void fingerprint_add(struct fingerprint *f, const struct rows *r);
 void fingerprint_end(struct fingerprint *f, const struct set_info *i, char hex[17]); /* frees */
 
+/* set.c, set_open.c */
+struct group {
+    struct rows rows;         /* point into map */
+    int64_t first, first_row; /* numbers of its first packed sequence and row */
+    void *map;
+    size_t bytes;
+};
+struct file { /* that travels with the data */
+    char *name;
+    struct buf bytes;
+};
+
+struct set {
+    char *path;
+    struct set_info info;
+    struct group *group;
+    struct file *file;
+    int64_t groups, files, sequences, rows, tokens;
+    char hash[17];
+    struct fingerprint print;
+};
+
 /* sink.c: where row groups go: one file, a stream, or a set. */
 struct sink;
 struct sink *sink_open(const char *path);

@@ -127,7 +127,7 @@ static void manifest_write(struct sink *s, const struct set_info *info, const ch
     const struct segment *sum = &s->segment;
     buf_str(&m, "{\n");
     put_text(&m, "schema", "moeutils.set");
-    put_text(&m, "version", "1");
+    buf_str(&m, "  \"version\": 1,\n");
     put_text(&m, "fingerprint", fingerprint);
     buf_printf(&m, "  \"seq\": %lld,\n  \"sequences\": %lld,\n  \"rows\": %lld,\n  \"tokens\": %lld,\n",
                (long long)info->seq, (long long)sum->sequences, (long long)sum->rows,

@@ -1,0 +1,204 @@
+/* shard-pack.c -- rows in, packed sequences of tokens out: template, tokens, mask, packing.
+ *
+ * The first row decides what kind of data this is (pairs or not, with rewards or without), since the
+ * columns of all row groups are the same; a later row of another kind is a bad row. */
+#include "shard/shard.h"
+#include "text/text.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *output, *tokenizer, *template = "plain", *overlong = "error";
+static int64_t seq = 256, window = 1, group_bytes = 32 << 20;
+
+static const struct opt options[] = {
+    OPT_STR('o', "output", &output, "path", "set/, file.safetensors or stream.sts[.zst]"),
+    OPT_STR('t', "tokenizer", &tokenizer, "path", "tokenizer.json, or a set or checkpoint with one"),
+    OPT_CHOICE(0, "template", &template, "plain|chat", "how a row becomes tokens"),
+    OPT_INT(0, "seq", &seq, "n", "tokens in a packed sequence"),
+    OPT_CHOICE(0, "overlong", &overlong, "error|drop|truncate|split", "rows that do not fit into one"),
+    OPT_INT(0, "window", &window, "n", "pack n items at a time best fit; 1: next fit, in order"),
+    OPT_INT(0, "group-bytes", &group_bytes, "n", "size of a row group: one blob, one file of a set"),
+    ROW_OPTIONS,
+    OPT_END,
+};
+
+static struct tok *tok;
+static const struct chat *chat;
+static struct packer *packer; /* opened by the first good row */
+static int has_pair, has_reward;
+static int64_t tokens, learnt, rows_out, cut_rows, split_rows;
+static struct ids id[2]; /* chosen and rejected; else the first only */
+static struct buf target[2];
+
+static void open_packer(void)
+{
+    struct set_info info = {.seq = seq, .tokenizer_hash = (char *)tok_hash(tok),
+                            .template = (char *)template, .bos = tok_bos(tok),
+                            .eos = chat_stop(chat, tok)};
+    info.columns = has_pair && has_reward ? "weight,reward,pair"
+                   : has_pair             ? "weight,pair"
+                   : has_reward           ? "weight,reward"
+                                          : "weight";
+    packer = packer_open(output, &info, group_bytes / 5); /* a token and its target flag */
+    packer_window(packer, window);
+    packer_file(packer, "tokenizer.json", tok_json(tok)->data, tok_json(tok)->len);
+}
+
+static int64_t count_learnt(const struct buf *flags, int64_t from, int64_t n)
+{
+    int64_t sum = 0;
+    for (int64_t i = from; i < from + n; i++)
+        sum += flags->data[i];
+    return sum;
+}
+
+static void put(int which, int64_t from, int64_t n, double weight, double reward, int64_t pair)
+{
+    struct doc d = {id[which].id + from, (const uint8_t *)target[which].data + from, n, weight, reward,
+                    pair};
+    packer_add(packer, &d);
+    tokens += n;
+    learnt += count_learnt(&target[which], from, n);
+    rows_out++;
+}
+
+/* Lengths that fit: of a pair, the longer gives way first. */
+static int fit(int64_t n[2])
+{
+    int64_t half = seq / 2;
+    n[0] = MIN(n[0], MAX(seq - n[1], has_pair ? half : seq));
+    n[1] = MIN(n[1], seq - n[0]);
+    return count_learnt(&target[0], 0, n[0]) && (!has_pair || count_learnt(&target[1], 0, n[1]));
+}
+
+/* Packs the reader's row.  Returns NULL, or why it is bad; *drop: it is fine, but not wanted. */
+static const char *take(const struct row *row, int *drop)
+{
+    int pair = row->chosen && row->rejected;
+    double weight = isnan(row->weight) ? 1 : row->weight;
+    double reward[2] = {pair ? row->reward_chosen : row->reward, row->reward_rejected};
+    int rewarded = !isnan(reward[0]) && (!pair || !isnan(reward[1]));
+    if (!(weight >= 0) || !isfinite((float)weight))
+        return "\"weight\" is negative or too large";
+    if (rewarded && (!isfinite((float)reward[0]) || (pair && !isfinite((float)reward[1]))))
+        return "a reward is too large";
+    if (packer && pair != has_pair)
+        return pair ? "a pair, and the first row is none" : "not a pair, and the first row is one";
+    if (packer && rewarded != has_reward)
+        return rewarded ? "has a reward, and the first row has none"
+                        : "has no reward, and the first row has one";
+
+    int64_t n[2] = {0, 0};
+    for (int i = 0; i <= pair; i++) {
+        struct row one = *row;
+        if (pair) {
+            one.response = i ? row->rejected : row->chosen;
+            one.response_len = i ? row->rejected_len : row->chosen_len;
+        }
+        id[i].n = 0;
+        buf_reset(&target[i]);
+        const char *why = chat_render(chat, tok, &one, &id[i], &target[i]);
+        if (why)
+            return why;
+        n[i] = id[i].n;
+        if (!count_learnt(&target[i], 0, n[i]))
+            return "nothing in it is learnt";
+    }
+
+    int too_long = n[0] + n[1] > seq, splits = !row->has_prompt && !strcmp(overlong, "split");
+    if (too_long && !strcmp(overlong, "error"))
+        return pair ? "the pair is longer than --seq" : "longer than --seq";
+    if (!packer)
+        has_pair = pair, has_reward = rewarded;
+    if (too_long && !splits && (!strcmp(overlong, "drop") || !fit(n))) {
+        *drop = 1;
+        return !strcmp(overlong, "drop") ? "longer than --seq" : "nothing learnt is left within --seq";
+    }
+    if (!packer)
+        open_packer();
+    cut_rows += too_long && !splits;
+    split_rows += too_long && splits;
+    if (pair) {
+        int64_t number = rows_out / 2;
+        put(0, 0, n[0], weight, reward[0], number);
+        put(1, 0, n[1], weight, reward[1], number);
+    } else {
+        for (int64_t at = 0; at < n[0]; at += seq)
+            put(0, at, MIN(seq, n[0] - at), weight, reward[0], -1);
+    }
+    return NULL;
+}
+
+/* Names no place and no time, so that the same command on the same rows writes the same bytes. */
+static char *provenance(int64_t rows, const struct hash_stream *input)
+{
+    struct buf b = {0};
+    char hex[17];
+    hash_hex(hex, hash_stream_value(input));
+    buf_printf(&b,
+               "{\"tool\": \"shard-pack\", \"version\": \"%s\", \"arguments\": {\"template\": \"%s\", "
+               "\"seq\": %lld, \"overlong\": \"%s\", \"window\": %lld, \"group-bytes\": %lld}, "
+               "\"input\": {\"rows\": %lld, \"xxh3\": \"%s\"}}",
+               MOEUTILS_VERSION, template, (long long)seq, overlong, (long long)window,
+               (long long)group_bytes, (long long)rows, hex);
+    return b.data;
+}
+
+int main(int argc, char **argv)
+{
+    int first = opt_parse(argc, argv, options, "shard-pack -t tokenizer [options] [rows ...]",
+                          "Tokenises rows and packs them into sequences.");
+    if (!tokenizer)
+        die_misused("--tokenizer is missing");
+    if (seq < 2 || seq > 1 << 24)
+        die_misused("--seq %lld is not between 2 and 16777216", (long long)seq);
+    if (window < 1 || group_bytes < 1)
+        die_misused("--window and --group-bytes are at least 1");
+    if (!output && isatty(STDOUT_FILENO))
+        die_misused("binary data are not for a terminal; use -o or a pipe");
+    tok = tok_open(tokenizer);
+    chat = chat_find(template);
+
+    struct row_reader reader;
+    struct hash_stream *input = hash_stream_new();
+    struct progress progress;
+    int64_t read = 0, kept = 0;
+    row_reader_init(&reader, argv + first, argc - first);
+    progress_start(&progress, "packing", "rows", 0);
+    while (row_next(&reader)) {
+        int drop = 0;
+        hash_stream_add(input, reader.row.line, reader.row.len);
+        hash_stream_add(input, "\n", 1);
+        const char *why = take(&reader.row, &drop);
+        if (why && drop)
+            row_drop(&reader, why);
+        else if (why)
+            row_bad(&reader, why);
+        kept += !why;
+        read++;
+        progress_add(&progress, 1);
+    }
+    progress_end(&progress);
+
+    char *origin = provenance(read, input);
+    row_reader_close(&reader, kept);
+    if (!packer)
+        open_packer();
+    int64_t sequences = packer_close(packer, origin);
+    say("%lld tokens (%lld learnt) of %lld documents in %lld sequences of %lld: %.1f %% full",
+        (long long)tokens, (long long)learnt, (long long)rows_out, (long long)sequences,
+        (long long)seq, sequences ? 100.0 * (double)tokens / (double)(sequences * seq) : 0.0);
+    if (cut_rows || split_rows)
+        say("%lld rows were cut to --seq, %lld were split", (long long)cut_rows, (long long)split_rows);
+    hash_stream_free(input);
+    free(origin);
+    for (int i = 0; i < 2; i++) {
+        ids_release(&id[i]);
+        buf_release(&target[i]);
+    }
+    tok_free(tok);
+    return EXIT_DONE;
+}
