@@ -27,7 +27,7 @@ static inline float real_exp(float x)
     y = y < -87.33f ? -87.33f : y;
     union {
         float f;
-        int32_t i;
+        uint32_t bits;
     } n = {y * 1.44269504f + round}, scale;
     float whole = n.f - round;
     float r = (y - whole * ln2_high) - whole * ln2_low;
@@ -36,7 +36,7 @@ static inline float real_exp(float x)
     p = p * r + 4.16665533108e-2f;
     p = p * r + 1.66665759439e-1f;
     p = p * r + 0.5f;
-    scale.i = (n.i - 0x4b400000 + 127) * (1 << 23);
+    scale.bits = (n.bits - 0x4b400000u + 127) << 23;
     float e = (r * r * p + r + 1.0f) * scale.f;
     return x < -87.33f ? 0.0f : e;
 }
