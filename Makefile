@@ -23,17 +23,17 @@ CC       ?= cc
 CXX      ?= c++
 NVCC     ?= nvcc
 ARCH     ?= -march=native
-CUDAARCH ?= sm_90a
+CUDAARCH ?= 90a
 comma    := ,
 OPT      := $(if $(filter 1,$(SAN)),-O1 -fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer,-O3)
 WARN     := -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 # Contraction is off so that a result does not depend on what the compiler chose to fuse.
 CFLAGS   := -std=c11 -D_GNU_SOURCE -g $(OPT) $(ARCH) -ffp-contract=off -fno-math-errno -pthread $(WARN) -Ilib -Ilib/op
 CXXFLAGS := -std=c++17 -g $(OPT) -pthread -Wall -Ilib
-NVFLAGS  := -std=c++17 -O3 -g -arch=$(CUDAARCH) -Ilib -Ilib/op
+NVFLAGS  := -std=c++17 -O3 -g -gencode=arch=compute_$(CUDAARCH)$(comma)code=sm_$(CUDAARCH) -Ilib -Ilib/op
 LDLIBS   := -lopenblas -larchive -lzstd -lsimdjson -lpcre2-8 -lutf8proc -lxxhash -lcrypto -lstdc++ -lm
 ifeq ($(CUDA),1)
-LDLIBS   += -lcudart -lcublasLt -lcudnn
+LDLIBS   += -lcudart -lcublasLt
 endif
 ifeq ($(NCCL),1)
 LDLIBS   += -lnccl
@@ -50,7 +50,9 @@ typed    := $(filter-out $(plain_op),$(filter lib/op/%.c,$(sources)))
 objects  := $(patsubst %,$B/%.o,$(filter-out $(typed),$(sources))) \
             $(typed:%=$B/%.f32.o) $(typed:%=$B/%.f64.o)
 ifeq ($(CUDA),1)
-objects  += $(patsubst %,$B/%.o,$(filter-out $(absent),$(wildcard lib/*/*.cu)))
+cuda     := $(filter-out $(absent),$(wildcard lib/*/*.cu))
+cuda_op  := $(filter-out lib/op/op_cuda.cu,$(filter lib/op/%.cu,$(cuda)))
+objects  += $(patsubst %,$B/%.o,$(filter-out $(cuda_op),$(cuda))) $(cuda_op:%=$B/%.f32.o) $(cuda_op:%=$B/%.bf16.o)
 endif
 tools    := $(patsubst tools/%.c,$B/bin/%,$(wildcard tools/*.c))
 ctests   := $(patsubst tests/%.c,$B/tests/%,$(wildcard tests/*.c))
@@ -79,9 +81,18 @@ $B/%.cc.o: %.cc
 $B/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(NVFLAGS) -MMD -MP -MP -c -o $@ $<
+$B/%.cu.f32.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVFLAGS) -MMD -MP -MP -DREAL_F32 -c -o $@ $<
+$B/%.cu.bf16.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVFLAGS) -MMD -MP -MP -DREAL_BF16 -c -o $@ $<
 $B/bin/%: tools/%.c $B/lib.a
 	@mkdir -p $(@D) $B/obj
 	$(CC) $(CFLAGS) -MMD -MP -MP -MF $B/obj/$*.d -o $@ $< $B/lib.a -Wl,--as-needed $(LDLIBS)
+$B/bench/%: bench/%.c $B/lib.a
+	@mkdir -p $(@D) $B/obj
+	$(CC) $(CFLAGS) -MMD -MP -MF $B/obj/bench-$*.d -o $@ $< $B/lib.a -Wl,--as-needed $(LDLIBS)
 $B/tests/%: tests/%.c $B/lib.a
 	@mkdir -p $(@D) $B/obj
 	$(CC) $(CFLAGS) -MMD -MP -MP -MF $B/obj/tests-$*.d -o $@ $< $B/lib.a -Wl,--as-needed $(LDLIBS)

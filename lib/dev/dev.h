@@ -19,6 +19,9 @@ struct dev_ops { /* what a backend is: dev_cpu.c, dev_cuda.cu */
     const char *name;
     void *(*alloc)(int64_t bytes); /* aligned to 4096; NULL when there is not enough */
     void (*free)(void *p);
+    void *(*alloc_host)(int64_t bytes); /* host memory that ops may read and write in place; dies */
+    void (*free_host)(void *p);
+    int is_host; /* device memory is host memory: the caller may look at it without get() */
     void (*copy)(struct lane *l, void *dst, const void *src, int64_t bytes); /* on the device */
     void (*put)(struct lane *l, void *dst, const void *host, int64_t bytes);
     void (*get)(struct lane *l, void *host, const void *src, int64_t bytes);
@@ -83,9 +86,12 @@ void lane_for(struct lane *l, int64_t n, void (*fn)(void *arg, int64_t i, void *
 
 /* "cpu" or "cuda"; dies when this build or machine has none of that name. */
 const struct dev_ops *dev_open(const char *name);
+/* Why dev_open(name) would die, or NULL when it would not. */
+const char *dev_missing(const char *name);
 
 /* What dev_open() chooses from: dev_cpu.c; dev_cuda.cu or, in builds without it, dev_nocuda.c. */
 const struct dev_ops *dev_cpu_open(void);
 const struct dev_ops *dev_cuda_open(void);
+const char *dev_cuda_missing(void);
 
 #endif

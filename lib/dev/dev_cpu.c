@@ -16,6 +16,11 @@ static void *cpu_alloc(int64_t bytes)
     return aligned_alloc(PAGE, (size_t)(bytes + PAGE - 1) / PAGE * PAGE);
 }
 
+static void *cpu_alloc_host(int64_t bytes)
+{
+    return xmalloc((size_t)MAX(bytes, 1));
+}
+
 /* memmove, since a copy from one part of a block to another may overlap. */
 static void cpu_copy(struct lane *l, void *dst, const void *src, int64_t bytes)
 {
@@ -58,6 +63,9 @@ const struct dev_ops *dev_cpu_open(void)
         .name = "cpu",
         .alloc = cpu_alloc,
         .free = free,
+        .alloc_host = cpu_alloc_host,
+        .free_host = free,
+        .is_host = 1,
         .copy = cpu_copy,
         .put = cpu_copy,
         .get = cpu_copy,

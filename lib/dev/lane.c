@@ -108,15 +108,31 @@ void lane_for(struct lane *l, int64_t n, void (*fn)(void *arg, int64_t i, void *
     arena_back(&l->scratch, mark);
 }
 
+static const char *never(void)
+{
+    return NULL;
+}
+
 static const struct backend {
     const char *name;
     const struct dev_ops *(*open)(void);
-} backends[] = {{"cpu", dev_cpu_open}, {"cuda", dev_cuda_open}};
+    const char *(*missing)(void);
+} backends[] = {{"cpu", dev_cpu_open, never}, {"cuda", dev_cuda_open, dev_cuda_missing}};
 
-const struct dev_ops *dev_open(const char *name)
+static const struct backend *backend_find(const char *name)
 {
     for (int64_t i = 0; i < ARRAY_LEN(backends); i++)
         if (!strcmp(name, backends[i].name))
-            return backends[i].open();
+            return &backends[i];
     die_misused("%s: no such device (cpu or cuda)", name);
+}
+
+const struct dev_ops *dev_open(const char *name)
+{
+    return backend_find(name)->open();
+}
+
+const char *dev_missing(const char *name)
+{
+    return backend_find(name)->missing();
 }

@@ -1,0 +1,51 @@
+/* cuda.cuh -- what dev_cuda.cu and the CUDA twins of lib/op share: the state behind lane->handle and
+ * the checks after every call. */
+#ifndef CUDA_CUH
+#define CUDA_CUH
+
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+
+#define _Noreturn __attribute__((noreturn))
+extern "C" {
+#include "dev/dev.h"
+}
+
+struct gemm_plan; /* lib/op/gemm.cu: what cuBLASLt chose for a shape, kept */
+
+struct cuda_lane {
+    cudaStream_t stream;
+    cublasLtHandle_t blas;
+    void *workspace; /* of cuBLASLt */
+    size_t workspace_bytes;
+    int processors; /* multiprocessors of the device */
+    struct gemm_plan *plan;
+    int64_t plans, plans_cap;
+};
+
+static inline struct cuda_lane *cuda_lane(struct lane *l)
+{
+    return (struct cuda_lane *)l->handle;
+}
+static inline cudaStream_t stream(struct lane *l)
+{
+    return cuda_lane(l)->stream;
+}
+
+#define cu(call)                                                                                   \
+    do {                                                                                           \
+        cudaError_t cu_error = (call);                                                             \
+        if (cu_error != cudaSuccess)                                                               \
+            die("%s:%d: %s: %s", __FILE__, __LINE__, #call, cudaGetErrorString(cu_error));         \
+    } while (0)
+
+/* After every launch: a kernel that could not start is named where it was called. */
+#define launched(name, fmt, ...)                                                                   \
+    do {                                                                                           \
+        cudaError_t cu_error = cudaGetLastError();                                                 \
+        if (cu_error != cudaSuccess)                                                               \
+            die("%s:%d: %s (" fmt "): %s", __FILE__, __LINE__, name, __VA_ARGS__,                  \
+                cudaGetErrorString(cu_error));                                                     \
+    } while (0)
+
+#endif

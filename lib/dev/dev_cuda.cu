@@ -1,0 +1,149 @@
+/* dev_cuda.cu -- an NVIDIA GPU as a device.
+ *
+ * A lane is a stream with its cuBLASLt handle and workspace.  Calls are queued and return at once;
+ * put() and get() work on ordinary host memory, which may be reused when they return: the driver has
+ * staged what put() was given, and get() has waited. */
+#include "dev/cuda.cuh"
+
+#include <stdlib.h>
+
+enum { WORKSPACE = 64 << 20, CAPABILITY = 90 /* compute capability x 10 */ };
+
+static void *cuda_alloc(int64_t bytes)
+{
+    void *p = NULL;
+    cudaError_t e = cudaMalloc(&p, (size_t)MAX(bytes, 1));
+    if (e == cudaErrorMemoryAllocation) {
+        cudaGetLastError(); /* it has been dealt with */
+        return NULL;
+    }
+    cu(e);
+    return p;
+}
+
+static void cuda_free(void *p)
+{
+    cu(cudaFree(p));
+}
+
+static void *cuda_alloc_host(int64_t bytes)
+{
+    void *p = NULL;
+    cu(cudaMallocHost(&p, (size_t)MAX(bytes, 1)));
+    return p;
+}
+
+static void cuda_free_host(void *p)
+{
+    cu(cudaFreeHost(p));
+}
+
+static void move(struct lane *l, void *dst, const void *src, int64_t bytes, enum cudaMemcpyKind kind)
+{
+    if (bytes > 0)
+        cu(cudaMemcpyAsync(dst, src, (size_t)bytes, kind, stream(l)));
+}
+
+static void cuda_copy(struct lane *l, void *dst, const void *src, int64_t bytes)
+{
+    move(l, dst, src, bytes, cudaMemcpyDeviceToDevice);
+}
+
+static void cuda_put(struct lane *l, void *dst, const void *host, int64_t bytes)
+{
+    move(l, dst, host, bytes, cudaMemcpyHostToDevice);
+}
+
+static void cuda_get(struct lane *l, void *host, const void *src, int64_t bytes)
+{
+    move(l, host, src, bytes, cudaMemcpyDeviceToHost);
+    cu(cudaStreamSynchronize(stream(l)));
+}
+
+static void cuda_zero(struct lane *l, void *p, int64_t bytes)
+{
+    if (bytes > 0)
+        cu(cudaMemsetAsync(p, 0, (size_t)bytes, stream(l)));
+}
+
+static void cuda_wait(struct lane *l)
+{
+    cu(cudaStreamSynchronize(stream(l)));
+}
+
+static void cuda_record(struct lane *l, struct event *e)
+{
+    cudaEvent_t v = (cudaEvent_t)e->handle;
+    if (!v)
+        cu(cudaEventCreateWithFlags(&v, cudaEventDisableTiming));
+    e->handle = v;
+    cu(cudaEventRecord(v, stream(l)));
+}
+
+static void cuda_follow(struct lane *l, struct event *e)
+{
+    if (e->handle)
+        cu(cudaStreamWaitEvent(stream(l), (cudaEvent_t)e->handle, 0));
+}
+
+static void cuda_lane_open(struct lane *l)
+{
+    struct cuda_lane *c = (struct cuda_lane *)xcalloc(1, sizeof *c);
+    cu(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
+    if (cublasLtCreate(&c->blas) != CUBLAS_STATUS_SUCCESS)
+        die("cuBLASLt cannot be started");
+    c->workspace_bytes = WORKSPACE;
+    cu(cudaMalloc(&c->workspace, c->workspace_bytes));
+    cu(cudaDeviceGetAttribute(&c->processors, cudaDevAttrMultiProcessorCount, 0));
+    l->handle = c;
+}
+
+static void cuda_lane_close(struct lane *l)
+{
+    struct cuda_lane *c = cuda_lane(l);
+    cu(cudaStreamSynchronize(c->stream));
+    cublasLtDestroy(c->blas);
+    cu(cudaFree(c->workspace));
+    cu(cudaStreamDestroy(c->stream));
+    free(c->plan);
+    free(c);
+    l->handle = NULL;
+}
+
+extern "C" const char *dev_cuda_missing(void)
+{
+    int devices = 0, major = 0, minor = 0;
+    cudaError_t e = cudaGetDeviceCount(&devices);
+    if (e != cudaSuccess)
+        return cudaGetErrorString(e);
+    if (devices == 0)
+        return "no GPU is there";
+    cu(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+    cu(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
+    if (major * 10 + minor != CAPABILITY)
+        return "the kernels of this build are for compute capability 9.0 (Hopper), and this GPU has another";
+    return NULL;
+}
+
+extern "C" const struct dev_ops *dev_cuda_open(void)
+{
+    static struct dev_ops ops;
+    const char *why = dev_cuda_missing();
+    if (why)
+        die("--device cuda: %s", why);
+    ops.name = "cuda";
+    ops.alloc = cuda_alloc;
+    ops.free = cuda_free;
+    ops.alloc_host = cuda_alloc_host;
+    ops.free_host = cuda_free_host;
+    ops.copy = cuda_copy;
+    ops.put = cuda_put;
+    ops.get = cuda_get;
+    ops.zero = cuda_zero;
+    ops.wait = cuda_wait;
+    ops.record = cuda_record;
+    ops.follow = cuda_follow;
+    ops.lane_open = cuda_lane_open;
+    ops.lane_close = cuda_lane_close;
+    return &ops;
+}
