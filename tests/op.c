@@ -3,7 +3,8 @@
  *
  * The claims are made of the list itself: an op without a case fails.  What an op must give is
  * stated in f64 by plain loops or by finite differences (tests/op_cases/), at the worst of several
- * odd shapes. */
+ * odd shapes.  Where there is a GPU, its twins are held to the f64 result; --gpu [OP] does only
+ * that. */
 #include "tap.h"
 
 #include "op_cases/harness.h"
@@ -79,7 +80,9 @@ static const struct shape bench_shape = {4096, 128, 4, 2, 32, 8, 2, 192, 2048, 1
 static void run_release(struct run *r)
 {
     for (int64_t i = 0; i < r->memories; i++)
-        free(r->memory[i]);
+        r->l->dev->free_host(r->memory[i]);
+    for (int64_t i = 0; i < r->hosts; i++)
+        free(r->host[i]);
 }
 
 static int same_bits(const struct run *a, const struct run *b)
@@ -155,6 +158,8 @@ static void test_case(const struct op_case *c, struct lane *one, struct lane *th
     ok(!v.threads_differ, "%s: one thread and three give the same bits", c->name);
 }
 
+#include "op_cases/gpu.h"
+
 /* What the machine can do, in this minute: a large product and a copy on all threads. */
 struct ceiling {
     double flops, bytes; /* a second */
@@ -214,6 +219,10 @@ int main(int argc, char **argv)
         bench(argc > 2 ? argv[2] : NULL, opt_threads());
         return 0;
     }
+    if (argc > 1 && !strcmp(argv[1], "--gpu")) {
+        gpu_test(argc > 2 ? argv[2] : NULL);
+        return finish();
+    }
     struct lane one, three;
     lane_init(&one, dev_open("cpu"), 1);
     lane_init(&three, dev_open("cpu"), 3);
@@ -229,5 +238,6 @@ int main(int argc, char **argv)
     }
     lane_release(&one);
     lane_release(&three);
+    gpu_test(NULL);
     return finish();
 }

@@ -121,7 +121,7 @@ static void case_attn(struct run *r)
     struct attn_data a = draw_attn(r);
     int64_t t = queries_in_spans(&a);
     a.o = output(r, "o", t * h * c);
-    a.lse = output(r, "lse", t * h);
+    a.lse = output_stat(r, "lse", t * h);
     call_attn(&a);
     if (!stating(r))
         return;

@@ -10,16 +10,16 @@ static void case_gemm(struct run *r)
         m = r->s->d;
         k = r->s->t;
     }
-    enum dtype type = r->op->real;
+    enum dtype type = r->op->real, ctype = add ? r->op->stat : type; /* a weight gradient adds */
     struct mat a = mat(NULL, type, ta ? k : m, ta ? m : k),
                b = mat(NULL, type, tb ? n : k, tb ? k : n);
-    struct mat c = mat(NULL, type, m, n);
+    struct mat c = mat(NULL, ctype, m, n);
     a.ld += gap;
     b.ld += gap;
     c.ld += gap;
     a.data = draw(r, a.rows * a.ld, -1, 1);
     b.data = draw(r, b.rows * b.ld, -1, 1);
-    c.data = add ? inout(r, "c", m * c.ld) : output(r, "c", m * c.ld);
+    c.data = add ? inout_stat(r, "c", m * c.ld) : output(r, "c", m * c.ld);
     only_columns(r, n, c.ld);
     r->flops = 2.0 * (double)(m * n * k);
     r->bytes = (double)(m * k + k * n + m * n) * 4;
@@ -81,7 +81,7 @@ static void case_scatter_rows(struct run *r)
         mat(r->variant ? (void *)output_int(r, "y", to * d) : output(r, "y", to * d), type, to, d);
     r->bytes = 2.0 * (double)(n * d) * 4;
     double *want = work(r, to * d);
-    uint8_t *live = last_output(r)->live = run_take(r, to * d);
+    uint8_t *live = last_output(r)->live = work(r, to * d);
     for (int64_t i = 0; i < n * d; i++)
         if (row[i / d] >= 0) {
             live[row[i / d] * d + i % d] = 1;

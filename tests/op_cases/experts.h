@@ -19,11 +19,12 @@ static struct expert_data draw_experts(struct run *r)
     x.source = run_take(r, x.m * 4);
     x.place = run_take(r, x.n * x.k * 4);
     r->op->row_map(r->l, x.at, x.count, x.source, x.place, index, x.n, x.k, x.e, x.m);
+    r->l->dev->wait(r->l);
     x.x = draw(r, x.n * x.d, -1, 1);
     x.dout = draw(r, x.n * x.d, -1, 1);
     x.up = draw(r, x.e * 2 * x.f * x.d, -0.5, 0.5);
     x.down = draw(r, x.e * x.d * x.f, -0.5, 0.5);
-    x.gate = draw(r, x.n * x.k, 0.1, 1);
+    x.gate = draw_stat(r, x.n * x.k, 0.1, 1);
     x.h = draw(r, x.m * 2 * x.f, -3, 3);
     x.a = draw(r, x.m * x.f, -1, 1);
     double live = 0;
@@ -38,7 +39,7 @@ static struct expert_data draw_experts(struct run *r)
 static void only_live(const struct expert_data *x, int64_t width)
 {
     struct tensor *t = last_output(x->r);
-    t->live = run_take(x->r, t->n);
+    t->live = work(x->r, t->n);
     for (int64_t i = 0; i < t->n; i++)
         t->live[i] = x->source[i / width] >= 0;
 }
@@ -130,7 +131,7 @@ static void case_experts_dh(struct run *r)
     only_live(&x, 2 * f);
     output(r, "a", x.m * f);
     only_live(&x, f);
-    double *a = last_output(r)->data, *dgate = output(r, "dgate", x.n * x.k);
+    double *a = last_output(r)->data, *dgate = output_stat(r, "dgate", x.n * x.k);
     RUN(r, experts_dh, dh, a, dgate, x.dout, x.down, x.h, x.gate, x.at, x.count, x.source, x.n, x.e,
         x.k, d, f);
     if (!stating(r))
@@ -188,7 +189,7 @@ static void case_experts_up_wgrad(struct run *r)
 {
     struct expert_data x = draw_experts(r);
     int64_t n = x.e * 2 * x.f * x.d;
-    void *dw = inout(r, "dw", n);
+    void *dw = inout_stat(r, "dw", n);
     r->flops *= 2;
     RUN(r, experts_up_wgrad, dw, x.h, x.x, x.at, x.count, x.source, x.e, x.k, x.d, x.f);
     if (!stating(r))
@@ -203,7 +204,7 @@ static void case_experts_down_wgrad(struct run *r)
 {
     struct expert_data x = draw_experts(r);
     int64_t n = x.e * x.d * x.f;
-    void *dw = inout(r, "dw", n);
+    void *dw = inout_stat(r, "dw", n);
     RUN(r, experts_down_wgrad, dw, x.dout, x.a, x.at, x.count, x.source, x.e, x.k, x.d, x.f);
     if (!stating(r))
         return;

@@ -40,8 +40,11 @@ struct run {
     struct verdict *verdict; /* of the first run, NULL in the others */
     struct tensor out[16];
     int64_t outs, draws;
-    void *memory[96]; /* all that was asked for */
+    void *memory[96]; /* what the op may be given: on a GPU, host memory that it can reach */
     int64_t memories;
+    void *host[96]; /* what only the harness looks at */
+    int64_t hosts;
+    int coarse; /* numbers of the op's type are drawn as bf16 can hold them */
     double flops, bytes; /* of one call, set by the case before RUN() */
     double bench_s;      /* 0: a test; else for how long to repeat */
     double best_s, begun_s, spent_s;
@@ -62,6 +65,8 @@ static inline void run_begin(struct run *r)
 /* Whether to call (again).  The first call of a benchmark warms up and does not count. */
 static inline int run_again(struct run *r)
 {
+    if (r->calls >= 0)
+        r->l->dev->wait(r->l);
     double now = clock_s(), s = now - r->begun_s;
     arena_reset(&r->l->scratch);
     if (++r->calls > 1) {
@@ -78,33 +83,64 @@ static inline void *run_take(struct run *r, int64_t bytes)
 {
     if (r->memories == ARRAY_LEN(r->memory))
         die("a case asks for more than %lld tensors", (long long)ARRAY_LEN(r->memory));
-    return r->memory[r->memories++] = xcalloc(1, (size_t)MAX(1, bytes));
+    void *p = r->memory[r->memories++] = r->l->dev->alloc_host(MAX(1, bytes));
+    return memset(p, 0, (size_t)MAX(1, bytes));
+}
+/* Memory for what a case or the harness computes itself. */
+static inline void *work(struct run *r, int64_t n /* of 8 bytes */)
+{
+    if (r->hosts == ARRAY_LEN(r->host))
+        die("a case computes more than %lld tensors", (long long)ARRAY_LEN(r->host));
+    return r->host[r->hosts++] = xcalloc((size_t)MAX(1, n), 8);
 }
 
 static inline double get(const void *p, enum dtype type, int64_t i)
 {
-    return type == DT_F64   ? ((const double *)p)[i]
-           : type == DT_F32 ? (double)((const float *)p)[i]
-                            : ((const int32_t *)p)[i];
+    float x;
+    if (type == DT_BF16)
+        dtype_convert(&x, DT_F32, (const uint16_t *)p + i, DT_BF16, 1);
+    return type == DT_F64    ? ((const double *)p)[i]
+           : type == DT_F32  ? (double)((const float *)p)[i]
+           : type == DT_BF16 ? (double)x
+                             : ((const int32_t *)p)[i];
 }
 static inline void set(void *p, enum dtype type, int64_t i, double x)
 {
+    float y = (float)x;
     if (type == DT_F64)
         ((double *)p)[i] = x;
     else if (type == DT_F32)
-        ((float *)p)[i] = (float)x;
+        ((float *)p)[i] = y;
+    else if (type == DT_BF16)
+        dtype_convert((uint16_t *)p + i, DT_BF16, &y, DT_F32, 1);
     else
         ((int32_t *)p)[i] = (int32_t)x;
 }
 
-/* n numbers between lo and hi that f32 holds exactly, the same in every run. */
+/* n numbers between lo and hi that f32 (coarse: bf16) holds exactly, the same in every run. */
+static inline void *draw_of_type(struct run *r, enum dtype type, int64_t n, double lo, double hi, int coarse)
+{
+    void *p = run_take(r, n * dtype_size(type));
+    uint64_t key = rng_key((uint64_t)r->draws++, "op");
+    for (int64_t i = 0; i < n; i++) {
+        float x = (float)(lo + (hi - lo) * rng_uniform(key, 0, (uint64_t)i));
+        if (coarse) {
+            uint16_t near;
+            set(&near, DT_BF16, 0, x);
+            x = (float)get(&near, DT_BF16, 0);
+        }
+        set(p, type, i, x);
+    }
+    return p;
+}
+/* Of activations and weights; of statistics. */
 static inline void *draw(struct run *r, int64_t n, double lo, double hi)
 {
-    void *p = run_take(r, n * dtype_size(r->op->real));
-    uint64_t key = rng_key((uint64_t)r->draws++, "op");
-    for (int64_t i = 0; i < n; i++)
-        set(p, r->op->real, i, (float)(lo + (hi - lo) * rng_uniform(key, 0, (uint64_t)i)));
-    return p;
+    return draw_of_type(r, r->op->real, n, lo, hi, r->coarse);
+}
+static inline void *draw_stat(struct run *r, int64_t n, double lo, double hi)
+{
+    return draw_of_type(r, r->op->stat, n, lo, hi, 0);
 }
 static inline int32_t *draw_int(struct run *r, int64_t n, int64_t lo, int64_t hi /* beyond */)
 {
@@ -115,22 +151,29 @@ static inline int32_t *draw_int(struct run *r, int64_t n, int64_t lo, int64_t hi
     return p;
 }
 
-static inline void *output_of(struct run *r, const char *name, enum dtype type, void *data,
-                              int64_t n)
+static inline void *output_of(struct run *r, const char *name, enum dtype type, void *data, int64_t n)
 {
     struct tensor *t = &r->out[r->outs++];
-    *t = (struct tensor){name, data, run_take(r, n * 8), NULL, n, type};
+    *t = (struct tensor){name, data, work(r, n), NULL, n, type};
     for (int64_t i = 0; i < n; i++)
         t->start[i] = get(data, type, i);
     return data;
 }
 /* "=": poisoned, so that what is not written shows. */
-static inline void *output(struct run *r, const char *name, int64_t n)
+static inline void *output_of_type(struct run *r, const char *name, enum dtype type, int64_t n)
 {
     void *p = run_take(r, n * 8);
     for (int64_t i = 0; i < n; i++)
-        set(p, r->op->real, i, NAN);
-    return output_of(r, name, r->op->real, p, n);
+        set(p, type, i, NAN);
+    return output_of(r, name, type, p, n);
+}
+static inline void *output(struct run *r, const char *name, int64_t n)
+{
+    return output_of_type(r, name, r->op->real, n);
+}
+static inline void *output_stat(struct run *r, const char *name, int64_t n)
+{
+    return output_of_type(r, name, r->op->stat, n);
 }
 enum { POISON = -77777777 };
 static inline int32_t *output_int(struct run *r, const char *name, int64_t n)
@@ -145,6 +188,10 @@ static inline void *inout(struct run *r, const char *name, int64_t n)
 {
     return output_of(r, name, r->op->real, draw(r, n, -1, 1), n);
 }
+static inline void *inout_stat(struct run *r, const char *name, int64_t n)
+{
+    return output_of(r, name, r->op->stat, draw_stat(r, n, -1, 1), n);
+}
 
 static inline struct tensor *last_output(struct run *r)
 {
@@ -154,7 +201,7 @@ static inline struct tensor *last_output(struct run *r)
 static inline void only_columns(struct run *r, int64_t cols, int64_t ld)
 {
     struct tensor *t = last_output(r);
-    t->live = run_take(r, t->n);
+    t->live = work(r, t->n);
     for (int64_t i = 0; i < t->n; i++)
         t->live[i] = i % ld < cols;
 }
@@ -222,12 +269,6 @@ static inline void differ(struct run *r, const double *grad, double *x, int64_t 
     }
     r->verdict->gradient = MAX(r->verdict->gradient, distance_value(&d));
     r->verdict->stated = 1;
-}
-
-/* Memory for what a case computes itself. */
-static inline double *work(struct run *r, int64_t n)
-{
-    return run_take(r, n * 8);
 }
 
 #endif

@@ -8,12 +8,12 @@ struct head_data {
 static struct head_data draw_head(struct run *r)
 {
     int64_t t = r->bench_s > 0 ? r->s->t / 4 : r->s->t, v = r->s->v, v0 = 3;
-    struct head_data h = {draw(r, t * v, -4, 4), NULL, draw_int(r, t, -1, v + 6), t, v, v0};
+    struct head_data h = {draw_stat(r, t * v, -4, 4), NULL, draw_int(r, t, -1, v + 6), t, v, v0};
     if (r->bench_s > 0)
         h.label = draw_int(r, t, v0, v + v0);
     for (int64_t i = 0; i < t; i++) /* one token in three far from 0 */
         for (int64_t j = 0; i % 3 == 1 && j < v; j++)
-            set(h.logits, r->op->real, i * v + j, 60 + get(h.logits, r->op->real, i * v + j));
+            set(h.logits, r->op->stat, i * v + j, 60 + get(h.logits, r->op->stat, i * v + j));
     r->bytes = (double)(t * v) * 4;
     return h;
 }
@@ -37,7 +37,7 @@ static int has_label(const struct head_data *h, int64_t i)
 static void case_lse_part(struct run *r)
 {
     struct head_data h = draw_head(r);
-    double *part = output(r, "part", h.t * 3);
+    double *part = output_stat(r, "part", h.t * 3);
     RUN(r, lse_part, part, h.logits, h.label, h.t, h.v, h.v0);
     if (!stating(r))
         return;
@@ -53,7 +53,7 @@ static void case_lse_join(struct run *r) /* two ranks hold the halves; variant 1
 {
     struct head_data h = draw_head(r);
     int64_t t = h.t, p = r->variant ? 1 : 3, n = h.v / 2;
-    enum dtype type = r->op->real;
+    enum dtype type = r->op->stat;
     void *half[2] = {run_take(r, t * h.v * 8), run_take(r, t * h.v * 8)};
     for (int64_t i = 0; i < t * h.v; i++) {
         int64_t row = i / h.v, col = i % h.v, cols = col < n ? n : h.v - n;
@@ -67,7 +67,7 @@ static void case_lse_join(struct run *r) /* two ranks hold the halves; variant 1
         r->op->lse_part(r->l, part + bytes, half[1], h.label, t, h.v - n, h.v0 + n);
         r->op->lse_part(r->l, part + 2 * bytes, half[1], h.label, t, 0, h.v0 + h.v);
     }
-    void *logp = output(r, "logp", t), *lse = output(r, "lse", t);
+    void *logp = output_stat(r, "logp", t), *lse = output_stat(r, "lse", t);
     r->bytes = (double)((3 * p + 2) * t) * 4;
     RUN(r, lse_join, logp, lse, part, h.label, t, p);
     if (!stating(r))
@@ -100,8 +100,8 @@ static double head_loss(void *arg) /* <dlogp, logp>, less the label's logit wher
 static void case_logits_dgrad(struct run *r)
 {
     struct head_data h = draw_head(r);
-    enum dtype type = r->op->real;
-    h.dlogp = draw(r, h.t, -1, 1);
+    enum dtype type = r->op->stat;
+    h.dlogp = draw_stat(r, h.t, -1, 1);
     void *part = run_take(r, h.t * 3 * 8), *logp = run_take(r, h.t * 8),
          *lse = run_take(r, h.t * 8);
     for (int64_t i = 0; i < h.t; i += 4)
@@ -118,8 +118,8 @@ static void case_logits_dgrad(struct run *r)
 static void case_nll_dgrad(struct run *r)
 {
     int64_t t = r->s->t;
-    const double *weight = draw(r, t, 0, 2), *denom = draw(r, 1, 3, 4);
-    void *dlogp = output(r, "dlogp", t);
+    const double *weight = draw_stat(r, t, 0, 2), *denom = draw_stat(r, 1, 3, 4);
+    void *dlogp = output_stat(r, "dlogp", t);
     r->bytes = 2.0 * (double)t * 4;
     RUN(r, nll_dgrad, dlogp, weight, denom, t);
     if (!stating(r))
@@ -133,8 +133,8 @@ static void case_nll_dgrad(struct run *r)
 static void case_nll_loss(struct run *r)
 {
     int64_t t = r->s->t;
-    const double *weight = draw(r, t, 0, 2), *logp = draw(r, t, -9, 0);
-    void *loss = inout(r, "loss", 1);
+    const double *weight = draw_stat(r, t, 0, 2), *logp = draw_stat(r, t, -9, 0);
+    void *loss = inout_stat(r, "loss", 1);
     r->bytes = 2.0 * (double)t * 4;
     RUN(r, nll_loss, loss, weight, logp, t);
     if (!stating(r))

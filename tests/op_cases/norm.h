@@ -22,7 +22,7 @@ static void case_embed_wgrad(struct run *r)
     int64_t t = r->s->t, d = r->s->d, v = r->s->v, v0 = 2;
     const int32_t *token = draw_int(r, t, 0, v + 4);
     const void *dx = draw(r, t * d, -1, 1);
-    void *dw = inout(r, "dw", v * d);
+    void *dw = inout_stat(r, "dw", v * d);
     r->bytes = 3.0 * (double)(t * d) * 4;
     RUN(r, embed_wgrad, dw, token, dx, t, d, v, v0);
     if (!stating(r))
@@ -43,7 +43,7 @@ static void case_rmsnorm(struct run *r)
 {
     int64_t t = r->s->t, d = r->s->d;
     const void *x = draw(r, t * d, -1, 1), *w = draw(r, d, 0.5, 1.5);
-    void *y = output(r, "y", t * d), *rstd = output(r, "rstd", t);
+    void *y = output(r, "y", t * d), *rstd = output_stat(r, "rstd", t);
     r->bytes = 2.0 * (double)(t * d) * 4;
     RUN(r, rmsnorm, y, rstd, x, w, t, d, NORM_EPS);
     if (!stating(r))
@@ -101,7 +101,7 @@ static void case_rmsnorm_wgrad(struct run *r)
     void *x = draw(r, t * d, -1, 1), *w = draw(r, d, 0.5, 1.5), *dy = draw(r, t * d, -1, 1);
     void *y = run_take(r, t * d * 8), *rstd = run_take(r, t * 8);
     r->op->rmsnorm(r->l, y, rstd, x, w, t, d, NORM_EPS);
-    void *dw = inout(r, "dw", d);
+    void *dw = inout_stat(r, "dw", d);
     r->bytes = 2.0 * (double)(t * d) * 4;
     RUN(r, rmsnorm_wgrad, dw, dy, x, rstd, t, d);
     if (!stating(r))
@@ -119,7 +119,7 @@ static void case_rope(struct run *r)
     int sign = r->variant & 1 ? -1 : 1;
     int64_t most = r->bench_s > 0 ? r->s->span : MAX(1, t / 2);
     const int32_t *position = r->variant & 2 ? draw_int(r, t, 1000, 4000) : draw_int(r, t, 0, most);
-    void *freq = draw(r, c / 2, 0, 0);
+    void *freq = draw_stat(r, c / 2, 0, 0);
     for (int64_t i = 0; i < c / 2; i++)
         set(freq, r->op->stat, i, (float)pow(10000, -2.0 * (double)i / (double)c));
     void *x = inout(r, "x", t * ld);

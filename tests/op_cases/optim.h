@@ -7,8 +7,8 @@ static int64_t shard_length(const struct run *r)
 static void case_sum_squares(struct run *r)
 {
     int64_t n = shard_length(r);
-    const double *g = draw(r, n, -1, 1);
-    void *sum = inout(r, "sum", 1);
+    const double *g = draw_stat(r, n, -1, 1);
+    void *sum = inout_stat(r, "sum", 1);
     r->bytes = (double)n * 4;
     RUN(r, sum_squares, sum, g, n);
     if (!stating(r))
@@ -37,12 +37,12 @@ static void case_step_control(struct run *r)
     const struct control *c = &controls[r->variant];
     struct step_plan plan = {1, 0.25, c->warmup, 30, 0.5, 0.75, 1e-8, c->clip};
     enum dtype type = r->op->stat;
-    void *state = draw(r, STEP_STATE, 9, 9), *sum = draw(r, 1, 0, 0), *bad = draw(r, 1, 0, 0);
+    void *state = draw_stat(r, STEP_STATE, 9, 9), *sum = draw_stat(r, 1, 0, 0), *bad = draw_stat(r, 1, 0, 0);
     set(state, type, STEP_COUNT, c->count);
     set(sum, type, 0, c->sum);
     set(bad, type, 0, c->bad);
     output_of(r, "state", type, state, STEP_STATE);
-    last_output(r)->live = run_take(r, STEP_STATE);
+    last_output(r)->live = work(r, STEP_STATE);
     for (int64_t i = 0; i < STEP_STATE; i++) /* a norm that is no number is checked apart */
         last_output(r)->live[i] = isfinite(c->sum) || i == STEP_OK;
     RUN(r, step_control, state, sum, bad, &plan);
@@ -64,12 +64,17 @@ static struct update_data draw_update(struct run *r)
     int64_t n = shard_length(r);
     struct update_data u = {n, {0, n / 3, n / 3, n / 3 + 1, n}, {0.1, 9, 0, 0.2}};
     u.plan = (struct step_plan){.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-6};
-    u.g = draw(r, n, -1, 1);
-    u.state = draw(r, STEP_STATE, 0.3, 0.8);
+    u.g = draw_stat(r, n, -1, 1);
+    u.state = draw_stat(r, STEP_STATE, 0.3, 0.8);
     set(u.state, r->op->stat, STEP_OK, r->variant != 2);
     u.w = u.master = inout(r, "w", n);
-    if (r->variant == 1)
-        u.master = inout(r, "master", n);
+    if (r->variant == 1) {
+        u.master = inout_stat(r, "master", n);
+    } else if (r->op->real != r->op->stat) { /* w cannot be its own: a master of the same values */
+        u.master = run_take(r, n * dtype_size(r->op->stat));
+        for (int64_t i = 0; i < n; i++)
+            set(u.master, r->op->stat, i, get(u.w, r->op->real, i));
+    }
     return u;
 }
 
@@ -101,8 +106,8 @@ static void update_expect(struct run *r, const struct update_data *u, int adam)
 static void case_adamw(struct run *r)
 {
     struct update_data u = draw_update(r);
-    u.m = inout(r, "m", u.n);
-    u.v = draw(r, u.n, 0.1, 1);
+    u.m = inout_stat(r, "m", u.n);
+    u.v = draw_stat(r, u.n, 0.1, 1);
     output_of(r, "v", r->op->stat, u.v, u.n);
     r->bytes = 7.0 * (double)u.n * 4;
     RUN(r, adamw, u.w, u.master, u.m, u.v, u.g, u.run, u.decay, 4, u.state, &u.plan);

@@ -21,11 +21,11 @@ static struct pair_data draw_pairs(struct run *r)
     }
     p.q_at[p.spans] = (int32_t)p.t;
     p.chosen[p.spans - 1] = 0;
-    p.out = draw(r, p.t, -3, 3);
-    p.weight = draw(r, p.t, 0, 1);
-    p.base = draw(r, p.spans, -1, 1);
-    p.margin = draw(r, p.spans, 0, 1);
-    p.denom = draw(r, 1, 3, 4);
+    p.out = draw_stat(r, p.t, -3, 3);
+    p.weight = draw_stat(r, p.t, 0, 1);
+    p.base = draw_stat(r, p.spans, -1, 1);
+    p.margin = draw_stat(r, p.spans, 0, 1);
+    p.denom = draw_stat(r, 1, 3, 4);
     r->bytes = 3.0 * (double)p.t * 4;
     return p;
 }
@@ -59,7 +59,7 @@ static double pair_objective(void *arg)
 static void case_pair_dgrad(struct run *r)
 {
     struct pair_data p = draw_pairs(r);
-    double *dout = output(r, "dout", p.t);
+    double *dout = output_stat(r, "dout", p.t);
     RUN(r, pair_dgrad, dout, p.out, p.weight, p.q_at, p.chosen, p.base, p.margin, p.denom, p.t,
         p.spans, p.beta);
     if (stating(r))
@@ -69,7 +69,7 @@ static void case_pair_dgrad(struct run *r)
 static void case_pair_loss(struct run *r)
 {
     struct pair_data p = draw_pairs(r);
-    void *loss = inout(r, "loss", 2);
+    void *loss = inout_stat(r, "loss", 2);
     RUN(r, pair_loss, loss, p.out, p.weight, p.q_at, p.chosen, p.base, p.margin, p.spans, p.beta);
     if (!stating(r))
         return;

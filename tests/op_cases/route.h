@@ -11,9 +11,9 @@ static struct route_data draw_route(struct run *r)
 {
     const struct shape *s = r->s;
     struct route_data d = {r, .norm = r->variant & 1};
-    d.logits = draw(r, s->t * s->e, -2, 2);
+    d.logits = draw_stat(r, s->t * s->e, -2, 2);
     for (int64_t i = 0; r->variant & 2 && i < s->t * s->e; i++)
-        set(d.logits, r->op->real, i, floor(get(d.logits, r->op->real, i)));
+        set(d.logits, r->op->stat, i, floor(get(d.logits, r->op->stat, i)));
     d.group = draw_int(r, s->t, -1, s->a);
     r->bytes = 2.0 * (double)(s->t * s->e) * 4;
     return d;
@@ -60,11 +60,11 @@ static void case_route(struct run *r)
     int64_t t = s->t, e = s->e, k = s->k, a = s->a;
     struct route_data d = draw_route(r);
     d.index = output_int(r, "index", t * k);
-    d.gate = output(r, "gate", t * k);
-    d.prob = output(r, "prob", t * e);
-    d.lse = output(r, "lse", t);
-    d.count = output(r, "count", a * e);
-    d.psum = output(r, "psum", a * e);
+    d.gate = output_stat(r, "gate", t * k);
+    d.prob = output_stat(r, "prob", t * e);
+    d.lse = output_stat(r, "lse", t);
+    d.count = output_stat(r, "count", a * e);
+    d.psum = output_stat(r, "psum", a * e);
     call_route(&d);
     if (!stating(r))
         return;
@@ -130,9 +130,9 @@ static void case_route_dgrad(struct run *r)
     const struct shape *s = r->s;
     struct route_data d = draw_route(r);
     route_memory(&d);
-    d.dgate = draw(r, s->t * s->k, -1, 1);
-    d.coef = draw(r, 2, 0.1, 0.3);
-    double *dlogits = output(r, "dlogits", s->t * s->e);
+    d.dgate = draw_stat(r, s->t * s->k, -1, 1);
+    d.coef = draw_stat(r, 2, 0.1, 0.3);
+    double *dlogits = output_stat(r, "dlogits", s->t * s->e);
     RUN(r, route_dgrad, dlogits, d.dgate, d.prob, d.lse, d.index, d.count, d.group, d.coef, s->t,
         s->e, s->k, s->a, d.norm);
     if (stating(r))
@@ -144,7 +144,7 @@ static void case_route_loss(struct run *r)
     const struct shape *s = r->s;
     struct route_data d = draw_route(r);
     route_memory(&d);
-    void *loss = inout(r, "loss", 2);
+    void *loss = inout_stat(r, "loss", 2);
     RUN(r, route_loss, loss, d.count, d.psum, d.lse, d.group, s->t, s->e, s->k, s->a);
     if (!stating(r))
         return;
