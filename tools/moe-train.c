@@ -35,7 +35,7 @@ static const struct opt options[] = {
     OPT_REAL(0, "aux", &o.train.aux, "x", "auxiliary loss coefficient; -1: the model's"),
     OPT_REAL(0, "z", &o.train.z, "x", "router z loss coefficient; -1: the model's"),
     OPT_INT('s', "seed", &o.seed, "n", "of initial weights and of the order of data"),
-    OPT_CHOICE(0, "type", &o.train.type, "f32|f64", "arithmetic"),
+    OPT_CHOICE(0, "type", &o.train.type, "f32|f64|bf16", "arithmetic; f64: cpu, bf16: cuda"),
     OPT_CHOICE(0, "device", &o.train.device, "cpu|cuda", "where to compute"),
     OPT_INT('j', "threads", &o.train.threads, "n", "threads of each rank; 0: the cores over the ranks"),
     OPT_INT(0, "save-every", &o.save_every, "steps", "checkpoint interval; 0: at the end only"),

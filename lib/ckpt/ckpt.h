@@ -20,6 +20,8 @@ struct ckpt_writer *ckpt_writer_open(const char *dir, int rank, int ranks);
  * elements of `from`, stored as `to`. */
 void ckpt_put(struct ckpt_writer *w, const char *set, const struct param *p, struct rect r,
               const void *data, enum dtype from, enum dtype to);
+/* p, from malloc, is freed when the writer closes: for data that were copied to be put. */
+void ckpt_hold(struct ckpt_writer *w, void *p);
 /* Writes and fsyncs this rank's files and returns their part of the manifest (JSON text), which
  * rank 0 needs from everybody.  Frees the writer; caller frees the string. */
 char *ckpt_writer_close(struct ckpt_writer *w);

@@ -16,7 +16,7 @@ struct ckpt_writer {
     char *dir;
     int rank, ranks;
     struct table t;
-    struct buf copies; /* void *: converted data, freed at the end */
+    struct buf copies; /* void *: what is freed at the end */
 };
 
 struct ckpt_writer *ckpt_writer_open(const char *dir, int rank, int ranks)
@@ -46,8 +46,13 @@ void ckpt_put(struct ckpt_writer *w, const char *set, const struct param *p, str
         void *copy = xmalloc((size_t)(n * dtype_size(to)));
         dtype_convert(copy, to, data, from, n);
         s->data = copy;
-        buf_add(&w->copies, &copy, sizeof copy);
+        ckpt_hold(w, copy);
     }
+}
+
+void ckpt_hold(struct ckpt_writer *w, void *p)
+{
+    buf_add(&w->copies, &p, sizeof p);
 }
 
 static int is_whole(const struct slice *s)

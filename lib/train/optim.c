@@ -177,6 +177,25 @@ void optim_state(const struct optim *o, double out[STEP_STATE])
     dtype_convert(out, DT_F64, host, o->m->op->stat, STEP_STATE);
 }
 
+void optim_fill_master(struct optim *o)
+{
+    const struct model *m = o->m;
+    struct lane *l = m->lane;
+    int64_t rsz = dtype_size(m->op->real), ssz = dtype_size(m->op->stat);
+    if (m->op->real == m->op->stat)
+        return;
+    for (int b = 0; b < BUFFERS; b++) {
+        int64_t n = m->layout.shard[b];
+        void *w = xmalloc(MAX(n * rsz, 1)), *master = xmalloc(MAX(n * ssz, 1));
+        l->dev->get(l, w, (char *)m->weight[b] + m->layout.shard_at[b] * rsz, n * rsz);
+        l->dev->wait(l);
+        dtype_convert(master, m->op->stat, w, m->op->real, n);
+        l->dev->put(l, o->shard[b].master, master, n * ssz);
+        l->dev->wait(l);
+        free(w), free(master);
+    }
+}
+
 void optim_set_count(struct optim *o, double committed)
 {
     double state[STEP_STATE] = {[STEP_COUNT] = committed}, host[STEP_STATE];
@@ -199,6 +218,20 @@ static int arrays(const struct optim *o, int b, const char *name[3], char *array
     return n;
 }
 
+void ckpt_put_from(struct ckpt_writer *w, struct lane *l, const char *set, const struct param *p,
+                   struct rect r, const void *data, enum dtype t)
+{
+    int64_t bytes = r.rows * r.cols * dtype_size(t);
+    if (!l->dev->is_host) {
+        void *copy = xmalloc(MAX(bytes, 1));
+        l->dev->get(l, copy, data, bytes);
+        l->dev->wait(l);
+        ckpt_hold(w, copy);
+        data = copy;
+    }
+    ckpt_put(w, set, p, r, data, t, t);
+}
+
 void optim_save(const struct optim *o, struct ckpt_writer *w)
 {
     enum dtype t = o->m->op->stat;
@@ -210,13 +243,14 @@ void optim_save(const struct optim *o, struct ckpt_writer *w)
             for (int64_t j = 0; j < o->shard[b].pieces; j++) {
                 const struct optim_piece *p = &o->shard[b].piece[j];
                 if (p->writes)
-                    ckpt_put(w, name[i], p->p, p->r, array[i] + p->at * dtype_size(t), t, t);
+                    ckpt_put_from(w, o->m->lane, name[i], p->p, p->r, array[i] + p->at * dtype_size(t), t);
             }
     }
 }
 
 void optim_load(struct optim *o, struct ckpt *k)
 {
+    struct lane *l = o->m->lane;
     enum dtype t = o->m->op->stat;
     for (int b = 0; b < BUFFERS; b++) {
         const char *name[3];
@@ -225,7 +259,12 @@ void optim_load(struct optim *o, struct ckpt *k)
         for (int i = 0; i < n; i++)
             for (int64_t j = 0; j < o->shard[b].pieces; j++) {
                 const struct optim_piece *p = &o->shard[b].piece[j];
-                ckpt_get(k, name[i], p->p, p->r, array[i] + p->at * dtype_size(t), t);
+                int64_t bytes = p->r.rows * p->r.cols * dtype_size(t);
+                void *host = xmalloc(MAX(bytes, 1));
+                ckpt_get(k, name[i], p->p, p->r, host, t);
+                l->dev->put(l, array[i] + p->at * dtype_size(t), host, bytes);
+                l->dev->wait(l);
+                free(host);
             }
     }
 }

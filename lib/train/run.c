@@ -170,8 +170,10 @@ static void start_model(struct run *r, const char *resume)
         struct ckpt *k = ckpt_open(r->o->init);
         model_load(&r->t.model, k);
         ckpt_close(k);
+        optim_fill_master(&r->t.optim);
     } else {
         model_random(&r->t.model, r->o->seed);
+        optim_fill_master(&r->t.optim);
     }
 }
 
@@ -224,8 +226,8 @@ static void save(struct run *r)
     enum dtype type = m->op->real;
     for (int64_t i = 0; i < m->layout.n; i++)
         if (m->layout.local[i].writes)
-            ckpt_put(w, "model", m->layout.local[i].p, m->layout.local[i].r,
-                     model_weight(m, &m->layout.local[i]), type, type);
+            ckpt_put_from(w, m->lane, "model", m->layout.local[i].p, m->layout.local[i].r,
+                          model_weight(m, &m->layout.local[i]), type);
     optim_save(&r->t.optim, w);
     char *mine = ckpt_writer_close(w);
     comm_gather_bytes(r->all, mine, strlen(mine) + 1, part, len);

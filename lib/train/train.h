@@ -76,14 +76,19 @@ void optim_reduce(struct optim *o);
 /* Norm, verdict, update, and the new weights to everybody.  bad > 0: something was not finite here. */
 void optim_step(struct optim *o, double bad);
 void optim_state(const struct optim *o, double out[STEP_STATE]);
+/* Where weights are of a coarser type than their masters: the masters become what the weights are. */
+void optim_fill_master(struct optim *o);
 void optim_set_count(struct optim *o, double committed);
 void optim_save(const struct optim *o, struct ckpt_writer *w);
 void optim_load(struct optim *o, struct ckpt *k);
+/* ckpt_put() of data on the lane's device, stored as the type they have. */
+void ckpt_put_from(struct ckpt_writer *w, struct lane *l, const char *set, const struct param *p,
+                   struct rect r, const void *data, enum dtype t);
 
 /* ---- trainer.c: one step ---- */
 
 struct trainer_options {
-    const char *device, *type, *optimizer, *loss; /* "cpu"; "f32" or "f64" */
+    const char *device, *type, *optimizer, *loss; /* "cpu", "cuda"; "f32", "f64", "bf16" */
     int64_t batch, micro, seq; /* packed rows a step over all ranks; rows a micro-batch; tokens a row */
     double decay, aux, z;
     double beta; /* of dpo */

@@ -1,0 +1,209 @@
+/* gpu.c -- training on a GPU against training on the CPU: the same model, the same rows, the same
+ * gradients and losses; and bf16 against f32.
+ *
+ * Rows are drawn, with documents of mixed lengths and pads.  Two models: one of odd sizes, which goes
+ * through the plain kernels, and one whose sizes are whole tiles, which goes through those for tensor
+ * cores where the type is bf16. */
+#include "tap.h"
+
+#include "train/train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char odd_model[] =
+    "{\"model_type\":\"mixtral\",\"hidden_size\":36,\"num_hidden_layers\":2,\"num_attention_heads\":6,"
+    "\"num_key_value_heads\":2,\"num_local_experts\":5,\"num_experts_per_tok\":2,\"intermediate_size\":28,"
+    "\"vocab_size\":99,\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
+    "\"initializer_range\":0.1,\"tie_word_embeddings\":false,\"router_aux_loss_coef\":0.02,"
+    "\"hidden_act\":\"silu\"}";
+static const char whole_model[] =
+    "{\"model_type\":\"mixtral\",\"hidden_size\":128,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
+    "\"num_key_value_heads\":2,\"head_dim\":64,\"num_local_experts\":8,\"num_experts_per_tok\":2,"
+    "\"intermediate_size\":128,\"vocab_size\":512,\"max_position_embeddings\":256,\"rope_theta\":10000.0,"
+    "\"rms_norm_eps\":1e-5,\"initializer_range\":0.05,\"tie_word_embeddings\":false,"
+    "\"router_aux_loss_coef\":0.02,\"hidden_act\":\"silu\"}";
+
+struct made { /* a trainer and the world it lives in */
+    struct trainer t;
+    struct world *world;
+};
+
+static void make(struct made *m, const char *model, int64_t seq, const char *device, const char *type)
+{
+    struct trainer_options o = {.device = device, .type = type, .optimizer = "adamw", .loss = "nll",
+                                .batch = 4, .micro = 2, .seq = seq, .decay = 0.1, .aux = -1, .z = 1e-3,
+                                .threads = opt_threads(),
+                                .plan = {.lr = 3e-3, .floor = 0.1, .warmup = 5, .steps = 200, .beta1 = 0.9,
+                                         .beta2 = 0.95, .eps = 1e-8, .clip = 1}};
+    struct mesh mesh;
+    struct config c;
+    m->world = world_self();
+    mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
+    config_parse(&c, model, strlen(model), "the test's model");
+    trainer_init(&m->t, m->world, &mesh, &c, &o);
+    model_random(&m->t.model, 1);
+    optim_fill_master(&m->t.optim);
+}
+
+static void unmake(struct made *m)
+{
+    trainer_release(&m->t);
+    world_free(m->world);
+}
+
+/* Rows that can be learnt: each document counts upwards from somewhere by a step of its own. */
+static void fill_rows(struct trainer *t, int64_t step)
+{
+    int64_t seq = t->o.seq;
+    int32_t *token = xmalloc(seq * sizeof *token), *document = xmalloc(seq * sizeof *document);
+    uint8_t *target = xmalloc(seq);
+    float *weight = xmalloc(seq * sizeof *weight);
+    for (int64_t m = 0; m < t->micros; m++) {
+        batch_host_clear(&t->host[m]);
+        for (int64_t i = 0; i < t->o.micro; i++) {
+            uint64_t key = rng_key((uint64_t)((step * t->micros + m) * t->o.micro + i), "row");
+            int64_t d = 0, begun = 0, len = 0, value = 0, by = 1;
+            for (int64_t j = 0; j < seq; j++) {
+                if (j == begun + len) {
+                    begun = j;
+                    d += j > 0;
+                    len = 3 + (int64_t)(rng_uniform(key, 0, (uint64_t)j) * (double)seq / 2);
+                    value = (int64_t)(rng_uniform(key, 1, (uint64_t)j) * (double)t->model.cfg.vocab);
+                    by = 1 + d % 3;
+                }
+                int pad = j >= seq - 5;
+                token[j] = pad ? 0 : (int32_t)((value + (j - begun) * by) % t->model.cfg.vocab);
+                document[j] = pad ? -1 : (int32_t)d;
+                target[j] = !pad && j > begun;
+                weight[j] = 1;
+            }
+            batch_host_row(&t->host[m], i, token, target, document, weight);
+        }
+    }
+    free(token), free(document), free(target), free(weight);
+}
+
+/* All gradients of a buffer on the host, as doubles. */
+static double *gradients(struct trainer *t, int b, int64_t *n)
+{
+    enum dtype s = t->model.op->stat;
+    *n = t->model.layout.size[b];
+    void *raw = xmalloc(*n * dtype_size(s));
+    double *g = xmalloc(*n * sizeof *g);
+    t->lane.dev->get(&t->lane, raw, t->model.grad[b], *n * dtype_size(s));
+    t->lane.dev->wait(&t->lane);
+    dtype_convert(g, DT_F64, raw, s, *n);
+    free(raw);
+    return g;
+}
+
+/* Tensor by tensor, the largest difference over the largest gradient; the worst of all. */
+static double gradient_distance(struct trainer *a, struct trainer *b)
+{
+    double worst = 0;
+    for (int x = 0; x < BUFFERS; x++) {
+        int64_t n;
+        double *g = gradients(a, x, &n), *h = gradients(b, x, &n);
+        const struct layout *y = &a->model.layout;
+        for (int64_t i = 0; i < y->n; i++) {
+            const struct local *l = &y->local[i];
+            double off = 0, size = 0;
+            if (l->buffer != (enum mesh_buffer)x)
+                continue;
+            for (int64_t j = l->at; j < l->at + l->r.rows * l->r.cols; j++) {
+                off = fmax(off, fabs(g[j] - h[j]));
+                size = fmax(size, fabs(h[j]));
+            }
+            worst = fmax(worst, size > 0 ? off / size : off);
+        }
+        free(g), free(h);
+    }
+    return worst;
+}
+
+static double step_loss(struct trainer *t, int64_t step)
+{
+    struct step_result r;
+    fill_rows(t, step);
+    trainer_gradients(t, &r);
+    optim_step(&t->optim, 0);
+    return r.loss;
+}
+
+static void against_cpu(const char *name, const char *model, int64_t seq)
+{
+    struct made cpu, gpu;
+    struct step_result a, b;
+    double worst = 0;
+    make(&cpu, model, seq, "cpu", "f32");
+    make(&gpu, model, seq, "cuda", "f32");
+    fill_rows(&cpu.t, 0);
+    fill_rows(&gpu.t, 0);
+    trainer_gradients(&cpu.t, &a);
+    trainer_gradients(&gpu.t, &b);
+    double off = gradient_distance(&gpu.t, &cpu.t);
+    ok(off <= 1e-4, "%s: gradients of step 1 in f32 are the CPU's (%.1e)", name, off);
+    for (int64_t i = 0; i < 10; i++) {
+        double x = step_loss(&cpu.t, i), y = step_loss(&gpu.t, i);
+        worst = fmax(worst, fabs(x - y) / fabs(x));
+    }
+    ok(worst <= 1e-4, "%s: ten losses in f32 are the CPU's (%.1e)", name, worst);
+    unmake(&cpu);
+    unmake(&gpu);
+}
+
+static void against_f32(const char *name, const char *model, int64_t seq)
+{
+    enum { STEPS = 200 };
+    struct made f32, bf16;
+    double worst = 0, mean = 0, first = 0, last = 0;
+    int64_t at = 0;
+    make(&f32, model, seq, "cuda", "f32");
+    make(&bf16, model, seq, "cuda", "bf16");
+    for (int64_t i = 0; i < STEPS; i++) {
+        double x = step_loss(&f32.t, i), y = step_loss(&bf16.t, i), off = fabs(x - y) / x;
+        first = i ? first : x;
+        last = x;
+        mean += off / STEPS;
+        if (!(off <= worst))
+            worst = off, at = i;
+    }
+    ok(last < 0.8 * first, "%s: there is something to learn (loss %.3f to %.3f)", name, first, last);
+    ok(worst <= 0.005, "%s: %d losses in bf16 are those in f32 (mean %.1e, worst %.1e at %lld)", name, STEPS,
+       mean, worst, (long long)at);
+    unmake(&f32);
+    unmake(&bf16);
+}
+
+static void reruns(const char *name, const char *model, int64_t seq)
+{
+    struct made one, two;
+    int same = 1;
+    make(&one, model, seq, "cuda", "bf16");
+    make(&two, model, seq, "cuda", "bf16");
+    for (int64_t i = 0; i < 20; i++) {
+        double x = step_loss(&one.t, i), y = step_loss(&two.t, i);
+        same &= x == y;
+    }
+    ok(same && gradient_distance(&one.t, &two.t) == 0, "%s: twenty steps again give the same bits", name);
+    unmake(&one);
+    unmake(&two);
+}
+
+int main(void)
+{
+    const char *why = dev_missing("cuda");
+    if (why) {
+        skip("training on a GPU is training on the CPU", why);
+        return finish();
+    }
+    against_cpu("odd sizes", odd_model, 48);
+    against_cpu("whole tiles", whole_model, 256);
+    reruns("odd sizes", odd_model, 48);
+    reruns("whole tiles", whole_model, 256);
+    against_f32("odd sizes", odd_model, 48);
+    against_f32("whole tiles", whole_model, 256);
+    return finish();
+}
