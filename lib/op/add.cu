@@ -1,0 +1,30 @@
+/* add.cu -- y = a + b; N elements.  Bound: memory, 3 N elements moved. */
+#include "real.cuh"
+
+template <int V> static __global__ void add_kernel(real *y, const real *a, const real *b, int64_t n)
+{
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
+    float x[V], z[V];
+    if (i >= n)
+        return;
+    load_n<V>(x, a + i);
+    load_n<V>(z, b + i);
+#pragma unroll
+    for (int j = 0; j < V; j++)
+        x[j] += z[j];
+    store_n<V>(y + i, x);
+}
+
+extern "C" void OPNAME(add)(struct lane *l, void *y, const void *a, const void *b, int64_t n)
+{
+    int wide = is_wide(y, n) && is_wide(a, n) && is_wide(b, n);
+    if (!n)
+        return;
+    if (wide)
+        add_kernel<WIDE><<<blocks_of(n, 256 * WIDE), 256, 0, stream(l)>>>((real *)y, (const real *)a,
+                                                                          (const real *)b, n);
+    else
+        add_kernel<1><<<blocks_of(n, 256), 256, 0, stream(l)>>>((real *)y, (const real *)a,
+                                                                (const real *)b, n);
+    launched("add", "%lld", (long long)n);
+}
