@@ -116,6 +116,14 @@ bench: setup
 	@$(MAKE) --no-print-directory -s -j$$(nproc) tests
 	@BUILD=$B bench/run
 
+check-gpu:
+	@$(MAKE) --no-print-directory -s -j$$(nproc) CUDA=1 tests
+	@BUILD=build/cuda tests/check-gpu
+
+bench-gpu:
+	@$(MAKE) --no-print-directory -s -j$$(nproc) CUDA=1 build/cuda/bench/gpu
+	@BUILD=build/cuda bench/gpu-run
+
 prefix ?= /usr/local
 install: all
 	install -d $(DESTDIR)$(prefix)/bin $(DESTDIR)$(prefix)/share/man/man1 $(DESTDIR)$(prefix)/share/man/man5 $(DESTDIR)$(prefix)/share/man/man7

@@ -35,7 +35,7 @@ static void make(struct made *m, const char *model, int64_t seq, const char *dev
     struct trainer_options o = {.device = device, .type = type, .optimizer = "adamw", .loss = "nll",
                                 .batch = 4, .micro = 2, .seq = seq, .decay = 0.1, .aux = -1, .z = 1e-3,
                                 .threads = opt_threads(),
-                                .plan = {.lr = 3e-3, .floor = 0.1, .warmup = 5, .steps = 200, .beta1 = 0.9,
+                                .plan = {.lr = 1e-3, .floor = 0.1, .warmup = 5, .steps = 200, .beta1 = 0.9,
                                          .beta2 = 0.95, .eps = 1e-8, .clip = 1}};
     struct mesh mesh;
     struct config c;
@@ -53,7 +53,8 @@ static void unmake(struct made *m)
     world_free(m->world);
 }
 
-/* Rows that can be learnt: each document counts upwards from somewhere by a step of its own. */
+/* Rows of which a part can be learnt: each document counts upwards by a step of its own, but for every
+ * third token or so, which is any. */
 static void fill_rows(struct trainer *t, int64_t step)
 {
     int64_t seq = t->o.seq;
@@ -75,6 +76,8 @@ static void fill_rows(struct trainer *t, int64_t step)
                 }
                 int pad = j >= seq - 5;
                 token[j] = pad ? 0 : (int32_t)((value + (j - begun) * by) % t->model.cfg.vocab);
+                if (!pad && rng_uniform(key, 2, (uint64_t)j) < 0.35)
+                    token[j] = (int32_t)(rng_uniform(key, 3, (uint64_t)j) * (double)t->model.cfg.vocab);
                 document[j] = pad ? -1 : (int32_t)d;
                 target[j] = !pad && j > begun;
                 weight[j] = 1;
@@ -170,7 +173,7 @@ static void against_f32(const char *name, const char *model, int64_t seq)
         if (!(off <= worst))
             worst = off, at = i;
     }
-    ok(last < 0.8 * first, "%s: there is something to learn (loss %.3f to %.3f)", name, first, last);
+    ok(last < 0.95 * first, "%s: there is something to learn (loss %.3f to %.3f)", name, first, last);
     ok(worst <= 0.005, "%s: %d losses in bf16 are those in f32 (mean %.1e, worst %.1e at %lld)", name, STEPS,
        mean, worst, (long long)at);
     unmake(&f32);

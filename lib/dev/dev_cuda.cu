@@ -3,7 +3,7 @@
  * A lane is a stream with its cuBLASLt handle and workspace.  Calls are queued and return at once;
  * put() and get() work on ordinary host memory, which may be reused when they return: the driver has
  * staged what put() was given, and get() has waited. */
-#include "dev/cuda.cuh"
+#include "dev/dev.cuh"
 
 #include <stdlib.h>
 

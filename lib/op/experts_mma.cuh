@@ -169,13 +169,46 @@ static __device__ __forceinline__ int copy_steps(const mma_args &g, ring *ring, 
 
 /* ---- what becomes of the sums: d as wgmma leaves it, rows i and i + 8, columns j + 8 c + {0, 1} ---- */
 
-static __device__ __forceinline__ void put2(void *p, int64_t at, float a, float b)
+/* Among four lanes: v[i] of lane l becomes v[l] of lane i.  Pairs of columns 8 c + 2 l of four c become the
+ * eight columns of c = l, which are 16 bytes of a row; and the reverse. */
+static __device__ __forceinline__ void quad_transpose(uint32_t *v)
 {
-    *(uint32_t *)((bf16 *)p + at) = pack2(a, b);
+    int odd = threadIdx.x & 1, high = threadIdx.x & 2;
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        uint32_t a = v[i], b = v[i + 1], x = __shfl_xor_sync(~0u, odd ? a : b, 1);
+        v[i] = odd ? x : a;
+        v[i + 1] = odd ? b : x;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        uint32_t a = v[i], b = v[i + 2], x = __shfl_xor_sync(~0u, high ? a : b, 2);
+        v[i] = high ? x : a;
+        v[i + 2] = high ? b : x;
+    }
 }
-static __device__ __forceinline__ float2 get2(const void *p, int64_t at)
+
+/* Columns of four c of a row: pairs in v, column j the lane's in the first of them.  Called by whole warps. */
+static __device__ __forceinline__ void put_quad(void *row, int j, int n, int live, uint32_t *v)
 {
-    return __bfloat1622float2(*(const __nv_bfloat162 *)((const bf16 *)p + at));
+    int l = threadIdx.x % 4, col = j - 2 * l + 8 * l;
+    quad_transpose(v);
+    if (live && col < n)
+        *(uint4 *)((bf16 *)row + col) = make_uint4(v[0], v[1], v[2], v[3]);
+}
+static __device__ __forceinline__ uint4 get_quad(const void *row, int j, int n, int live)
+{
+    int l = threadIdx.x % 4, col = j - 2 * l + 8 * l;
+    return live && col < n ? *(const uint4 *)((const bf16 *)row + col) : make_uint4(0, 0, 0, 0);
+}
+static __device__ __forceinline__ float2 unpack2(uint32_t v)
+{
+    return make_float2(__uint_as_float(v << 16), __uint_as_float(v & 0xffff0000u));
+}
+
+static __device__ __forceinline__ float gate_of(const mma_args &g, int m, int live)
+{
+    return live ? ((const float *)g.gate)[g.r.source[m]] : 0;
 }
 
 static __device__ __forceinline__ void finish_up(const mma_args &g, const mma_tile &x, const float *d, int i, int j)
@@ -183,19 +216,22 @@ static __device__ __forceinline__ void finish_up(const mma_args &g, const mma_ti
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         int64_t m = i + 8 * h;
-        if (m >= x.end)
-            continue;
-        float gate = ((const float *)g.gate)[g.r.source[m]];
+        int live = m < x.end;
+        float gate = gate_of(g, (int)m, live);
+        bf16 *to = (bf16 *)g.out + m * 2 * g.n;
 #pragma unroll
-        for (int c = 0; c < 16; c++) {
-            int col = j + 8 * c;
-            float u0 = d[4 * c + 2 * h], u1 = d[4 * c + 2 * h + 1];
-            float v0 = d[64 + 4 * c + 2 * h], v1 = d[64 + 4 * c + 2 * h + 1];
-            if (col >= g.n)
-                continue;
-            put2(g.out, m * 2 * g.n + col, u0, u1);
-            put2(g.out, m * 2 * g.n + g.n + col, v0, v1);
-            put2(g.act, m * g.n + col, gate * u0 * v0 / (1 + __expf(-u0)), gate * u1 * v1 / (1 + __expf(-u1)));
+        for (int c0 = 0; c0 < 16; c0 += 4) {
+            uint32_t u[4], v[4], a[4];
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const float *p = d + 4 * (c0 + c) + 2 * h, *q = p + 64;
+                u[c] = pack2(p[0], p[1]);
+                v[c] = pack2(q[0], q[1]);
+                a[c] = pack2(gate * p[0] * q[0] / (1 + __expf(-p[0])), gate * p[1] * q[1] / (1 + __expf(-p[1])));
+            }
+            put_quad(to, j + 8 * c0, g.n, live, u);
+            put_quad(to + g.n, j + 8 * c0, g.n, live, v);
+            put_quad((bf16 *)g.act + m * g.n, j + 8 * c0, g.n, live, a);
         }
     }
 }
@@ -205,9 +241,14 @@ static __device__ __forceinline__ void finish_rows(const mma_args &g, const mma_
 #pragma unroll
     for (int h = 0; h < 2; h++)
 #pragma unroll
-        for (int c = 0; c < 32; c++)
-            if (i + 8 * h < x.end && j + 8 * c < g.n)
-                put2(g.out, (int64_t)(i + 8 * h) * g.n + j + 8 * c, d[4 * c + 2 * h], d[4 * c + 2 * h + 1]);
+        for (int c0 = 0; c0 < 32; c0 += 4) {
+            uint32_t v[4];
+            int64_t m = i + 8 * h;
+#pragma unroll
+            for (int c = 0; c < 4; c++)
+                v[c] = pack2(d[4 * (c0 + c) + 2 * h], d[4 * (c0 + c) + 2 * h + 1]);
+            put_quad((bf16 *)g.out + m * g.n, j + 8 * c0, g.n, m < x.end, v);
+        }
 }
 
 static __device__ __forceinline__ float one_dh(float da, float u, float v, float gate, float *du, float *dv, float *a)
@@ -224,35 +265,42 @@ static __device__ __forceinline__ void finish_dh(const mma_args &g, const mma_ti
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         int64_t m = i + 8 * h;
-        float sum = 0, gate = m < x.end ? ((const float *)g.gate)[g.r.source[m]] : 0;
+        int live = m < x.end;
+        float sum = 0, gate = gate_of(g, (int)m, live);
+        const bf16 *from = (const bf16 *)g.h + m * 2 * g.n;
+        bf16 *to = (bf16 *)g.out + m * 2 * g.n;
 #pragma unroll
-        for (int c0 = 0; c0 < 32; c0 += 8) {
-            float2 u[8], v[8]; /* all on their way before the first is needed */
-            if (m >= x.end)
-                continue;
+        for (int half = 0; half < 32; half += 16) {
+            uint4 u4[4], v4[4]; /* all on their way before the first is needed */
 #pragma unroll
-            for (int c = 0; c < 8; c++)
-                if (j + 8 * (c0 + c) < g.n) {
-                    u[c] = get2(g.h, m * 2 * g.n + j + 8 * (c0 + c));
-                    v[c] = get2(g.h, m * 2 * g.n + g.n + j + 8 * (c0 + c));
+            for (int c = 0; c < 4; c++) {
+                u4[c] = get_quad(from, j + 8 * (half + 4 * c), g.n, live);
+                v4[c] = get_quad(from + g.n, j + 8 * (half + 4 * c), g.n, live);
+            }
+#pragma unroll
+            for (int q = 0; q < 4; q++) {
+                uint32_t u[4] = {u4[q].x, u4[q].y, u4[q].z, u4[q].w}, v[4] = {v4[q].x, v4[q].y, v4[q].z, v4[q].w}, a[4];
+                quad_transpose(u);
+                quad_transpose(v);
+#pragma unroll
+                for (int c = 0; c < 4; c++) {
+                    const float *da = d + 4 * (half + 4 * q + c) + 2 * h;
+                    float2 hu = unpack2(u[c]), hv = unpack2(v[c]), du, dv, act;
+                    sum += one_dh(da[0], hu.x, hv.x, gate, &du.x, &dv.x, &act.x);
+                    sum += one_dh(da[1], hu.y, hv.y, gate, &du.y, &dv.y, &act.y);
+                    u[c] = pack2(du.x, du.y);
+                    v[c] = pack2(dv.x, dv.y);
+                    a[c] = pack2(act.x, act.y);
                 }
-#pragma unroll
-            for (int c = 0; c < 8; c++) {
-                int col = j + 8 * (c0 + c);
-                const float *da = d + 4 * (c0 + c) + 2 * h;
-                float2 du, dv, a;
-                if (col >= g.n)
-                    continue;
-                sum += one_dh(da[0], u[c].x, v[c].x, gate, &du.x, &dv.x, &a.x);
-                sum += one_dh(da[1], u[c].y, v[c].y, gate, &du.y, &dv.y, &a.y);
-                put2(g.out, m * 2 * g.n + col, du.x, du.y);
-                put2(g.out, m * 2 * g.n + g.n + col, dv.x, dv.y);
-                put2(g.act, m * g.n + col, a.x, a.y);
+                int col = j + 8 * (half + 4 * q);
+                put_quad(to, col, g.n, live, u);
+                put_quad(to + g.n, col, g.n, live, v);
+                put_quad((bf16 *)g.act + m * g.n, col, g.n, live, a);
             }
         }
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
-        if (threadIdx.x % 4 == 0 && m < x.end)
+        if (threadIdx.x % 4 == 0 && live)
             g.part[x.j0 / TILE_N * g.part_ld + m] = sum;
     }
 }
@@ -263,20 +311,9 @@ static __device__ __forceinline__ void finish_wgrad(const mma_args &g, const mma
 #pragma unroll
     for (int h = 0; h < 2; h++)
 #pragma unroll
-        for (int c0 = 0; c0 < 32; c0 += 16) {
-            float2 y[16]; /* all on their way before the first is needed */
-            if (i + 8 * h >= g.m)
-                continue;
-#pragma unroll
-            for (int c = 0; c < 16; c++)
-                if (j + 8 * (c0 + c) < g.n)
-                    y[c] = *(const float2 *)(w + 8 * h * (int64_t)g.n + 8 * (c0 + c));
-#pragma unroll
-            for (int c = 0; c < 16; c++)
-                if (j + 8 * (c0 + c) < g.n)
-                    *(float2 *)(w + 8 * h * (int64_t)g.n + 8 * (c0 + c)) =
-                        make_float2(y[c].x + d[4 * (c0 + c) + 2 * h], y[c].y + d[4 * (c0 + c) + 2 * h + 1]);
-        }
+        for (int c = 0; c < 32; c++)
+            if (i + 8 * h < g.m && j + 8 * c < g.n)
+                add2(w + 8 * h * (int64_t)g.n + 8 * c, d[4 * c + 2 * h], d[4 * c + 2 * h + 1]);
 }
 
 template <int MODE>
@@ -357,6 +394,7 @@ static __global__ void dgate_kernel(stat *dgate, const float *part, struct map r
     }
 }
 
+/* Rows of whole 64 elements, and 16-byte accesses. */
 static inline int whole(const void *p, const void *q, const void *o, int64_t d, int64_t f)
 {
     return d % 64 == 0 && f % 64 == 0 && ((uintptr_t)p | (uintptr_t)q | (uintptr_t)o) % 16 == 0;

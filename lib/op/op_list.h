@@ -51,7 +51,8 @@ OP(attn, (struct lane *l, void *o /* R= (Tq,H,C) */, void *lse /* S= (Tq,H) */,
           const void *v, const int32_t *q_at /* (spans+1) */, const int32_t *k_beg,
           const int32_t *k_end /* (spans) */, int64_t spans, int64_t h, int64_t g, int64_t c,
           int64_t ldq, int64_t ldk, double scale))
-/* dq, dk, dv have the strides of q, k, v.  dk and dv of all Tk rows are written. */
+/* dq, dk, dv have the strides of q, k, v.  dk and dv of all Tk rows are written.  Tk is at least the
+ * number of queries. */
 OP(attn_dgrad, (struct lane *l, void *dq, void *dk, void *dv, const void *d_o /* R (Tq,H,C) */,
                 const void *q, const void *k, const void *v, const void *o, const void *lse,
                 const int32_t *q_at, const int32_t *k_beg, const int32_t *k_end, int64_t spans,

@@ -216,6 +216,13 @@ static __device__ __forceinline__ void wgmma_regs(float *d, const uint32_t *a, u
         wgmma128_regs<BT>(d, a, b, add);
 }
 
+/* *p += (a, b), without waiting.  Where every element is added to once, the result is as exact and as
+ * repeatable as a load, an add and a store. */
+static __device__ __forceinline__ void add2(float *p, float a, float b)
+{
+    asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(p), "f"(a), "f"(b) : "memory");
+}
+
 /* Two floats as neighbouring bf16, the first in the low half. */
 static __device__ __forceinline__ uint32_t pack2(float a, float b)
 {

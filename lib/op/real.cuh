@@ -6,7 +6,7 @@
 #ifndef REAL_CUH
 #define REAL_CUH
 
-#include "dev/cuda.cuh"
+#include "dev/dev.cuh"
 
 #include <cuda_bf16.h>
 

@@ -1,7 +1,7 @@
-/* cuda.cuh -- what dev_cuda.cu and the CUDA twins of lib/op share: the state behind lane->handle and
+/* dev.cuh -- what dev_cuda.cu and the CUDA twins of lib/op share: the state behind lane->handle and
  * the checks after every call. */
-#ifndef CUDA_CUH
-#define CUDA_CUH
+#ifndef DEV_CUH
+#define DEV_CUH
 
 #include <cublasLt.h>
 #include <cuda_runtime.h>

@@ -1,0 +1,181 @@
+/* gpu.c -- how fast a training step, and the ops that carry it, are on a GPU at a model's true width.
+ *
+ *   gpu qwen3-30b-a3b-4l | mixtral8x7b-2l | olmoe-8l
+ *
+ * Random tokens, rows of 4096 in one document each, 16,384 tokens a step; f32 master weights and moments.
+ * Operations are counted as bench/torch_peer.py of the peer does: 6 x active matrix parameters a token
+ * (head in, embedding out) and causal attention.  One JSON object a line. */
+#include "train/train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct shape {
+    const char *name;
+    int64_t layers, d, f, h, g, c, e, k, v;
+    int norm;
+} shapes[] = {
+    {"qwen3-30b-a3b-4l", 4, 2048, 768, 32, 4, 128, 128, 8, 151936, 1},
+    {"mixtral8x7b-2l", 2, 4096, 14336, 32, 8, 128, 8, 2, 32000, 1},
+    {"olmoe-8l", 8, 2048, 1024, 16, 16, 128, 64, 8, 50304, 0},
+};
+
+enum { SEQ = 4096, ROWS = 4, WARM = 3, TIMED = 8 };
+
+static void make_trainer(struct trainer *t, struct world *w, const struct shape *s)
+{
+    struct trainer_options o = {.device = "cuda", .type = "bf16", .optimizer = "adamw", .loss = "nll",
+                                .batch = ROWS, .micro = ROWS, .seq = SEQ, .decay = 0.1, .aux = -1, .z = -1,
+                                .threads = 1,
+                                .plan = {.lr = 1e-5, .floor = 1, .warmup = 0, .steps = 1000, .beta1 = 0.9,
+                                         .beta2 = 0.95, .eps = 1e-8, .clip = 1}};
+    struct mesh mesh;
+    struct config c;
+    struct buf b = {0};
+    buf_printf(&b, "{\"model_type\":\"mixtral\",\"hidden_size\":%lld,\"num_hidden_layers\":%lld,"
+                   "\"num_attention_heads\":%lld,\"num_key_value_heads\":%lld,\"head_dim\":%lld,"
+                   "\"num_local_experts\":%lld,\"num_experts_per_tok\":%lld,\"intermediate_size\":%lld,"
+                   "\"vocab_size\":%lld,\"max_position_embeddings\":4096,\"rope_theta\":1000000.0,"
+                   "\"rms_norm_eps\":1e-6,\"initializer_range\":0.02,\"tie_word_embeddings\":false,"
+                   "\"router_aux_loss_coef\":0.001,\"hidden_act\":\"silu\"}",
+               (long long)s->d, (long long)s->layers, (long long)s->h, (long long)s->g, (long long)s->c,
+               (long long)s->e, (long long)s->k, (long long)s->f, (long long)s->v);
+    mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
+    config_parse(&c, b.data, b.len, s->name);
+    trainer_init(t, w, &mesh, &c, &o);
+    buf_release(&b);
+}
+
+/* Weights of the right size, quickly: a block of normal numbers again and again; norms are 1. */
+static void fill_weights(struct model *m)
+{
+    enum { BLOCK = 1 << 20 };
+    const struct dev_ops *dev = m->lane->dev;
+    float *normal = xmalloc(BLOCK * sizeof *normal), *one = xmalloc(BLOCK * sizeof *one);
+    uint16_t *host = xmalloc(BLOCK * sizeof *host);
+    for (int64_t i = 0; i < BLOCK; i++) {
+        normal[i] = (float)(0.02 * rng_normal(1, 0, (uint64_t)i));
+        one[i] = 1;
+    }
+    for (int64_t i = 0; i < m->layout.n; i++) {
+        const struct local *l = &m->layout.local[i];
+        int64_t n = l->r.rows * l->r.cols;
+        char *p = model_weight(m, l);
+        dtype_convert(host, DT_BF16, l->p->cols ? normal : one, DT_F32, BLOCK);
+        dev->put(m->lane, p, host, MIN(n, (int64_t)BLOCK) * 2);
+        for (int64_t j = BLOCK; j < n; j += BLOCK)
+            dev->copy(m->lane, p + j * 2, p, MIN(n - j, (int64_t)BLOCK) * 2);
+        dev->wait(m->lane);
+    }
+    free(normal), free(one), free(host);
+}
+
+static void fill_rows(struct trainer *t, uint64_t step)
+{
+    int32_t *token = xmalloc(SEQ * sizeof *token), *document = xcalloc(SEQ, sizeof *document);
+    uint8_t *target = xmalloc(SEQ);
+    float *weight = xmalloc(SEQ * sizeof *weight);
+    batch_host_clear(&t->host[0]);
+    for (int64_t i = 0; i < ROWS; i++) {
+        for (int64_t j = 0; j < SEQ; j++) {
+            token[j] = (int32_t)(rng_uniform(step, (uint64_t)i, (uint64_t)j) * (double)t->model.cfg.vocab);
+            target[j] = 1;
+            weight[j] = 1;
+        }
+        batch_host_row(&t->host[0], i, token, target, document, weight);
+    }
+    free(token), free(document), free(target), free(weight);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static double median(double *x, int64_t n)
+{
+    qsort(x, (size_t)n, sizeof *x, by_value);
+    return x[n / 2];
+}
+
+static void bench_step(struct trainer *t, const struct shape *s)
+{
+    double whole[TIMED], gradients[TIMED], loss = 0;
+    double active = (double)s->layers * (double)(s->d * s->c * (s->h + 2 * s->g) + s->h * s->c * s->d +
+                                                 s->d * s->e + s->k * 3 * s->d * s->f) +
+                    (double)(s->d * s->v);
+    double flops = (6 * active + 6.0 * (double)(s->layers * SEQ * s->h * s->c)) * ROWS * SEQ;
+    for (int64_t i = -WARM; i < TIMED; i++) {
+        struct step_result r;
+        fill_rows(t, (uint64_t)(i + WARM));
+        t->lane.dev->wait(&t->lane);
+        double begun = clock_s();
+        trainer_gradients(t, &r);
+        t->lane.dev->wait(&t->lane);
+        double between = clock_s();
+        optim_step(&t->optim, 0);
+        t->lane.dev->wait(&t->lane);
+        loss = r.loss;
+        if (i >= 0) {
+            gradients[i] = between - begun;
+            whole[i] = clock_s() - begun;
+        }
+    }
+    double step = median(whole, TIMED), fb = median(gradients, TIMED);
+    printf("{\"model\":\"%s\",\"ours\":1,\"tokens\":%d,\"step_ms\":%.1f,\"fwdbwd_ms\":%.1f,\"TFLOPs\":%.1f,"
+           "\"TFLOPs_fwdbwd\":%.1f,\"loss\":%.4f}\n",
+           s->name, ROWS * SEQ, step * 1e3, fb * 1e3, flops / step * 1e-12, flops / fb * 1e-12, loss);
+    fflush(stdout);
+}
+
+/* Which segment of a step takes how long, each waited for. */
+static void bench_segments(struct trainer *t)
+{
+    double spent[SEGMENTS][PASSES] = {0};
+    struct model *m = &t->model;
+    for (int round = 0; round < 2; round++)
+        for (int64_t i = 0; i < t->schedule.n; i++) {
+            const struct task *k = &t->schedule.task[i];
+            struct task_context c = {m, &t->lane, &t->batch[0], t->saved, k->layer};
+            t->lane.dev->wait(&t->lane);
+            double begun = clock_s();
+            segment_run[k->segment][k->pass](&c);
+            t->lane.dev->wait(&t->lane);
+            if (round)
+                spent[k->segment][k->pass] += clock_s() - begun;
+            arena_reset(&t->lane.scratch);
+            if (k->last_of_micro)
+                for (int64_t l = 0; l <= m->layers; l++)
+                    saved_clear(&t->saved[l]);
+        }
+    for (int s = 0; s < SEGMENTS; s++)
+        for (int p = 0; p < PASSES; p++)
+            if (spent[s][p] > 0)
+                printf("{\"segment\":\"%s\",\"pass\":\"%s\",\"ms\":%.3f}\n", segment_name[s],
+                       (const char *[]){"forward", "dgrad", "wgrad"}[p], spent[s][p] * 1e3);
+    fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+    const struct shape *s = shapes;
+    tool_name = "bench/gpu";
+    for (int64_t i = 0; argc > 1 && i < ARRAY_LEN(shapes); i++)
+        if (!strcmp(argv[1], shapes[i].name))
+            s = &shapes[i];
+    if (dev_missing("cuda")) {
+        printf("bench/gpu: skipped: %s\n", dev_missing("cuda"));
+        return 0;
+    }
+    struct world *w = world_self();
+    struct trainer t;
+    make_trainer(&t, w, s);
+    fill_weights(&t.model);
+    optim_fill_master(&t.optim);
+    bench_step(&t, s);
+    bench_segments(&t);
+    trainer_release(&t);
+    world_free(w);
+    return 0;
+}
