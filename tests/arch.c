@@ -1,5 +1,5 @@
-/* arch.c -- config.json both ways, what is refused and in which words, and a family's list of tensors
- * against published parameter counts, names, meshes and first values. */
+/* arch.c -- config.json both ways, what is refused and in which words, and a family's list of
+ * tensors against published parameter counts, names, meshes and first values. */
 #include "arch/arch.h"
 #include "tap.h"
 
@@ -10,14 +10,17 @@
 #include <unistd.h>
 
 /* As the family's first model was published, without what is the same by default. */
+/* clang-format off */
 static const char mixtral_8x7b[] =
-    "{\"architectures\": [\"MixtralForCausalLM\"], \"model_type\": \"mixtral\", \"bos_token_id\": 1, "
-    "\"eos_token_id\": 2, \"hidden_act\": \"silu\", \"hidden_size\": 4096, \"initializer_range\": 0.02, "
-    "\"intermediate_size\": 14336, \"max_position_embeddings\": 32768, \"num_attention_heads\": 32, "
+    "{\"architectures\": [\"MixtralForCausalLM\"], \"model_type\": \"mixtral\", "
+    "\"bos_token_id\": 1, \"eos_token_id\": 2, \"hidden_act\": \"silu\", \"hidden_size\": 4096, "
+    "\"initializer_range\": 0.02, \"intermediate_size\": 14336, "
+    "\"max_position_embeddings\": 32768, \"num_attention_heads\": 32, "
     "\"num_experts_per_tok\": 2, \"num_hidden_layers\": 32, \"num_key_value_heads\": 8, "
     "\"num_local_experts\": 8, \"rms_norm_eps\": 1e-05, \"rope_theta\": 1000000.0, "
     "\"router_aux_loss_coef\": 0.02, \"sliding_window\": null, \"attention_dropout\": 0.0, "
     "\"torch_dtype\": \"bfloat16\", \"use_cache\": true, \"vocab_size\": 32000}";
+/* clang-format on */
 
 struct change { /* value NULL drops the member */
     const char *key, *value;
@@ -50,17 +53,18 @@ static struct config parsed(const struct change *to)
 static void test_read(void)
 {
     struct config c = parsed(NULL);
-    ok(c.layers == 32 && c.d == 4096 && c.heads == 32 && c.groups == 8 && c.c == 128 && c.f == 14336 &&
-           c.experts == 8 && c.k == 2 && c.vocab == 32000 && c.positions == 32768,
+    ok(c.layers == 32 && c.d == 4096 && c.heads == 32 && c.groups == 8 && c.c == 128 &&
+           c.f == 14336 && c.experts == 8 && c.k == 2 && c.vocab == 32000 && c.positions == 32768,
        "the sizes are read");
-    ok(c.theta == 1e6 && c.eps == 1e-5 && c.init == 0.02 && c.aux == 0.02 && c.z == 0 && c.norm_gate &&
-           !c.tied && c.bos == 1 && c.eos == 2,
+    ok(c.theta == 1e6 && c.eps == 1e-5 && c.init == 0.02 && c.aux == 0.02 && c.z == 0 &&
+           c.norm_gate && !c.tied && c.bos == 1 && c.eos == 2,
        "and the rest");
     ok(!strcmp(c.json, mixtral_8x7b), "the text is kept as it came");
     config_release(&c);
 
-    c = parsed(CHANGES({"rope_theta", NULL}, {"router_aux_loss_coef", NULL}, {"initializer_range", NULL},
-                       {"bos_token_id", NULL}, {"eos_token_id", "null"}, {"head_dim", "96"},
+    c = parsed(CHANGES({"rope_theta", NULL}, {"router_aux_loss_coef", NULL},
+                       {"initializer_range", NULL}, {"bos_token_id", NULL},
+                       {"eos_token_id", "null"}, {"head_dim", "96"},
                        {"num_key_value_heads", "null"}, {"tie_word_embeddings", "true"},
                        {"router_z_loss_coef", "1e-3"}, {"sliding_window", "32768"},
                        {"rope_parameters", "{\"rope_theta\": 5e5, \"rope_type\": \"default\"}"}));
@@ -70,9 +74,11 @@ static void test_read(void)
        "absent ids are -1, other absent fields as transformers has them");
     config_release(&c);
 
-    c = parsed(CHANGES({"num_local_experts", "1"}, {"num_experts_per_tok", "1"}, {"head_dim", "null"},
-                       {"rope_scaling", "{\"type\": \"default\"}"}, {"rope_parameters", "null"}));
-    ok(c.experts == 1 && c.k == 1 && c.c == 128 && c.theta == 1e6, "one expert, and scaling that is none");
+    c = parsed(CHANGES({"num_local_experts", "1"}, {"num_experts_per_tok", "1"},
+                       {"head_dim", "null"}, {"rope_scaling", "{\"type\": \"default\"}"},
+                       {"rope_parameters", "null"}));
+    ok(c.experts == 1 && c.k == 1 && c.c == 128 && c.theta == 1e6,
+       "one expert, and scaling that is none");
     config_release(&c);
 }
 
@@ -132,15 +138,19 @@ static void test_refusals(void)
         {{"num_key_value_heads", "7"},
          "\"num_attention_heads\" is not a multiple of \"num_key_value_heads\""},
         {{"hidden_size", "4097"},
-         "\"head_dim\" is missing and \"hidden_size\" is not a multiple of \"num_attention_heads\""},
+         "\"head_dim\" is missing and \"hidden_size\" is not a multiple of "
+         "\"num_attention_heads\""},
         {{"head_dim", "127"}, "\"head_dim\" is odd, so RoPE has no pairs to rotate"},
         {{"num_experts_per_tok", "9"}, "the experts chosen for a token are more than there are"},
         {{"hidden_act", "\"gelu\""}, "\"hidden_act\" is not \"silu\", the only one implemented"},
-        {{"attention_dropout", "0.1"}, "\"attention_dropout\" is not 0, the only value implemented"},
+        {{"attention_dropout", "0.1"},
+         "\"attention_dropout\" is not 0, the only value implemented"},
         {{"attention_bias", "true"}, "\"attention_bias\" is not 0, the only value implemented"},
-        {{"sliding_window", "4096"}, "\"sliding_window\" is smaller than \"max_position_embeddings\" "
-                                     "(32768); windows are not implemented"},
-        {{"router_jitter_noise", "0.1"}, "\"router_jitter_noise\" is not 0; jitter is not implemented"},
+        {{"sliding_window", "4096"},
+         "\"sliding_window\" is smaller than \"max_position_embeddings\" (32768); "
+         "windows are not implemented"},
+        {{"router_jitter_noise", "0.1"},
+         "\"router_jitter_noise\" is not 0; jitter is not implemented"},
         {{"rope_scaling", "{\"type\": \"yarn\", \"factor\": 4}"},
          "\"rope_scaling\" asks for the type \"yarn\"; only \"default\" is implemented"},
         {{"rope_parameters", "{\"rope_theta\": 1e6, \"rope_type\": \"llama3\"}"},
@@ -165,29 +175,32 @@ static void test_refusals(void)
 
 static void test_write(void)
 {
-    struct config c = parsed(CHANGES({"made_by", "{\"a\": [1, 2.50]}"}, {"dtype", "\"bfloat16\""},
-                                     {"rope_parameters", "{\"rope_theta\": 1e6}"},
-                                     {"bos_token_id", "null"}));
+    struct config c =
+        parsed(CHANGES({"made_by", "{\"a\": [1, 2.50]}"}, {"dtype", "\"bfloat16\""},
+                       {"rope_parameters", "{\"rope_theta\": 1e6}"}, {"bos_token_id", "null"}));
     /* Everything that may be set, set to something else. */
     c.layers = 3, c.d = 64, c.heads = 6, c.groups = 2, c.c = 16, c.f = 40, c.experts = 4, c.k = 3;
-    c.vocab = 1000000, c.positions = 128, c.theta = 123456.789, c.eps = 1e-6, c.init = 0.1, c.aux = 0.3;
-    c.z = 1e-4, c.tied = 1, c.eos = 77;
+    c.vocab = 1000000, c.positions = 128, c.theta = 123456.789, c.eps = 1e-6, c.init = 0.1;
+    c.aux = 0.3, c.z = 1e-4, c.tied = 1, c.eos = 77;
     struct buf out = {0}, again = {0};
     config_write(&c, &out, "float32");
     struct config r;
     config_parse(&r, out.data, out.len, "written");
     ok(r.arch == c.arch && r.layers == c.layers && r.d == c.d && r.heads == c.heads &&
-           r.groups == c.groups && r.c == c.c && r.f == c.f && r.experts == c.experts && r.k == c.k &&
-           r.vocab == c.vocab && r.positions == c.positions && r.theta == c.theta && r.eps == c.eps &&
-           r.init == c.init && r.aux == c.aux && r.z == c.z && r.tied == c.tied && r.bos == -1 &&
-           r.eos == 77,
+           r.groups == c.groups && r.c == c.c && r.f == c.f && r.experts == c.experts &&
+           r.k == c.k && r.vocab == c.vocab && r.positions == c.positions && r.theta == c.theta &&
+           r.eps == c.eps && r.init == c.init && r.aux == c.aux && r.z == c.z && r.tied == c.tied &&
+           r.bos == -1 && r.eos == 77,
        "every field that is written reads back");
     ok(strstr(out.data, "{\"a\": [1, 2.50]}") != NULL, "unknown fields keep their bytes");
     ok(strstr(out.data, "\"torch_dtype\": \"float32\"") != NULL && !strstr(out.data, "\"dtype\""),
        "the type is torch_dtype alone");
-    ok(strstr(out.data, "1000000") && !strstr(out.data, "e+06"), "counts are written as integers");
+    ok(strstr(out.data, "\"vocab_size\": 1000000,") &&
+           strstr(out.data, "\"num_hidden_layers\": 3,"),
+       "counts are written as integers");
     config_write(&r, &again, "float32");
-    ok(again.len == out.len && !memcmp(again.data, out.data, out.len), "writing again changes nothing");
+    ok(again.len == out.len && !memcmp(again.data, out.data, out.len),
+       "writing again changes nothing");
     config_release(&c);
     config_release(&r);
     buf_release(&again);
@@ -201,6 +214,7 @@ static void test_write(void)
     config_parse(&r, out.data, out.len, "written");
     ok(r.d == 4096 && r.theta == 1e6 && strstr(out.data, "[\"MixtralForCausalLM\"]"),
        "a whole config.json is written from the fields alone");
+    ok(strstr(out.data, "\"router_z_loss_coef\":0.0") != NULL, "and reals are never integers");
     config_release(&c);
     config_release(&r);
     buf_release(&out);
@@ -215,8 +229,11 @@ static void test_counts(void)
     } models[] = {
         {"Mixtral-8x7B", {{NULL, NULL}}, 46702792704},
         {"Mixtral-8x22B",
-         {{"hidden_size", "6144"}, {"num_attention_heads", "48"}, {"num_hidden_layers", "56"},
-          {"intermediate_size", "16384"}, {"max_position_embeddings", "65536"}},
+         {{"hidden_size", "6144"},
+          {"num_attention_heads", "48"},
+          {"num_hidden_layers", "56"},
+          {"intermediate_size", "16384"},
+          {"max_position_embeddings", "65536"}},
          140620634112},
     };
     for (int64_t i = 0; i < ARRAY_LEN(models); i++) {
@@ -231,21 +248,22 @@ static void test_counts(void)
 }
 
 /* name layer expert role rows cols kind cut, a line each; of two layers and two experts. */
+/* clang-format off */
 static const char list[] =
     "model.embed_tokens.weight -1 -1 7 96x32 a rows decay\n"
-#define LAYER(l)                                                                                    \
-    "model.layers." #l ".input_layernorm.weight " #l " -1 0 32x0 a none 1\n"                        \
-    "model.layers." #l ".self_attn.q_proj.weight " #l " -1 1 48x32 a rows decay\n"                  \
-    "model.layers." #l ".self_attn.k_proj.weight " #l " -1 1 24x32 a rows decay\n"                  \
-    "model.layers." #l ".self_attn.v_proj.weight " #l " -1 1 24x32 a rows decay\n"                  \
-    "model.layers." #l ".self_attn.o_proj.weight " #l " -1 2 32x48 a cols decay\n"                  \
-    "model.layers." #l ".post_attention_layernorm.weight " #l " -1 3 32x0 a none 1\n"               \
-    "model.layers." #l ".block_sparse_moe.gate.weight " #l " -1 4 2x32 a none decay\n"              \
-    "model.layers." #l ".block_sparse_moe.experts.0.w1.weight " #l " 0 5 40x32 e rows decay\n"      \
-    "model.layers." #l ".block_sparse_moe.experts.0.w3.weight " #l " 0 5 40x32 e rows decay\n"      \
-    "model.layers." #l ".block_sparse_moe.experts.1.w1.weight " #l " 1 5 40x32 e rows decay\n"      \
-    "model.layers." #l ".block_sparse_moe.experts.1.w3.weight " #l " 1 5 40x32 e rows decay\n"      \
-    "model.layers." #l ".block_sparse_moe.experts.0.w2.weight " #l " 0 6 32x40 e cols decay\n"      \
+#define LAYER(l) \
+    "model.layers." #l ".input_layernorm.weight " #l " -1 0 32x0 a none 1\n" \
+    "model.layers." #l ".self_attn.q_proj.weight " #l " -1 1 48x32 a rows decay\n" \
+    "model.layers." #l ".self_attn.k_proj.weight " #l " -1 1 24x32 a rows decay\n" \
+    "model.layers." #l ".self_attn.v_proj.weight " #l " -1 1 24x32 a rows decay\n" \
+    "model.layers." #l ".self_attn.o_proj.weight " #l " -1 2 32x48 a cols decay\n" \
+    "model.layers." #l ".post_attention_layernorm.weight " #l " -1 3 32x0 a none 1\n" \
+    "model.layers." #l ".block_sparse_moe.gate.weight " #l " -1 4 2x32 a none decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.0.w1.weight " #l " 0 5 40x32 e rows decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.0.w3.weight " #l " 0 5 40x32 e rows decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.1.w1.weight " #l " 1 5 40x32 e rows decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.1.w3.weight " #l " 1 5 40x32 e rows decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.0.w2.weight " #l " 0 6 32x40 e cols decay\n" \
     "model.layers." #l ".block_sparse_moe.experts.1.w2.weight " #l " 1 6 32x40 e cols decay\n"
     LAYER(0) LAYER(1)
     "model.norm.weight -2 -1 8 32x0 a none 1\n"
@@ -254,8 +272,10 @@ static const char list[] =
 static const struct change small[] = {
     {"hidden_size", "32"}, {"intermediate_size", "40"}, {"num_hidden_layers", "2"},
     {"num_attention_heads", "4"}, {"num_key_value_heads", "2"}, {"head_dim", "12"},
-    {"num_local_experts", "2"}, {"vocab_size", "96"}, {"max_position_embeddings", "64"}, {NULL, NULL},
+    {"num_local_experts", "2"}, {"vocab_size", "96"}, {"max_position_embeddings", "64"},
+    {NULL, NULL},
 };
+/* clang-format on */
 
 static void test_list(void)
 {
@@ -264,8 +284,9 @@ static void test_list(void)
     struct param *p = arch_params(&c, &n);
     struct buf b = {0};
     for (int64_t i = 0; i < n; i++)
-        buf_printf(&b, "%s %d %d %d %lldx%lld %c %s %s\n", p[i].name, p[i].layer, p[i].expert, p[i].role,
-                   (long long)p[i].rows, (long long)p[i].cols, p[i].kind == ON_EXPERTS ? 'e' : 'a',
+        buf_printf(&b, "%s %d %d %d %lldx%lld %c %s %s\n", p[i].name, p[i].layer, p[i].expert,
+                   p[i].role, (long long)p[i].rows, (long long)p[i].cols,
+                   p[i].kind == ON_EXPERTS ? 'e' : 'a',
                    (const char *[]){"none", "rows", "cols"}[p[i].cut], p[i].decay ? "decay" : "1");
     ok(!strcmp(b.data, list), "a small model's tensors, role by role and expert by expert");
     params_free(p, n);
@@ -290,17 +311,21 @@ static void test_layout(void)
         abort();
     layout_init(&y, &m, p, n, 2, 2);
     const struct local *q = NULL, *k = NULL, *v = NULL, *w1 = NULL, *w3 = NULL, *w2 = NULL;
-    for (int64_t i = 0; i < y.n; i++) {
-        const struct local **at = strstr(y.local[i].p->name, "layers.1.self_attn.q")        ? &q
-                                  : strstr(y.local[i].p->name, "layers.1.self_attn.k")      ? &k
-                                  : strstr(y.local[i].p->name, "layers.1.self_attn.v")      ? &v
-                                  : strstr(y.local[i].p->name, "layers.1.block_sparse_moe.experts.1.w1") ? &w1
-                                  : strstr(y.local[i].p->name, "layers.1.block_sparse_moe.experts.1.w3") ? &w3
-                                  : strstr(y.local[i].p->name, "layers.1.block_sparse_moe.experts.1.w2") ? &w2
-                                                                                            : NULL;
-        if (at)
-            *at = &y.local[i];
-    }
+    const struct {
+        const char *name;
+        const struct local **at;
+    } wanted[] = {
+        {"model.layers.1.self_attn.q_proj.weight", &q},
+        {"model.layers.1.self_attn.k_proj.weight", &k},
+        {"model.layers.1.self_attn.v_proj.weight", &v},
+        {"model.layers.1.block_sparse_moe.experts.1.w1.weight", &w1},
+        {"model.layers.1.block_sparse_moe.experts.1.w3.weight", &w3},
+        {"model.layers.1.block_sparse_moe.experts.1.w2.weight", &w2},
+    };
+    for (int64_t i = 0; i < y.n; i++)
+        for (int64_t j = 0; j < ARRAY_LEN(wanted); j++)
+            if (!strcmp(y.local[i].p->name, wanted[j].name))
+                *wanted[j].at = &y.local[i];
     ok(q && k && v && k->at == q->at + 24 * 32 && v->at == k->at + 12 * 32 && q->r.row == 24 &&
            k->r.row == 12 && v->r.rows == 12 && v->r.cols == 32,
        "q, k and v of a rank's heads are one matrix");
@@ -320,7 +345,8 @@ static void test_check(void)
     if (mesh_init(&m, 4, 0, 4, 1, 1, 1, 1))
         abort();
     const char *why = arch_check(&c, &m);
-    ok(why && !strcmp(why, "4 heads in 2 groups cannot be dealt evenly to tp 4"), "whole heads on a rank");
+    ok(why && !strcmp(why, "4 heads in 2 groups cannot be dealt evenly to tp 4"),
+       "whole heads on a rank");
     c.tied = 1;
     if (mesh_init(&m, 2, 0, 1, 1, 2, 1, 1))
         abort();
@@ -350,7 +376,8 @@ static void test_initial(void)
             squares += x * x;
         }
     double mean = sum / (double)count, sd = sqrt(squares / (double)count - mean * mean);
-    ok(fabs(mean) < 5 * 0.02 / sqrt((double)count) && fabs(sd / 0.02 - 1) < 5 / sqrt(2.0 * (double)count),
+    ok(fabs(mean) < 5 * 0.02 / sqrt((double)count) &&
+           fabs(sd / 0.02 - 1) < 5 / sqrt(2.0 * (double)count),
        "%lld matrix elements: mean %.1e, deviation %.5f", (long long)count, mean, sd);
     ok(ones == vectors, "norms begin as ones");
     const struct param *q0 = &p[2], *q1 = &p[2 + 13];

@@ -1,7 +1,8 @@
-/* ckpt.c -- checkpoints: what any world of ranks wrote, any other reads; what is damaged is refused.
+/* ckpt.c -- checkpoints: what any world of ranks wrote, any other reads; what is damaged is
+ * refused.
  *
- * Every element of every tensor is a pure function of set, name and place, so that a reader can be held
- * to the truth without a copy of what was written. */
+ * Every element of every tensor is a pure function of set, name and place, so that a reader can be
+ * held to the truth without a copy of what was written. */
 #include "ckpt/ckpt.h"
 #include "tap.h"
 
@@ -11,7 +12,8 @@
 #include <unistd.h>
 
 static const char config_text[] =
-    "{\"model_type\":\"mixtral\",\"hidden_size\":8,\"intermediate_size\":12,\"num_hidden_layers\":2,"
+    "{\"model_type\":\"mixtral\",\"hidden_size\":8,\"intermediate_size\":12,\"num_hidden_layers\":"
+    "2,"
     "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":6,\"num_local_experts\":4,"
     "\"num_experts_per_tok\":2,\"vocab_size\":20,\"max_position_embeddings\":16,"
     "\"rms_norm_eps\":1e-5,\"rope_theta\":10000.0,\"extra\":{\"kept\":1}}";
@@ -47,9 +49,12 @@ struct world {
     int has_index;
 };
 static const struct world worlds[] = {
-    {"one rank", 1, 1, 1, 1, 1, 1, 1},       {"2 ranks: DP", 2, 1, 1, 1, 1, 1, 1},
-    {"2 ranks: EP", 2, 1, 1, 1, 1, 2, 1},    {"2 ranks: PP", 2, 1, 1, 2, 1, 1, 1},
-    {"4 ranks: TP, EP", 4, 2, 1, 1, 1, 2, 0}, {"4 ranks: CP, ETP", 4, 1, 2, 1, 2, 1, 0},
+    {"one rank", 1, 1, 1, 1, 1, 1, 1},
+    {"2 ranks: DP", 2, 1, 1, 1, 1, 1, 1},
+    {"2 ranks: EP", 2, 1, 1, 1, 1, 2, 1},
+    {"2 ranks: PP", 2, 1, 1, 2, 1, 1, 1},
+    {"4 ranks: TP, EP", 4, 2, 1, 1, 1, 2, 0},
+    {"4 ranks: CP, ETP", 4, 1, 2, 1, 2, 1, 0},
     {"8 ranks: TP, PP, ETP, EP", 8, 2, 1, 2, 2, 2, 0},
 };
 
@@ -117,7 +122,8 @@ static char *world_write(const char *name, const struct world *v, enum dtype mod
 
 static int64_t wrong(struct ckpt *k, const char *set, const struct param *p, struct rect r)
 {
-    float *is = xmalloc((size_t)(r.rows * r.cols + 1) * sizeof *is), *should = rect_truth(set, p, r);
+    float *is = xmalloc((size_t)(r.rows * r.cols + 1) * sizeof *is),
+          *should = rect_truth(set, p, r);
     int64_t bad = 0;
     ckpt_get(k, set, p, r, is, DT_F32);
     for (int64_t i = 0; i < r.rows * r.cols; i++)
@@ -190,7 +196,8 @@ static void round_trips(void)
             ckpt_close(k);
         }
         char *index = path_join(path, "model.safetensors.index.json");
-        ok(path_exists(index) == v->has_index, "%s: an index where every tensor lies whole", v->what);
+        ok(path_exists(index) == v->has_index, "%s: an index where every tensor lies whole",
+           v->what);
         free(index);
         free(path);
     }
@@ -198,7 +205,8 @@ static void round_trips(void)
 
 static void the_rest_comes_back(void)
 {
-    char *path = world_write("run/step-000012", &worlds[0], DT_BF16), *run = path_join(scratch, "run/");
+    char *path = world_write("run/step-000012", &worlds[0], DT_BF16),
+         *run = path_join(scratch, "run/");
     char *last = path_join(run, "last");
     if (symlink("step-000012", last))
         die("%s:", last);
@@ -207,7 +215,8 @@ static void the_rest_comes_back(void)
     struct json v;
     int64_t step = 0;
     ok(strstr(ckpt_path(k), "/step-000012") != NULL, "a run stands for its last checkpoint");
-    ok(json_get(ckpt_state(k), "step", &v) && !json_int(v, &step) && step == 12, "the state is kept");
+    ok(json_get(ckpt_state(k), "step", &v) && !json_int(v, &step) && step == 12,
+       "the state is kept");
     ckpt_config(k, &c);
     ok(c.d == 8 && c.experts == 4 && strstr(c.json, "\"extra\":{\"kept\":1}") &&
            strstr(c.json, "\"bfloat16\""),
@@ -216,10 +225,14 @@ static void the_rest_comes_back(void)
            !ckpt_has(k, "model", "lm_head"),
        "a checkpoint knows what it has");
     double *x = xmalloc((size_t)params[0].rows * (size_t)params[0].cols * sizeof *x);
-    ckpt_get(k, "model", &params[0], (struct rect){0, 0, params[0].rows, params[0].cols}, x, DT_F64);
+    ckpt_get(k, "model", &params[0], (struct rect){0, 0, params[0].rows, params[0].cols}, x,
+             DT_F64);
     ok(x[9] == truth("model", &params[0], 1, 1), "bfloat16 is read as f64");
     free(x);
     config_release(&c);
+    ckpt_close(k);
+    k = ckpt_open(last);
+    ok(strstr(ckpt_path(k), "/run/step-000012") != NULL, "the link itself is followed too");
     ckpt_close(k);
     free(last);
     free(run);
@@ -242,7 +255,8 @@ static void rewriting(void)
     ckpt_rewrite(to, one, 1);
     struct buf x = read_file(a = path_join(one, "optim/optim-00001-of-00001.safetensors"));
     struct buf y = read_file(b = path_join(back, "optim/optim-00001-of-00001.safetensors"));
-    ok(x.len == y.len && !memcmp(x.data, y.data, x.len), "and into one the bytes one rank would write");
+    ok(x.len == y.len && !memcmp(x.data, y.data, x.len),
+       "and into one the bytes one rank would write");
     buf_release(&x);
     buf_release(&y);
     free(a);
@@ -270,7 +284,8 @@ static void refused(const char *path, const char *words, const char *what)
     int status;
     waitpid(pid, &status, 0);
     struct buf text = read_file(said);
-    int holds = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_DAMAGED && strstr(text.data, words);
+    int holds =
+        WIFEXITED(status) && WEXITSTATUS(status) == EXIT_DAMAGED && strstr(text.data, words);
     if (!ok(holds, "refused: %s", what))
         printf("# exit %d: %s# wanted: %s\n", WEXITSTATUS(status), text.data, words);
     buf_release(&text);
@@ -297,31 +312,36 @@ static void damage(void)
     static const struct {
         const char *what, *after, *from, *to, *words;
     } edits[] = {
-        {"another schema", "schema", "ckpt", "set", "manifest.json: not the manifest of a checkpoint"},
+        {"another schema", "schema", "ckpt", "set",
+         "manifest.json: not the manifest of a checkpoint"},
         {"a later version", "version", "1", "2", "a version this program does not know"},
         {"a cut manifest", "xxh3", "\"}", "", "manifest.json: "},
         {"no state", "state", "state", "stale", "\"state\" is missing"},
         {"a file outside", "files", "model-00001-of-00004", "../model-00001-of-00004",
          "malformed entry of file \"../model-00001-of-00004.safetensors\""},
-        {"a slice beyond the tensor", "\"lm_head.weight\"", "\"offset\":[10,0]", "\"offset\":[11,0]",
-         "model tensor \"lm_head.weight\" has a slice at (11, 0) of 10 x 8 that is not inside 20 x 8"},
+        {"a slice beyond the tensor", "\"lm_head.weight\"", "\"offset\":[10,0]",
+         "\"offset\":[11,0]",
+         "model tensor \"lm_head.weight\" has a slice at (11, 0) of 10 x 8 that is not inside 20 x "
+         "8"},
         {"slices that overlap", "\"lm_head.weight\"", "\"offset\":[10,0]", "\"offset\":[9,0]",
          "model tensor \"lm_head.weight\" has slices that overlap at row 9, column 0"},
-        {"a tensor that is not covered", "\"lm_head.weight\"", "\"shape\":[20,8]", "\"shape\":[21,8]",
+        {"a tensor that is not covered", "\"lm_head.weight\"", "\"shape\":[20,8]",
+         "\"shape\":[21,8]",
          "model tensor \"lm_head.weight\" is not covered: its slices hold 160 of 168 elements"},
         {"a shape of another model", "\"model.norm.weight\"", "\"shape\":[8]", "\"shape\":[8,1]",
          "malformed entry of model tensor \"model.norm.weight\""},
-        {"an absurd shape", "\"lm_head.weight\"", "\"shape\":[20,8]", "\"shape\":[9000000000000000,8]",
-         "is empty or too large"},
+        {"an absurd shape", "\"lm_head.weight\"", "\"shape\":[20,8]",
+         "\"shape\":[9000000000000000,8]", "is empty or too large"},
         {"a negative offset", "\"lm_head.weight\"", "\"offset\":[10,0]", "\"offset\":[-10,0]",
          "malformed entry of model tensor \"lm_head.weight\""},
         {"a type that is none", "\"lm_head.weight\"", "F32", "F31", "malformed entry"},
         {"a key that stands twice", "\"optimizer\"", "exp_avg_sq", "exp_avg", "stands twice"},
-        {"a tensor the file has not", "\"lm_head.weight\"", "\"tensor\":\"lm_head", "\"tensor\":\"head",
-         "tensor \"head.weight\" is not as the manifest says"},
+        {"a tensor the file has not", "\"lm_head.weight\"", "\"tensor\":\"lm_head",
+         "\"tensor\":\"head", "tensor \"head.weight\" is not as the manifest says"},
     };
     for (int i = 0; i < ARRAY_LEN(edits); i++) {
-        char *path = world_write("ckpt", &worlds[4], DT_F32), *name = path_join(path, "manifest.json");
+        char *path = world_write("ckpt", &worlds[4], DT_F32),
+             *name = path_join(path, "manifest.json");
         file_edit(name, edits[i].after, edits[i].from, edits[i].to);
         refused(path, edits[i].words, edits[i].what);
         free(name);
@@ -358,19 +378,22 @@ static void rot(void)
         const char *words;
     } deeds[] = {
         {"a flipped bit in a weight", "model-00001-of-00002.safetensors", FLIP, "tensor \""},
-        {"a flipped bit in a moment", "optim/optim-00002-of-00002.safetensors", FLIP, "tensor \"exp_avg"},
+        {"a flipped bit in a moment", "optim/optim-00002-of-00002.safetensors", FLIP,
+         "tensor \"exp_avg"},
         {"a spoilt header", "model-00001-of-00002.safetensors", HEADER, "model-00001-of-00002"},
         {"a file that is cut", "model-00002-of-00002.safetensors", CUT, "bytes, the manifest says"},
         {"a file that grew", "optim/optim-00001-of-00002.safetensors", GROW, "the manifest says"},
         {"a file that is gone", "model-00002-of-00002.safetensors", REMOVE,
          "model-00002-of-00002.safetensors: No such file"},
-        {"a manifest of other weights", "manifest.json", HASH, "tensor \"lm_head.weight\" is damaged"},
+        {"a manifest of other weights", "manifest.json", HASH,
+         "tensor \"lm_head.weight\" is damaged"},
         {"a folder without manifest", "manifest.json", REMOVE,
          "/ckpt: no manifest.json: not a checkpoint (unfinished, or a Hugging Face folder: see "
          "ckpt-reshard --from-hf)\n"},
     };
     for (int i = 0; i < ARRAY_LEN(deeds); i++) {
-        char *path = world_write("ckpt", &worlds[2], DT_F32), *name = path_join(path, deeds[i].file);
+        char *path = world_write("ckpt", &worlds[2], DT_F32),
+             *name = path_join(path, deeds[i].file);
         file_spoil(name, deeds[i].deed);
         refused(path, deeds[i].words, deeds[i].what);
         free(name);

@@ -53,14 +53,14 @@ static void *input(enum dtype t, int rank, int64_t n)
 }
 
 /* What a reduction of [lo, hi) of n ranks' inputs gives, rank by rank. */
-#define REDUCE_AS(type)                                                                             \
-    for (int64_t i = lo; i < hi; i++) {                                                             \
-        type a = ((type *)in[0])[i];                                                                \
-        for (int r = 1; r < ranks; r++) {                                                           \
-            type b = ((type *)in[r])[i];                                                            \
-            a = op == COMM_MAX ? (b > a ? b : a) : a + b;                                           \
-        }                                                                                           \
-        ((type *)out)[i - lo] = a;                                                                  \
+#define REDUCE_AS(type)                                                                            \
+    for (int64_t i = lo; i < hi; i++) {                                                            \
+        type a = ((type *)in[0])[i];                                                               \
+        for (int r = 1; r < ranks; r++) {                                                          \
+            type b = ((type *)in[r])[i];                                                           \
+            a = op == COMM_MAX ? (b > a ? b : a) : a + b;                                          \
+        }                                                                                          \
+        ((type *)out)[i - lo] = a;                                                                 \
     }
 static void *expected(enum dtype t, int ranks, int64_t n, int64_t lo, int64_t hi, enum comm_op op)
 {
@@ -134,7 +134,8 @@ static void test_scatter(struct comm *c)
     for (int64_t k = 0; k < ARRAY_LEN(sizes); k++)
         for (int64_t i = 0; i < ARRAY_LEN(types); i++) {
             int64_t n = sizes[k], bytes = n * dtype_size(types[i]);
-            char *in = input(types[i], rank, n * size), *same = xmemdup(in, (size_t)(bytes * size + 1));
+            char *in = input(types[i], rank, n * size),
+                 *same = xmemdup(in, (size_t)(bytes * size + 1));
             char *out = xmalloc((size_t)bytes + 1);
             char *want = expected(types[i], size, n * size, n * rank, n * (rank + 1), COMM_SUM);
             comm_reduce_scatter(c, NULL, out, in, n, types[i]);
@@ -148,8 +149,8 @@ static void test_scatter(struct comm *c)
         }
 }
 
-/* How many rows `from` sends to `to` in a round: rank 1 sends nothing in round 1, rank 0 gets nothing
- * in round 2, and round 3 is empty. */
+/* How many rows `from` sends to `to` in a round: rank 1 sends nothing in round 1, rank 0 gets
+ * nothing in round 2, and round 3 is empty. */
 static int64_t rows_between(int from, int to, int round)
 {
     if (round == 3 || (round == 1 && from == 1) || (round == 2 && to == 0))
@@ -190,7 +191,8 @@ static void test_messages(struct comm *c)
 {
     enum { ROUNDS = 50 };
     int size = comm_size(c), rank = comm_rank(c);
-    /* All sends come first, and are taken from the last rank back: pairs do not wait for one another. */
+    /* All sends come first, and are taken from the last rank back: pairs do not wait for one
+     * another. */
     for (int i = 0; i < ROUNDS; i++)
         for (int r = 0; r < size; r++) {
             int64_t n = i % 4;
@@ -250,8 +252,8 @@ static void test_order(struct world *w)
     comm_free(c);
 }
 
-/* Groups of one rank, of some and of all, used in turn; some are freed without having been used, and a
- * message may outlive its sender's handle. */
+/* Groups of one rank, of some and of all, used in turn; some are freed without having been used,
+ * and a message may outlive its sender's handle. */
 static void test_many(struct world *w)
 {
     int n = world_size(w), me = world_rank(w), all[64], half[64], halves = 0;
@@ -349,8 +351,8 @@ static void count_copy(struct lane *l, void *dst, const void *src, int64_t bytes
 
 static void test_self_lane(void)
 {
-    static const struct dev_ops dev = {.name = "far", .copy = count_copy, .put = count_copy,
-                                       .get = count_copy};
+    static const struct dev_ops dev = {
+        .name = "far", .copy = count_copy, .put = count_copy, .get = count_copy};
     struct lane l = {.dev = &dev};
     struct world *w = world_self();
     struct comm *c = comm_new(w, "one", &(int){0}, 1);
@@ -420,7 +422,8 @@ static void bad_type(struct world *w, void *arg)
 static void bad_lane(struct world *w, void *arg)
 {
     static const struct dev_ops dev = {.name = "far"};
-    comm_all_reduce(comm_new(w, "dp", both, 2), &(struct lane){.dev = &dev}, NULL, 0, DT_F32, COMM_SUM);
+    comm_all_reduce(comm_new(w, "dp", both, 2), &(struct lane){.dev = &dev}, NULL, 0, DT_F32,
+                    COMM_SUM);
 }
 
 static void not_in_it(struct world *w, void *arg)
@@ -434,8 +437,10 @@ static void test_misuse(void)
         void (*fn)(struct world *w, void *arg);
         const char *says;
     } cases[] = {
-        {mix_calls, "group dp: rank 1 calls all_gather (1 F32) where rank 0 calls all_reduce (1 F32)"},
-        {mix_sizes, "group dp: rank 1 calls all_reduce (2 F32) where rank 0 calls all_reduce (1 F32)"},
+        {mix_calls,
+         "group dp: rank 1 calls all_gather (1 F32) where rank 0 calls all_reduce (1 F32)"},
+        {mix_sizes,
+         "group dp: rank 1 calls all_reduce (2 F32) where rank 0 calls all_reduce (1 F32)"},
         {mix_rows, "group ep: rank 1 sends rank 1 1 rows where it expects 2"},
         {mix_messages, "group pp: rank 0 sent 7 bytes and rank 1 expects 8"},
         {mix_groups, "groups are made in one order"},
@@ -465,8 +470,8 @@ static void test_misuse(void)
         text[len] = '\0';
         close(fd[0]);
         waitpid(pid, &status, 0);
-        if (!ok(WIFEXITED(status) && WEXITSTATUS(status) == 1 && strstr(text, cases[i].says), "dies: %s",
-                cases[i].says))
+        if (!ok(WIFEXITED(status) && WEXITSTATUS(status) == 1 && strstr(text, cases[i].says),
+                "dies: %s", cases[i].says))
             printf("# status %d: %s\n", status, text);
     }
 }

@@ -27,9 +27,11 @@ for (grep { /\S/ } split /\n/, $table) {
     $may{$_} = { map { $_ => 1 } @below, $_ } for split ' ', $who;
 }
 chdir $root or die "$root: $!";
-for my $file (glob 'lib/*/*.* tools/*.* tests/*.c tests/*.h') {
-    my ($folder, $layer) = $file =~ m{^(\w+)/(?:(\w+)/)?};
-    my @own = $layer ? "lib/$layer" : $folder eq 'tests' ? ('tests', 'lib/op') : ();
+for my $file (glob 'lib/*/*.* tools/*.* tests/*.[ch] tests/*/*.[ch]') {
+    my ($folder) = $file =~ m{^(\w+)/};
+    my ($layer) = $file =~ m{^lib/(\w+)/};
+    my ($here) = $file =~ m{^(.*)/};
+    my @own = $layer ? $here : $folder eq 'tests' ? ($here, 'tests', 'lib/op') : ();
     print "$file: $layer is not in the table\n" if $layer and !$may{$layer};
     open my $in, '<', $file or die "$file: $!";
     while (<$in>) {
@@ -40,7 +42,7 @@ for my $file (glob 'lib/*/*.* tools/*.* tests/*.c tests/*.h') {
             print "$at: $layer may not include $to\n" if $layer and !$may{$layer}{$to};
             print "$at: private to $to\n" if $header ne $to and $folder ne 'tests'
                 and ($layer // '') ne $to;
-        } elsif ($name =~ m{/} or !grep { -e "$_/$name" } @own) {
+        } elsif ($name =~ m{^\.\.} or !grep { -e "$_/$name" } @own) {
             print "$at: neither LAYER/HEADER.h in lib/ nor a header of this folder\n";
         }
     }

@@ -21,7 +21,8 @@ static char *groups_text(const struct mesh *m, enum mesh_group g)
     return b.data;
 }
 
-/* The five worked examples of the paper's rank formulas, as Megatron's own generator prints them. */
+/* Worked examples of the rank formulas, as Megatron's own generator prints them. */
+/* clang-format off */
 #define SINGLES8 "[0][1][2][3][4][5][6][7]"
 #define PAIRS8 "[0,1][2,3][4,5][6,7]"
 #define HALVES8 "[0,4][1,5][2,6][3,7]"
@@ -63,19 +64,21 @@ static const struct {
       {GROUP_ETP, SINGLES8 "[8][9][10][11][12][13][14][15]"}, {GROUP_EP, QUADS16},
       {GROUP_EDP, DP16}, {GROUP_ETP_EP, QUADS16}}},
 };
+/* clang-format on */
 
 static void test_vectors(void)
 {
     for (int64_t i = 0; i < ARRAY_LEN(vectors); i++) {
         struct mesh m;
-        const char *why = mesh_init(&m, vectors[i].world, 0, vectors[i].tp, vectors[i].cp, vectors[i].pp,
-                                    vectors[i].etp, vectors[i].ep);
+        const char *why = mesh_init(&m, vectors[i].world, 0, vectors[i].tp, vectors[i].cp,
+                                    vectors[i].pp, vectors[i].etp, vectors[i].ep);
         int same = !why;
         for (int k = 0; !why && k < GROUP_COUNT; k++) {
             enum mesh_group g = vectors[i].expect[k].g;
             char *text = groups_text(&m, g);
             if (strcmp(text, vectors[i].expect[k].ranks)) {
-                printf("# %s: %s, expected %s\n", mesh_group_name(g), text, vectors[i].expect[k].ranks);
+                printf("# %s: %s, expected %s\n", mesh_group_name(g), text,
+                       vectors[i].expect[k].ranks);
                 same = 0;
             }
             free(text);
@@ -139,16 +142,24 @@ static struct mesh mesh_at(const struct mesh *m, int rank)
 }
 
 struct faults {
-    int64_t coordinates, sizes, order, partition, pipelines, fits, coverage, replicas, shards, memory;
+    int64_t coordinates, sizes, order, partition, pipelines;
+    int64_t fits, coverage, replicas, shards, memory;
 };
 
 static void check_groups(const struct mesh *m, void *arg)
 {
     struct faults *f = arg;
     const int sizes[GROUP_COUNT] = {
-        [GROUP_TP] = m->tp, [GROUP_CP] = m->cp, [GROUP_DP] = m->dp, [GROUP_PP] = m->pp,
-        [GROUP_TP_CP] = m->tp * m->cp, [GROUP_DP_CP] = m->dp * m->cp, [GROUP_ETP] = m->etp,
-        [GROUP_EP] = m->ep, [GROUP_EDP] = m->edp, [GROUP_ETP_EP] = m->etp * m->ep,
+        [GROUP_TP] = m->tp,
+        [GROUP_CP] = m->cp,
+        [GROUP_DP] = m->dp,
+        [GROUP_PP] = m->pp,
+        [GROUP_TP_CP] = m->tp * m->cp,
+        [GROUP_DP_CP] = m->dp * m->cp,
+        [GROUP_ETP] = m->etp,
+        [GROUP_EP] = m->ep,
+        [GROUP_EDP] = m->edp,
+        [GROUP_ETP_EP] = m->etp * m->ep,
         [GROUP_WORLD] = m->world,
     };
     for (int r = 0; r < m->world; r++) {
@@ -156,10 +167,17 @@ static void check_groups(const struct mesh *m, void *arg)
         f->coordinates += r != a.i_tp + a.tp * (a.i_cp + a.cp * (a.i_dp + a.dp * a.i_pp));
         f->coordinates += r != a.i_etp + a.etp * (a.i_ep + a.ep * (a.i_edp + a.edp * a.i_pp));
         const int place[GROUP_COUNT] = {
-            [GROUP_TP] = a.i_tp, [GROUP_CP] = a.i_cp, [GROUP_DP] = a.i_dp, [GROUP_PP] = a.i_pp,
-            [GROUP_TP_CP] = a.i_tp + a.tp * a.i_cp, [GROUP_DP_CP] = a.i_cp + a.cp * a.i_dp,
-            [GROUP_ETP] = a.i_etp, [GROUP_EP] = a.i_ep, [GROUP_EDP] = a.i_edp,
-            [GROUP_ETP_EP] = a.i_etp + a.etp * a.i_ep, [GROUP_WORLD] = r,
+            [GROUP_TP] = a.i_tp,
+            [GROUP_CP] = a.i_cp,
+            [GROUP_DP] = a.i_dp,
+            [GROUP_PP] = a.i_pp,
+            [GROUP_TP_CP] = a.i_tp + a.tp * a.i_cp,
+            [GROUP_DP_CP] = a.i_cp + a.cp * a.i_dp,
+            [GROUP_ETP] = a.i_etp,
+            [GROUP_EP] = a.i_ep,
+            [GROUP_EDP] = a.i_edp,
+            [GROUP_ETP_EP] = a.i_etp + a.etp * a.i_ep,
+            [GROUP_WORLD] = r,
         };
         for (int g = 0; g < GROUP_COUNT; g++) {
             int mine[WORLD_MAX], others[WORLD_MAX];
@@ -207,8 +225,13 @@ static void add(struct model *a, int role, int layer, int expert, int64_t rows, 
 {
     if (a->n == ARRAY_LEN(a->p))
         abort();
-    a->p[a->n++] = (struct param){.name = "w", .role = role, .layer = layer, .expert = expert,
-                                  .rows = rows, .cols = cols, .cut = cut,
+    a->p[a->n++] = (struct param){.name = "w",
+                                  .role = role,
+                                  .layer = layer,
+                                  .expert = expert,
+                                  .rows = rows,
+                                  .cols = cols,
+                                  .cut = cut,
                                   .kind = expert >= 0 ? ON_EXPERTS : ON_ATTENTION};
 }
 
@@ -264,11 +287,13 @@ static int64_t memory_faults(const struct layout *y, const struct mesh *m)
         faults += a->buffer != (a->p->kind == ON_EXPERTS ? BUFFER_EXPERTS : BUFFER_DENSE);
         end[a->buffer] = a->at + a->r.rows * a->r.cols;
         if (a->buffer == BUFFER_DENSE)
-            faults += a->p->cut == CUT_NONE ? end[a->buffer] > y->replicated : a->at < y->replicated;
+            faults +=
+                a->p->cut == CUT_NONE ? end[a->buffer] > y->replicated : a->at < y->replicated;
     }
     for (int b = 0; b < BUFFERS; b++)
         faults += end[b] > y->size[b] || y->size[b] != y->shard[b] * sharing[b] ||
-                  y->shard_at[b] != y->shard[b] * place[b] || y->size[b] - end[b] >= 32 * (sharing[b] + 1);
+                  y->shard_at[b] != y->shard[b] * place[b] ||
+                  y->size[b] - end[b] >= 32 * (sharing[b] + 1);
     return faults;
 }
 
@@ -319,7 +344,8 @@ static void check_slices(const struct mesh *m, void *arg)
     }
     for (int64_t t = 0; t < model.n; t++) {
         const struct param *p = &model.p[t];
-        int replicas = p->kind == ON_EXPERTS ? m->edp : m->dp * m->cp * (p->cut == CUT_NONE ? m->tp : 1);
+        int replicas =
+            p->kind == ON_EXPERTS ? m->edp : m->dp * m->cp * (p->cut == CUT_NONE ? m->tp : 1);
         for (int64_t i = 0; i < p->rows * MAX(p->cols, 1); i++)
             f->replicas += paint.held[paint.at[t] + i] != replicas;
     }
@@ -382,7 +408,13 @@ static void test_check(void)
     static const struct param p[] = {
         {.name = "q", .layer = 0, .expert = -1, .rows = 8, .cols = 5, .cut = CUT_ROWS},
         {.name = "o", .layer = 1, .expert = -1, .rows = 5, .cols = 6, .cut = CUT_COLS},
-        {.name = "w1", .layer = 2, .expert = 5, .rows = 9, .cols = 5, .kind = ON_EXPERTS, .cut = CUT_ROWS},
+        {.name = "w1",
+         .layer = 2,
+         .expert = 5,
+         .rows = 9,
+         .cols = 5,
+         .kind = ON_EXPERTS,
+         .cut = CUT_ROWS},
     };
     for (int64_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct mesh m;
@@ -390,8 +422,9 @@ static void test_check(void)
         if (mesh_init(&m, world, 0, cases[i].tp, 1, cases[i].pp, cases[i].etp, cases[i].ep))
             abort();
         const char *why = mesh_check(&m, p, ARRAY_LEN(p), 6);
-        ok(why && cases[i].why ? !strcmp(why, cases[i].why) : why == cases[i].why, "tp %d pp %d etp %d ep %d: %s",
-           cases[i].tp, cases[i].pp, cases[i].etp, cases[i].ep, why ? why : "fits");
+        ok(why && cases[i].why ? !strcmp(why, cases[i].why) : why == cases[i].why,
+           "tp %d pp %d etp %d ep %d: %s", cases[i].tp, cases[i].pp, cases[i].etp, cases[i].ep,
+           why ? why : "fits");
     }
 }
 
@@ -406,7 +439,8 @@ static void test_ranges(void)
                     struct rect out[3];
                     int n = rect_from_range(&slice, lo, hi, out);
                     most = MAX(most, n);
-                    int64_t next = lo; /* in the order of the rectangles, row by row: lo, lo + 1, ... */
+                    int64_t next =
+                        lo; /* in the order of the rectangles, row by row: lo, lo + 1, ... */
                     for (int k = 0; k < n; k++)
                         for (int64_t i = out[k].row; i < out[k].row + out[k].rows; i++)
                             for (int64_t j = out[k].col; j < out[k].col + out[k].cols; j++)
@@ -414,7 +448,8 @@ static void test_ranges(void)
                                           (i - 7) * cols + (j - 11) != next++;
                     faults += next != hi || (cols == 1 && n > 1);
                 }
-    ok(faults == 0 && most == 3, "every stretch of every small slice is at most 3 rectangles, in order");
+    ok(faults == 0 && most == 3,
+       "every stretch of every small slice is at most 3 rectangles, in order");
 }
 
 int main(void)

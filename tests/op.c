@@ -2,18 +2,18 @@
  * threads; with --bench, how long each takes.
  *
  * The claims are made of the list itself: an op without a case fails.  What an op must give is stated
- * in f64 by plain loops or by finite differences (tests/op/), at the worst of several odd shapes. */
+ * in f64 by plain loops or by finite differences (tests/op_cases/), at the worst of several odd shapes. */
 #include "tap.h"
 
-#include "op/harness.h"
+#include "op_cases/harness.h"
 
-#include "op/norm.h"
-#include "op/dense.h"
-#include "op/attn.h"
-#include "op/route.h"
-#include "op/experts.h"
-#include "op/head.h"
-#include "op/optim.h"
+#include "op_cases/norm.h"
+#include "op_cases/dense.h"
+#include "op_cases/attn.h"
+#include "op_cases/route.h"
+#include "op_cases/experts.h"
+#include "op_cases/head.h"
+#include "op_cases/optim.h"
 
 #define CASE(name, variants) {#name, case_##name, variants}
 static const struct op_case {

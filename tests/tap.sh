@@ -34,7 +34,7 @@ ok() {
 }
 x() {
     run "$4"; local s=$? r=1
-    [ $s = "$2" ] && cat .out .err | grep -Eq -- "$3" && r=0
+    [ $s = "$2" ] && { [ -z "$3" ] || cat .out .err | grep -Eq -- "$3"; } && r=0
     verdict $r "$1"; [ $r = 0 ] || { echo "# exit $s, wanted $2 and /$3/: $4"; explain; }
 }
 t() {

@@ -21,7 +21,8 @@ static enum dtype dtype_chosen(void)
     static const struct {
         const char *name;
         enum dtype type;
-    } known[] = {{"keep", DT_COUNT}, {"float32", DT_F32}, {"bfloat16", DT_BF16}, {"float16", DT_F16}};
+    } known[] = {
+        {"keep", DT_COUNT}, {"float32", DT_F32}, {"bfloat16", DT_BF16}, {"float16", DT_F16}};
     for (int64_t i = 0;; i++)
         if (!strcmp(dtype, known[i].name))
             return known[i].type;

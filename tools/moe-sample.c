@@ -161,8 +161,9 @@ static void load(struct model *m, struct lane *lane, struct world *w, struct ckp
 static const struct chat *chat_of(struct ckpt *k)
 {
     struct json v;
-    if (!template && json_get(ckpt_state(k), "template", &v))
-        return chat_find(json_string(v, NULL));
+    size_t len;
+    if (!template && json_get(ckpt_state(k), "template", &v) && json_string(v, &len))
+        return chat_find(json_string(v, &len));
     return chat_find(template ? template : "plain");
 }
 

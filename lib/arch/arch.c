@@ -33,8 +33,13 @@ char *arch_names(void)
 int64_t config_dim(const struct config *c, enum dim d)
 {
     const int64_t dims[] = {
-        [DIM_ONE] = 1, [DIM_D] = c->d, [DIM_Q] = c->heads * c->c, [DIM_KV] = c->groups * c->c,
-        [DIM_F] = c->f, [DIM_E] = c->experts, [DIM_V] = c->vocab,
+        [DIM_ONE] = 1,
+        [DIM_D] = c->d,
+        [DIM_Q] = c->heads * c->c,
+        [DIM_KV] = c->groups * c->c,
+        [DIM_F] = c->f,
+        [DIM_E] = c->experts,
+        [DIM_V] = c->vocab,
     };
     return dims[d];
 }
@@ -148,7 +153,7 @@ const char *arch_check(const struct config *c, const struct mesh *m)
         return why;
     }
     if (c->tied && m->pp > 1)
-        return "a tied head needs the embedding on the first and on the last stage, so pp must be 1";
+        return "a tied head needs the embedding on the last stage too, so pp must be 1";
     return NULL;
 }
 

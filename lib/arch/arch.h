@@ -1,9 +1,9 @@
 /* arch.h -- model families: a config reader and one table of tensors each.
  *
- * A row of a family's table is one tensor under its Hugging Face name; rows of the same role are laid
- * end to end in one fused tensor (q, k, v in P_QKV; gate and up of every expert in P_UP).  Allocation,
- * checkpoint names, initial values, weight decay, slices and FLOPs come from the table and nowhere
- * else.  To add a family: one file with a table, one line in arch_list.h. */
+ * A row of a family's table is one tensor under its Hugging Face name; rows of the same role
+ * are laid end to end in one fused tensor (q, k, v in P_QKV; gate and up of every expert in
+ * P_UP).  Allocation, checkpoint names, initial values, weight decay, slices and FLOPs come from
+ * the table and nowhere else.  To add a family: one file with a table, one line in arch_list.h. */
 #ifndef ARCH_H
 #define ARCH_H
 
@@ -46,7 +46,9 @@ struct arch_row {
     int decay;
 };
 /* A field of config.json and the member of struct config it is read into and written from. */
-enum field_type { FIELD_COUNT, FIELD_REAL, FIELD_FLAG, FIELD_TOKEN }; /* int64_t, double, int, int64_t */
+enum field_type { /* of int64_t, double, int, int64_t */
+    FIELD_COUNT, FIELD_REAL, FIELD_FLAG, FIELD_TOKEN
+};
 struct config_field {
     const char *key;
     size_t at; /* offsetof(struct config, ...) */
@@ -71,25 +73,25 @@ char *arch_names(void); /* all model types, ", " between; caller frees */
 /* Reads config.json text.  who names it in messages.  Dies (exit 2) naming the field when one is
  * missing, malformed or asks for what is not implemented. */
 void config_parse(struct config *c, const char *text, size_t len, const char *who);
-/* config.json as it is written into a checkpoint: the text it came from, with every field above set and
- * torch_dtype as given ("float32"). */
+/* config.json as it is written into a checkpoint: the text it came from, with every field above
+ * set and torch_dtype as given ("float32"). */
 void config_write(const struct config *c, struct buf *out, const char *torch_dtype);
 void config_release(struct config *c);
 int64_t config_dim(const struct config *c, enum dim d);
 
-/* Every tensor of the model, in table order: embedding, layer by layer, norm, head; within a layer role
- * by role, and in a role of the experts expert by expert (w1 and w3 of one, then of the next).  A tied
- * head is not listed.  Free with params_free(). */
+/* Every tensor of the model, in table order: embedding, layer by layer, norm, head; within a
+ * layer role by role, and in a role of the experts expert by expert (w1 and w3 of one, then of
+ * the next).  A tied head is not listed.  Free with params_free(). */
 struct param *arch_params(const struct config *c, int64_t *n);
 void params_free(struct param *p, int64_t n);
 int64_t params_count(const struct param *p, int64_t n); /* elements in all */
 
-/* Why a mesh does not fit the model beyond what mesh_check() sees (whole heads on every rank, a tied
- * head), or NULL. */
+/* Why a mesh does not fit the model beyond what mesh_check() sees (whole heads on every rank, a
+ * tied head), or NULL. */
 const char *arch_check(const struct config *c, const struct mesh *m);
 
-/* Element i (flat, global) of a tensor before training: a pure function of seed, name and i.  Matrices
- * are normal with deviation c->init, all alike; norms are 1. */
+/* Element i (flat, global) of a tensor before training: a pure function of seed, name and i.
+ * Matrices are normal with deviation c->init, all alike; norms are 1. */
 double param_initial(const struct config *c, const struct param *p, uint64_t seed, int64_t i);
 
 #endif

@@ -1,8 +1,8 @@
 /* config.c -- config.json to struct config and back.
  *
- * A field of the file is a row of a table: what all families share is here, what is a family's own in
- * its file; both directions read the same rows.  What would change the model and is not implemented is
- * refused by name.  The text is kept, so that what nobody here reads survives. */
+ * A field of the file is a row of a table: what all families share is here, what is a family's own
+ * in its file; both directions read the same rows.  What would change the model and is not
+ * implemented is refused by name.  The text is kept, so that what nobody here reads survives. */
 #include "arch/arch.h"
 
 #include <stdlib.h>
@@ -38,8 +38,8 @@ static const struct {
     const char *key, *string;
     double number; /* of a number or a truth value, where string is NULL */
 } only[] = {
-    {"hidden_act", .string = "silu"}, {"attention_dropout", .number = 0},
-    {"attention_bias", .number = 0},  {"mlp_bias", .number = 0},
+    {"hidden_act", .string = "silu"},       {"attention_dropout", .number = 0},
+    {"attention_bias", .number = 0},        {"mlp_bias", .number = 0},
     {"partial_rotary_factor", .number = 1},
 };
 
@@ -128,8 +128,8 @@ static void read_only_values(struct json object, const char *who)
     }
 }
 
-/* RoPE's base stands at the top or, in newer files, in rope_parameters; rope_scaling is the older name
- * of what else stands there. */
+/* RoPE's base stands at the top or, in newer files, in rope_parameters; rope_scaling is the older
+ * name of what else stands there. */
 static void read_rope(struct config *c, struct json root, const char *who)
 {
     static const char *const keys[] = {"rope_parameters", "rope_scaling"};
@@ -144,8 +144,8 @@ static void read_rope(struct config *c, struct json root, const char *who)
             size_t len;
             const char *type = json_string(v, &len);
             if (!type || strcmp(type, "default"))
-                die_misused("%s: \"%s\" asks for the type \"%s\"; only \"default\" is implemented", who,
-                            keys[i], type ? type : "?");
+                die_misused("%s: \"%s\" asks for the type \"%s\"; only \"default\" is implemented",
+                            who, keys[i], type ? type : "?");
         }
         read_only_values(rope, who);
         if (!get_set(rope, "rope_theta", &v))
@@ -231,6 +231,15 @@ static void edit(struct buf *text, const char *key, const char *value)
     *text = next;
 }
 
+/* As a JSON number that readers with types take for a real one, even when it is whole. */
+static void add_real(struct buf *b, double x)
+{
+    size_t from = b->len;
+    json_number(b, x);
+    if (!strpbrk(b->data + from, ".e"))
+        buf_str(b, ".0");
+}
+
 static void edit_fields(struct buf *text, const struct config *c, const struct config_field *f,
                         int64_t n)
 {
@@ -243,7 +252,7 @@ static void edit_fields(struct buf *text, const struct config *c, const struct c
         else if (f->type == FIELD_TOKEN && x < 0)
             buf_str(&v, "null");
         else if (f->type == FIELD_REAL)
-            json_number(&v, x);
+            add_real(&v, x);
         else
             buf_printf(&v, "%lld", (long long)x);
         edit(text, f->key, v.data);
@@ -277,7 +286,7 @@ void config_write(const struct config *c, struct buf *out, const char *torch_dty
     if (has_rope) {
         buf_reset(&v);
         buf_str(&v, "{\"rope_theta\":");
-        json_number(&v, c->theta);
+        add_real(&v, c->theta);
         buf_str(&v, ",\"rope_type\":\"default\"}");
         edit(&text, "rope_parameters", v.data);
     }

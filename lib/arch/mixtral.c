@@ -1,13 +1,14 @@
-/* mixtral.c -- the Mixtral family: RMSNorm before each block, grouped-query attention with RoPE, and
- * in every layer a router with softmax over the k chosen experts, each a SwiGLU (w2 (silu(w1 x) * w3 x)).
- * With one expert it is a dense model of the Llama kind under Mixtral's names. */
+/* mixtral.c -- the Mixtral family: RMSNorm before each block, grouped-query attention with RoPE,
+ * and in every layer a router with softmax over the k chosen experts, each a SwiGLU: w2 applied to
+ * silu(w1 x) times w3 x.  With one expert it is a dense model of the Llama kind under these names.
+ */
 #include "arch/arch.h"
 
-#define LAYER "model.layers.{l}."
+#define LAYER  "model.layers.{l}."
 #define EXPERT LAYER "block_sparse_moe.experts.{e}."
 
-/* Every matrix is (out, in).  Attention is cut by heads, an expert by its inner width, embedding and
- * head by the vocabulary. */
+/* Every matrix is (out, in).  Attention is cut by heads, an expert by its inner width, embedding
+ * and head by the vocabulary. */
 static const struct arch_row rows[] = {
     {"model.embed_tokens.weight", P_EMBED, DIM_V, DIM_D, ON_ATTENTION, CUT_ROWS, INIT_NORMAL, 1},
     {LAYER "input_layernorm.weight", P_NORM1, DIM_D, DIM_ONE, ON_ATTENTION, CUT_NONE, INIT_ONES, 0},
@@ -43,8 +44,8 @@ static const char *read_own(struct config *c, struct json root)
     if (json_get(root, "sliding_window", &v) && json_type(v) != JSON_NULL &&
         (json_int(v, &window) || window < c->positions)) {
         snprintf(why, sizeof why,
-                 "\"sliding_window\" is smaller than \"max_position_embeddings\" (%lld); windows are not "
-                 "implemented",
+                 "\"sliding_window\" is smaller than \"max_position_embeddings\" (%lld); "
+                 "windows are not implemented",
                  (long long)c->positions);
         return why;
     }

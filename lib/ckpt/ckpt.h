@@ -1,10 +1,10 @@
-/* ckpt.h -- checkpoints: a folder of tensors by name, cut into slices, with a manifest that says where
- * every slice is (formats/ckpt.md).
+/* ckpt.h -- checkpoints: a folder of tensors by name, cut into slices, with a manifest that says
+ * where every slice is (formats/ckpt.md).
  *
- * Safetensors files of the model under Hugging Face names, others below optim/, config.json, tokenizer
- * files, and manifest.json, written last.  No manifest, no checkpoint.  A reader proves that the slices
- * of every tensor cover it exactly once before it trusts a byte, and takes any rectangle from them:
- * weights and optimizer state load at any layout. */
+ * Safetensors files of the model under Hugging Face names, others below optim/, config.json,
+ * tokenizer files, and manifest.json, written last.  No manifest, no checkpoint.  A reader proves
+ * that the slices of every tensor cover it exactly once before it trusts a byte, and takes any
+ * rectangle from them: weights and optimizer state load at any layout. */
 #ifndef CKPT_H
 #define CKPT_H
 
@@ -12,33 +12,33 @@
 #include "mesh/mesh.h"
 #include "arch/arch.h"
 
-/* What one rank writes.  Slices are added in any order; data is borrowed until ckpt_writer_close(). */
+/* What one rank writes.  Slices are added in any order; data are borrowed until the writer closes. */
 struct ckpt_writer;
 /* dir: the unpublished folder (dir_begin); rank, ranks: of the world. */
 struct ckpt_writer *ckpt_writer_open(const char *dir, int rank, int ranks);
-/* set: "model", or an optimizer's "exp_avg", "exp_avg_sq", "master".  data: r.rows x r.cols, elements
- * of `from`, stored as `to`. */
+/* set: "model", or an optimizer's "exp_avg", "exp_avg_sq", "master".  data: r.rows x r.cols,
+ * elements of `from`, stored as `to`. */
 void ckpt_put(struct ckpt_writer *w, const char *set, const struct param *p, struct rect r,
               const void *data, enum dtype from, enum dtype to);
-/* Writes and fsyncs this rank's files and returns their part of the manifest (JSON text), which rank 0
- * needs from everybody.  Frees the writer; caller frees the string. */
+/* Writes and fsyncs this rank's files and returns their part of the manifest (JSON text), which
+ * rank 0 needs from everybody.  Frees the writer; caller frees the string. */
 char *ckpt_writer_close(struct ckpt_writer *w);
 /* Rank 0, after all: manifest.json from the ranks' parts and the run's state (a JSON object: step,
- * cursor, configuration), config.json, model.safetensors.index.json where every model tensor lies whole
- * in one file.  Fsyncs the folder; the caller publishes it by rename. */
+ * cursor, configuration), config.json, model.safetensors.index.json where every model tensor lies
+ * whole in one file.  Fsyncs the folder; the caller publishes it by rename. */
 void ckpt_manifest_write(const char *dir, char *const *parts, int n, const char *state,
                          const struct config *c, enum dtype model_type);
 
 struct ckpt;
-/* Opens a checkpoint, or a run (then RUN/last).  Dies with 4 when it has no manifest, a file is missing
- * or of another size, or slices do not cover a tensor exactly once. */
+/* Opens a checkpoint, or a run (then RUN/last).  Dies with 4 when it has no manifest, a file is
+ * missing or of another size, or slices do not cover a tensor exactly once. */
 struct ckpt *ckpt_open(const char *path);
 const char *ckpt_path(const struct ckpt *k); /* the checkpoint's own folder */
 struct json ckpt_state(const struct ckpt *k);
 void ckpt_config(const struct ckpt *k, struct config *c);
 int ckpt_has(const struct ckpt *k, const char *set, const char *name);
-/* Fills dst (r.rows x r.cols of `to`) from whatever slices cover it, checking the hash of each slice
- * read.  Dies (4) naming the tensor on damage or a missing tensor. */
+/* Fills dst (r.rows x r.cols of `to`) from whatever slices cover it, checking the hash of each
+ * slice read.  Dies (4) naming the tensor on damage or a missing tensor. */
 void ckpt_get(struct ckpt *k, const char *set, const struct param *p, struct rect r, void *dst,
               enum dtype to);
 void ckpt_close(struct ckpt *k);

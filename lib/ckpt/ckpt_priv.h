@@ -1,9 +1,12 @@
-/* ckpt_priv.h -- the list of slices that writer, manifest and reader share, and a place for bytes that
- * need not stay in memory. */
+/* ckpt_priv.h -- the list of slices that writer, manifest and reader share, and a place for bytes
+ * that need not stay in memory. */
 #ifndef CKPT_PRIV_H
 #define CKPT_PRIV_H
 
 #include "ckpt/ckpt.h"
+
+/* Beyond this a JSON reader that keeps numbers in doubles would not see what was written. */
+#define TABLE_NUMBER_MAX ((int64_t)1 << 53)
 
 /* One rectangle of one tensor and where it lies. */
 struct slice {
@@ -36,7 +39,8 @@ void table_sort(struct table *t);
 int64_t table_run(const struct table *t, int64_t i);
 /* The tensor's first slice, or -1. */
 int64_t table_find(const struct table *t, const char *set, const char *name);
-/* Appends what a manifest, or one rank's part of it, says; sorted.  NULL, or why not (caller frees). */
+/* Appends what a manifest, or one rank's part of it, says; sorted.  NULL, or why not (caller
+ * frees). */
 char *table_parse(struct table *t, struct json root);
 /* The members "files", "model" and "optimizer" of a manifest, without braces; sorted. */
 void table_print(const struct table *t, struct buf *out);

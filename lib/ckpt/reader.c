@@ -1,8 +1,8 @@
 /* reader.c -- any rectangle of any tensor of a checkpoint, whatever slices it was cut into.
  *
- * The manifest is believed only as far as it can be proved: every file is there with its size, every
- * tensor is covered exactly once, and the first time a slice is touched it is read whole and hashed.
- * One slice is in memory at a time. */
+ * The manifest is believed only as far as it can be proved: every file is there with its size,
+ * every tensor is covered exactly once, and the first time a slice is touched it is read whole and
+ * hashed. One slice is in memory at a time. */
 #include "ckpt_priv.h"
 
 #include <errno.h>
@@ -20,32 +20,39 @@ struct ckpt {
     struct buf scratch;       /* a slice, or some rows of one */
 };
 
-/* A run is read through its symlink, resolved once, so that a checkpoint published meanwhile does not
- * mix with this one. */
+static int has_manifest(const char *dir)
+{
+    char *name = path_join(dir, "manifest.json");
+    int has = path_exists(name);
+    free(name);
+    return has;
+}
+
+/* The folder path stands for: itself, or what its `last` does.  A symbolic link is followed now and
+ * once, so that a checkpoint published meanwhile does not mix with this one. */
 static char *find(const char *path)
 {
-    char *dir = xstrdup(path);
+    char *dir = xstrdup(path), to[4096];
     for (size_t n = strlen(dir); n > 1 && dir[n - 1] == '/'; n--)
         dir[n - 1] = 0;
     if (!path_exists(dir))
         die("%s:", dir);
-    char *manifest = path_join(dir, "manifest.json"), *last = path_join(dir, "last"), to[4096];
-    ssize_t n = path_exists(manifest) ? -1 : readlink(last, to, sizeof to - 1);
-    if (n > 0) {
-        to[n] = 0;
-        char *run = dir;
-        dir = to[0] == '/' ? xstrdup(to) : path_join(run, to);
-        free(run);
-        free(manifest);
-        manifest = path_join(dir, "manifest.json");
-    }
-    if (!path_exists(manifest))
+    char *at = has_manifest(dir) ? xstrdup(dir) : path_join(dir, "last");
+    if (!has_manifest(at))
         die_damaged("%s: no manifest.json: not a checkpoint (unfinished, or a Hugging Face folder: "
                     "see ckpt-reshard --from-hf)",
                     dir);
-    free(manifest);
-    free(last);
-    return dir;
+    ssize_t n = readlink(at, to, sizeof to - 1);
+    if (n > 0) {
+        to[n] = 0;
+        char *slash = strrchr(at, '/');
+        char *link = at;
+        at = to[0] == '/' || !slash ? xstrdup(to)
+                                    : xasprintf("%.*s%s", (int)(slash + 1 - at), at, to);
+        free(link);
+    }
+    free(dir);
+    return at;
 }
 
 static const char *schema_fault(struct json root)
@@ -74,8 +81,7 @@ struct ckpt *ckpt_open(const char *path)
     struct buf text = read_file(name);
     struct json root;
     const char *why;
-    if (json_parse(k->doc, text.data, text.len, &root, &why) ||
-        (why = schema_fault(root)))
+    if (json_parse(k->doc, text.data, text.len, &root, &why) || (why = schema_fault(root)))
         die_damaged("%s: %s", name, why);
     char *fault = table_parse(&k->t, root);
     if (!fault)
@@ -182,8 +188,8 @@ static const char *slice_rows(struct ckpt *k, struct slice *s, int64_t lo, int64
     char hex[17];
     hash_hex(hex, hash_xxh3(k->scratch.data, (size_t)x->bytes));
     if (strcmp(hex, s->hash))
-        die_damaged("%s/%s: tensor \"%s\" is damaged: its hash is %s, the manifest says %s", k->path,
-                    k->t.file[s->file].name, s->tensor, hex, s->hash);
+        die_damaged("%s/%s: tensor \"%s\" is damaged: its hash is %s, the manifest says %s",
+                    k->path, k->t.file[s->file].name, s->tensor, hex, s->hash);
     s->good = 1;
     return k->scratch.data + lo * row_bytes;
 }

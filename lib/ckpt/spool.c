@@ -1,5 +1,5 @@
-/* spool.c -- memory in an unlinked file beside the output, so that a checkpoint larger than RAM can be
- * rewritten: a header needs the hash of every tensor before the first one is written. */
+/* spool.c -- memory in an unlinked file beside the output, so that a checkpoint larger than RAM can
+ * be rewritten: a header needs the hash of every tensor before the first one is written. */
 #include "ckpt_priv.h"
 
 #include <errno.h>

@@ -1,16 +1,16 @@
-/* writer.c -- one rank's files: its slices of the model under their own names, and its rectangles of
- * the optimizer's tensors.
+/* writer.c -- one rank's files: its slices of the model under their own names, and its rectangles
+ * of the optimizer's tensors.
  *
- * A model file is what PyTorch and transformers take: one rectangle a tensor, and where any is a part,
- * DCP_SHARDING_INFO says so for all of them (PyTorch looks up every tensor there or none). */
+ * A model file is what PyTorch and transformers take: one rectangle a tensor, and where any is a
+ * part, DCP_SHARDING_INFO says so for all of them (PyTorch looks up every tensor there or none). */
 #include "ckpt_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { MODEL, OPTIMIZER, GROUPS };
-static const char *const file_pattern[GROUPS] = {
-    "model-%05d-of-%05d.safetensors", "optim/optim-%05d-of-%05d.safetensors"};
+static const char *const file_pattern[GROUPS] = {"model-%05d-of-%05d.safetensors",
+                                                 "optim/optim-%05d-of-%05d.safetensors"};
 
 struct ckpt_writer {
     char *dir;

@@ -92,7 +92,8 @@ void comm_all_gather(struct comm *c, struct lane *l, void *out, const void *in, 
     c->engine->all_gather(c, l, out, in, n, t);
 }
 
-void comm_reduce_scatter(struct comm *c, struct lane *l, void *out, void *in, int64_t n, enum dtype t)
+void comm_reduce_scatter(struct comm *c, struct lane *l, void *out, void *in, int64_t n,
+                         enum dtype t)
 {
     check_type(c, "reduce_scatter", t);
     c->engine->reduce_scatter(c, l, out, in, n, t);

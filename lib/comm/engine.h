@@ -10,7 +10,7 @@
 
 struct engine {
     const char *name;
-    void (*close)(struct world *w); /* frees w->state */
+    void (*close)(struct world *w);     /* frees w->state */
     void (*group_open)(struct comm *c); /* may set c->state */
     void (*group_close)(struct comm *c);
     void (*all_reduce)(struct comm *c, struct lane *l, void *buf, int64_t n, enum dtype t,

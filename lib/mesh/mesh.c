@@ -1,8 +1,9 @@
 /* mesh.c -- the two meshes over one world, and their groups.
  *
- * A mesh is four axes, the first with stride 1: (tp, cp, dp, pp) and (etp, ep, edp, pp).  A group is
- * a mesh and the set of axes that vary within it, so all groups come from one table.  Since pp is the
- * outermost axis of both, its stride is W / PP in both and the pipeline groups agree by themselves. */
+ * A mesh is four axes, the first with stride 1: (tp, cp, dp, pp) and (etp, ep, edp, pp).  A group
+ * is a mesh and the set of axes that vary within it, so all groups come from one table.  Since pp
+ * is the outermost axis of both, its stride is W / PP in both and the pipeline groups agree by
+ * themselves. */
 #include "mesh/mesh.h"
 
 enum { AXES = 4 };
@@ -53,20 +54,26 @@ const char *mesh_init(struct mesh *m, int world, int rank, int tp, int cp, int p
         }
     int64_t attention = (int64_t)tp * cp, experts = (int64_t)etp * ep;
     if (attention > world || world % (attention * pp)) {
-        snprintf(why, sizeof why, "%d ranks are not a multiple of tp %d x cp %d x pp %d", world, tp, cp,
-                 pp);
+        snprintf(why, sizeof why, "%d ranks are not a multiple of tp %d x cp %d x pp %d", world, tp,
+                 cp, pp);
         return why;
     }
     if (experts > world || world % (experts * pp)) {
-        snprintf(why, sizeof why, "%d ranks are not a multiple of etp %d x ep %d x pp %d", world, etp,
-                 ep, pp);
+        snprintf(why, sizeof why, "%d ranks are not a multiple of etp %d x ep %d x pp %d", world,
+                 etp, ep, pp);
         return why;
     }
     int stage = world / pp; /* ranks of one pipeline stage */
     *m = (struct mesh){
-        .tp = tp, .cp = cp, .dp = (int)(stage / attention), .pp = pp,
-        .etp = etp, .ep = ep, .edp = (int)(stage / experts),
-        .world = world, .rank = rank,
+        .tp = tp,
+        .cp = cp,
+        .dp = (int)(stage / attention),
+        .pp = pp,
+        .etp = etp,
+        .ep = ep,
+        .edp = (int)(stage / experts),
+        .world = world,
+        .rank = rank,
         .i_tp = rank % tp,
         .i_cp = rank / tp % cp,
         .i_dp = rank % stage / (int)attention,

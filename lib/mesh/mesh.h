@@ -1,8 +1,9 @@
 /* mesh.h -- parallel folding (arXiv 2504.14960): who is in which group and who owns which slice.
  *
- * Two meshes lie over the same ranks.  Attention: rank = tp + TP (cp + CP (dp + DP pp)).  Experts:
- * rank = etp + ETP (ep + EP (edp + EDP pp)).  DP = W / (TP CP PP), EDP = W / (ETP EP PP).  The pipeline
- * groups of both agree; everything else is free.  Pure arithmetic: nothing here communicates. */
+ * Two meshes lie over the same ranks.  Attention: rank = tp + TP (cp + CP (dp + DP pp)).
+ * Experts: rank = etp + ETP (ep + EP (edp + EDP pp)).  DP = W / (TP CP PP), EDP = W / (ETP EP
+ * PP).  The pipeline groups of both agree; everything else is free.  Pure arithmetic: nothing
+ * here communicates. */
 #ifndef MESH_H
 #define MESH_H
 
@@ -14,8 +15,8 @@ struct mesh {
     int i_tp, i_cp, i_dp, i_pp, i_etp, i_ep, i_edp; /* this rank's coordinates */
 };
 
-/* Fills m for one rank.  Returns NULL, or why the sizes do not fit the world: a sentence that is good
- * until this thread asks again. */
+/* Fills m for one rank.  Returns NULL, or why the sizes do not fit the world: a sentence that is
+ * good until this thread asks again. */
 const char *mesh_init(struct mesh *m, int world, int rank, int tp, int cp, int pp, int etp, int ep);
 
 enum mesh_group {
@@ -50,21 +51,22 @@ struct param {
 struct rect {
     int64_t row, col, rows, cols;
 };
-/* Which pipeline stage holds this layer of `layers` (or STAGE_FIRST, STAGE_LAST): contiguous layers,
- * equally many a stage; the first layers % pp stages have one more. */
+/* Which pipeline stage holds this layer of `layers` (or STAGE_FIRST, STAGE_LAST): contiguous
+ * layers, equally many a stage; the first layers % pp stages have one more. */
 int mesh_stage(const struct mesh *m, int layer, int layers);
-/* Returns 1 and the rectangle, or 0 when the rank holds nothing of the tensor.  Rank ep of EP holds the
- * experts [ep E / EP, (ep + 1) E / EP). */
+/* Returns 1 and the rectangle, or 0 when the rank holds nothing of the tensor.  Rank ep of EP
+ * holds the experts [ep E / EP, (ep + 1) E / EP). */
 int mesh_slice(const struct mesh *m, const struct param *p, int layers, int experts,
                struct rect *out);
-/* Why these sizes do not fit the model's tensors (layers, widths, experts, vocabulary), or NULL.  That a
- * cut falls between heads is arch_check()'s to see. */
+/* Why these sizes do not fit the model's tensors (layers, widths, experts, vocabulary), or
+ * NULL.  That a cut falls between heads is arch_check()'s to see. */
 const char *mesh_check(const struct mesh *m, const struct param *p, int64_t n, int experts);
 
-/* A rank's memory: every local slice in one of two flat buffers (dense, experts), in the order of the
- * list, in which the tensors of one (layer, role) are neighbours and of one cut; these lie end to end
- * without a gap, and the first of them at a multiple of 32 elements.  In the dense buffer the tensors
- * that TP replicates come first, so that their gradients can be summed over TP in one call. */
+/* A rank's memory: every local slice in one of two flat buffers (dense, experts), in the order
+ * of the list, in which the tensors of one (layer, role) are neighbours and of one cut; these
+ * lie end to end without a gap, and the first of them at a multiple of 32 elements.  In the
+ * dense buffer the tensors that TP replicates come first, so that their gradients can be summed
+ * over TP in one call. */
 enum mesh_buffer { BUFFER_DENSE, BUFFER_EXPERTS, BUFFERS };
 struct local {
     const struct param *p;
@@ -72,8 +74,8 @@ struct local {
     enum mesh_buffer buffer;
     int64_t at; /* offset in the buffer, elements */
     int writes; /* this rank writes the slice to a checkpoint: it is the first of its replicas */
-    int owns;   /* the first of the replicas over TP or ETP: what of the slice lies in this rank's shard
-                 * is counted in norms, and its optimizer state written, here and nowhere else */
+    int owns;   /* the first of the replicas over TP or ETP: what of the slice lies in this rank's
+                 * shard is counted in norms and has its optimizer state written here and nowhere else */
 };
 struct layout {
     struct local *local;
@@ -83,8 +85,8 @@ struct layout {
     int64_t shard_at[BUFFERS];
     int64_t replicated;      /* elements at the head of the dense buffer that TP replicates */
 };
-void layout_init(struct layout *y, const struct mesh *m, const struct param *p, int64_t n, int layers,
-                 int experts);
+void layout_init(struct layout *y, const struct mesh *m, const struct param *p, int64_t n,
+                 int layers, int experts);
 void layout_release(struct layout *y);
 
 /* The stretch [lo, hi) of a local slice, flat in local row-major order, as rectangles of the global

@@ -18,8 +18,8 @@ static int64_t round_up(int64_t n, int64_t to)
     return (n + to - 1) / to * to;
 }
 
-/* Stages have contiguous layers, equally many; the first layers % pp stages have one more, as the last
- * stage has the head to compute. */
+/* Stages have contiguous layers, equally many; the first layers % pp stages have one more, as the
+ * last stage has the head to compute. */
 int mesh_stage(const struct mesh *m, int layer, int layers)
 {
     if (layer == STAGE_FIRST)
@@ -40,7 +40,8 @@ static int cut_ways(const struct mesh *m, const struct param *p, int *place)
     return p->cut == CUT_NONE ? 1 : experts ? m->etp : m->tp;
 }
 
-int mesh_slice(const struct mesh *m, const struct param *p, int layers, int experts, struct rect *out)
+int mesh_slice(const struct mesh *m, const struct param *p, int layers, int experts,
+               struct rect *out)
 {
     if (mesh_stage(m, p->layer, layers) != m->i_pp)
         return 0;
@@ -91,8 +92,8 @@ static const struct {
     {ON_EXPERTS, BUFFER_EXPERTS, -1},
 };
 
-void layout_init(struct layout *y, const struct mesh *m, const struct param *p, int64_t n, int layers,
-                 int experts)
+void layout_init(struct layout *y, const struct mesh *m, const struct param *p, int64_t n,
+                 int layers, int experts)
 {
     *y = (struct layout){.local = xcalloc((size_t)MAX(n, 1), sizeof *y->local)};
     for (int64_t pass = 0; pass < ARRAY_LEN(passes); pass++) {
@@ -101,7 +102,8 @@ void layout_init(struct layout *y, const struct mesh *m, const struct param *p, 
         for (int64_t i = 0; i < n; i++) {
             struct rect r;
             int cut = p[i].cut != CUT_NONE;
-            if (p[i].kind != passes[pass].kind || (passes[pass].cut >= 0 && passes[pass].cut != cut) ||
+            if (p[i].kind != passes[pass].kind ||
+                (passes[pass].cut >= 0 && passes[pass].cut != cut) ||
                 !mesh_slice(m, &p[i], layers, experts, &r))
                 continue;
             if (!last || last->layer != p[i].layer || last->role != p[i].role)
@@ -112,7 +114,11 @@ void layout_init(struct layout *y, const struct mesh *m, const struct param *p, 
             int owns = dense ? cut || m->i_tp == 0
                              : (cut || m->i_etp == 0) && (p[i].expert >= 0 || m->i_ep == 0);
             y->local[y->n++] = (struct local){
-                .p = &p[i], .r = r, .buffer = passes[pass].buffer, .at = at, .owns = owns,
+                .p = &p[i],
+                .r = r,
+                .buffer = passes[pass].buffer,
+                .at = at,
+                .owns = owns,
                 .writes = owns && (dense ? m->i_cp == 0 && m->i_dp == 0 : m->i_edp == 0),
             };
             at += r.rows * r.cols;
@@ -123,8 +129,8 @@ void layout_init(struct layout *y, const struct mesh *m, const struct param *p, 
             y->replicated = at;
     }
     const int sharing[BUFFERS] = {[BUFFER_DENSE] = m->dp * m->cp, [BUFFER_EXPERTS] = m->edp};
-    const int place[BUFFERS] = {[BUFFER_DENSE] = m->i_cp + m->cp * m->i_dp,
-                                [BUFFER_EXPERTS] = m->i_edp};
+    const int place[BUFFERS] = {
+        [BUFFER_DENSE] = m->i_cp + m->cp * m->i_dp, [BUFFER_EXPERTS] = m->i_edp};
     for (int b = 0; b < BUFFERS; b++) {
         y->size[b] = round_up(y->size[b], (int64_t)ALIGN * sharing[b]);
         y->shard[b] = y->size[b] / sharing[b];

@@ -84,10 +84,8 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
     m->op = op;
     m->param = arch_params(&m->cfg, &m->params);
     const char *why = mesh_check(mesh, m->param, m->params, m->cfg.experts);
-    if (!why && (m->cfg.heads % mesh->tp || m->cfg.groups % mesh->tp))
-        why = "attention heads do not divide by --tp";
-    if (!why && m->cfg.tied && mesh->pp > 1)
-        why = "a tied head needs --pp 1";
+    if (!why)
+        why = arch_check(&m->cfg, mesh);
     if (why)
         die_misused("this mapping does not fit the model: %s", why);
     sizes_init(m);

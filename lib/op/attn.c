@@ -10,19 +10,22 @@ struct running { /* of one query tile and head */
     real *o;  /* (TILE_Q,C) */
 };
 
-/* scores (TILE_Q,TILE_K) become probabilities against the new maximum, 0 where masked. */
+/* scores (TILE_Q,TILE_K) become probabilities against the new maximum, 0 where masked.  Rows are worked
+ * on in whole vectors, with -inf behind the keys seen. */
 static void tile_softmax(struct running *r, real *scores, int64_t rows, int64_t keys, int64_t c,
                          const int64_t *seen /* (rows) of this tile's keys, any sign */)
 {
     for (int64_t i = 0; i < rows; i++) {
         real *s = scores + i * TILE_K;
-        int64_t n = MAX(0, MIN(keys, seen[i]));
-        for (int64_t j = n; j < keys; j++)
+        int64_t n = MAX(0, MIN(keys, seen[i])), wide = whole_lanes(n);
+        for (int64_t j = wide; j < keys; j++)
             s[j] = 0;
         if (!n)
             continue;
-        double max = MAX(r->max[i], (double)vec_max(s, n)), shrink = exp(r->max[i] - max);
-        r->sum[i] = r->sum[i] * shrink + vec_exp(s, s, n, (real)max);
+        for (int64_t j = n; j < wide; j++)
+            s[j] = -INFINITY;
+        double max = MAX(r->max[i], (double)vec_max(s, wide)), shrink = exp(r->max[i] - max);
+        r->sum[i] = r->sum[i] * shrink + vec_exp(s, s, wide, (real)max);
         r->max[i] = max;
         for (int64_t j = 0; shrink != 1 && j < c; j++)
             r->o[i * c + j] *= (real)shrink;

@@ -10,7 +10,7 @@
 #include "blas.h"
 #include "vec.h"
 
-enum { TILE_Q = 64, TILE_K = 64 };
+enum { TILE_Q = 32, TILE_K = 128 };
 
 struct attn {
     real *o;            /* (Tq,H,C) */

@@ -12,7 +12,7 @@ static void tile_prob(real *s, int64_t rows, int64_t keys, const int64_t *seen, 
 {
     for (int64_t i = 0; i < rows; i++, s += TILE_K) {
         int64_t n = MAX(0, MIN(keys, seen[i]));
-        for (int64_t j = 0; j < n; j++)
+        for (int64_t j = 0; j < whole_lanes(n); j++)
             s[j] = real_exp(s[j] - (real)lse[i * lse_ld]);
         for (int64_t j = n; j < keys; j++)
             s[j] = 0;

@@ -7,12 +7,11 @@
 
 enum { WEIGHT_ROWS = 128 }; /* of a weight gradient a task */
 
-/* dh, a of one row, from da; returns the gradient of its gate. */
-static double activation_dgrad(real *dh /* (2F) */, real *a /* (F) */, const real *da /* (F) */,
-                               const real *h /* (2F) */, real gate, int64_t f)
+/* du, dv, a of one row, from da; returns the gradient of its gate. */
+static double activation_dgrad(real *restrict du /* (F) */, real *restrict dv, real *restrict a,
+                               const real *restrict da, const real *u, const real *v, real gate,
+                               int64_t f)
 {
-    const real *u = h, *v = h + f;
-    real *du = dh, *dv = dh + f;
     for (int64_t j = 0; j < f; j++) {
         real s = 1 / (1 + real_exp(-u[j])), silu = u[j] * s;
         real slope = s + silu * (1 - s);
@@ -37,8 +36,10 @@ static void dh_tile(void *arg, int64_t task, void *scratch)
             (struct factor){x->w + t->expert * d * f, f, 0}, 0);
     for (int64_t i = 0; i < t->rows; i++) {
         int64_t m = t->at + i, choice = x->source[m];
-        x->dgate[choice] = (stat)activation_dgrad(x->out + m * 2 * f, x->a + m * f, da + i * f,
-                                                  x->in + m * 2 * f, x->gate[choice], f);
+        const real *h = x->in + m * 2 * f;
+        real *dh = x->out + m * 2 * f;
+        x->dgate[choice] = (stat)activation_dgrad(dh, dh + f, x->a + m * f, da + i * f, h, h + f,
+                                                  x->gate[choice], f);
     }
 }
 

@@ -42,6 +42,11 @@ static inline float real_exp(float x)
 }
 #endif
 
+static inline int64_t whole_lanes(int64_t n)
+{
+    return (n + LANES - 1) / LANES * LANES;
+}
+
 static inline double lanes_sum(const double *lane /* (LANES) */)
 {
     double sum = 0;
@@ -62,39 +67,46 @@ static inline double vec_dot(const real *a /* (n) */, const real *b, int64_t n)
     return lanes_sum(lane);
 }
 
+/* Vectors of the compiler, since it finds no maximum in a plain loop: it would have to reorder. */
+typedef real real_lanes __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
+
 static inline real vec_max(const real *a /* (n) */, int64_t n)
 {
-    real lane[LANES], max = -INFINITY;
-    for (int j = 0; j < LANES; j++)
-        lane[j] = -INFINITY;
+    real max = -INFINITY;
+    int64_t i = 0;
+    if (n >= LANES) {
+        real_lanes most = *(const real_lanes *)a;
+        for (i = LANES; i + LANES <= n; i += LANES) {
+            real_lanes x = *(const real_lanes *)(a + i);
+            __typeof__(x > most) more = x > most; /* all bits of a lane, or none */
+            most = (real_lanes)(((__typeof__(more))x & more) | ((__typeof__(more))most & ~more));
+        }
+        for (int j = 0; j < LANES; j++)
+            max = most[j] > max ? most[j] : max;
+    }
+    for (; i < n; i++)
+        max = a[i] > max ? a[i] : max;
+    return max;
+}
+
+static inline double vec_sum(const real *a /* (n) */, int64_t n)
+{
+    double lane[LANES] = {0};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
         for (int j = 0; j < LANES; j++)
-            lane[j] = a[i + j] > lane[j] ? a[i + j] : lane[j];
-    for (; i < n; i++)
-        max = a[i] > max ? a[i] : max;
-    for (int j = 0; j < LANES; j++)
-        max = lane[j] > max ? lane[j] : max;
-    return max;
+            lane[j] += (double)a[i + j];
+    for (int j = 0; i < n; i++, j++)
+        lane[j] += (double)a[i];
+    return lanes_sum(lane);
 }
 
 /* y = e^(a - shift); y may be a.  Returns the sum of y. */
 static inline double vec_exp(real *y /* (n) */, const real *a, int64_t n, real shift)
 {
-    double lane[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        real e[LANES];
-        for (int j = 0; j < LANES; j++)
-            e[j] = real_exp(a[i + j] - shift);
-        for (int j = 0; j < LANES; j++)
-            lane[j] += (double)e[j];
-        for (int j = 0; j < LANES; j++)
-            y[i + j] = e[j];
-    }
-    for (int j = 0; i < n; i++, j++)
-        lane[j] += (double)(y[i] = real_exp(a[i] - shift));
-    return lanes_sum(lane);
+    for (int64_t i = 0; i < n; i++)
+        y[i] = real_exp(a[i] - shift);
+    return vec_sum(y, n);
 }
 
 /* Rows of this width a task should take: enough work to be worth handing out. */

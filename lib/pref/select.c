@@ -92,7 +92,7 @@ void pref_select_top_k(struct pref_set *s, int64_t k)
 
 void pref_select_top_frac(struct pref_set *s, double frac)
 {
-    /* 0.1 of 30 rows is 3 rows although 0.1 * 30 is a little more than 3 in binary. */
+    /* 0.07 of 100 rows is 7 rows although 0.07 * 100 is a little more than 7 in binary. */
     int64_t keep = (int64_t)ceil(frac * (double)s->n * (1 - 4 * DBL_EPSILON));
     sort(s, by_score);
     for (int64_t i = keep; i < s->n; i++)

@@ -115,6 +115,7 @@ struct ids {
 };
 void tok_encode(struct tok *t, const char *text, size_t len, int special, struct ids *out);
 void tok_decode(struct tok *t, const int32_t *id, int64_t n, int skip_special, struct buf *out);
+void ids_add(struct ids *v, int32_t id);
 void ids_release(struct ids *v);
 int64_t tok_id(const struct tok *t, const char *token); /* -1 when there is no such token */
 int64_t tok_bos(const struct tok *t); /* ids the tokenizer puts around a text, -1 for none */

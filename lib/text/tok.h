@@ -91,7 +91,6 @@ struct tok {
     int64_t symbols_cap, heap_n, heap_cap;
 };
 
-void ids_add(struct ids *v, int32_t id);
 uint32_t byte_level_char(uint8_t b); /* the code point that stands for a byte */
 int byte_level_byte(uint32_t c);     /* the reverse, or -1 */
 void tok_normalize(const struct tok *t, const char *s, size_t n, struct buf *out);

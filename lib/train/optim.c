@@ -68,9 +68,7 @@ static void pieces_init(struct optim_shard *s, const struct model *m, int b)
         struct rect r[3];
         int n = rect_from_range(&l->r, beg - l->at, end - l->at, r);
         for (int j = 0; j < n; j++) {
-            /* of what TP replicates, the first replica is stored */
-            int writes = b == BUFFER_EXPERTS || l->p->cut != CUT_NONE || m->mesh.i_tp == 0;
-            s->piece[s->pieces++] = (struct optim_piece){l->p, r[j], beg - lo, writes};
+            s->piece[s->pieces++] = (struct optim_piece){l->p, r[j], beg - lo, l->owns};
             beg += r[j].rows * r[j].cols;
         }
     }

@@ -27,10 +27,11 @@ struct run { /* one rank's view */
     struct trainer t;
     struct buf identity;
     int64_t steps;
-    int64_t step;    /* committed */
+    int64_t step;    /* done */
+    int64_t skipped; /* of these, without an update: there was nothing to learn */
     int64_t samples; /* consumed: the cursor of the data */
-    int64_t bad;     /* steps that did not commit */
-    double loss;     /* of the last committed step */
+    int64_t bad;     /* batches that were not finite and did not count as steps */
+    double loss;     /* of the last step */
     int log_fd;
     int status;
 };
@@ -151,10 +152,13 @@ static void resume_from(struct run *r, const char *dir)
     check_identity(r, was, r->o->out);
     r->step = state_int(k, "step");
     r->samples = state_int(k, "samples");
+    r->skipped = state_int(k, "skipped_steps");
     r->bad = state_int(k, "bad_steps");
+    if (json_get(ckpt_state(k), "loss", &was))
+        json_real(was, &r->loss);
     model_load(&r->t.model, k);
     optim_load(&r->t.optim, k);
-    optim_set_count(&r->t.optim, r->step);
+    optim_set_count(&r->t.optim, r->step - r->skipped);
     ckpt_close(k);
 }
 
@@ -173,11 +177,21 @@ static void start_model(struct run *r, const char *resume)
 
 /* ---- saving ---- */
 
+static void write_loss(struct buf *b, double loss)
+{
+    if (isfinite(loss))
+        json_number(b, loss);
+    else
+        buf_str(b, "null");
+}
+
 static void save_state(const struct run *r, struct buf *b)
 {
     const char *template = set_info(r->mix.set[0])->template;
-    buf_printf(b, "{\"step\":%lld,\"samples\":%lld,\"bad_steps\":%lld,\"template\":", (long long)r->step,
-               (long long)r->samples, (long long)r->bad);
+    buf_printf(b, "{\"step\":%lld,\"skipped_steps\":%lld,\"bad_steps\":%lld,\"samples\":%lld,\"loss\":",
+               (long long)r->step, (long long)r->skipped, (long long)r->bad, (long long)r->samples);
+    write_loss(b, r->loss);
+    buf_str(b, ",\"template\":");
     json_quote(b, template, strlen(template));
     buf_printf(b, ",\"run\":%s}", r->identity.data);
 }
@@ -243,10 +257,7 @@ static void write_done(const struct run *r)
     struct buf b = {0};
     char *path = path_join(r->o->out, "done.json");
     buf_printf(&b, "{\"step\":%lld,\"loss\":", (long long)r->step);
-    if (isfinite(r->loss))
-        json_number(&b, r->loss);
-    else
-        buf_str(&b, "null");
+    write_loss(&b, r->loss);
     buf_printf(&b, ",\"checkpoint\":\"step-%06lld\",\"run\":%s}\n", (long long)r->step, r->identity.data);
     write_file(path, b.data, b.len);
     buf_release(&b), free(path);
@@ -267,10 +278,11 @@ static void log_open(struct run *r, int64_t sequence_length)
     struct param_counts n = meter_params(c);
     double s = sequence_length;
     char *path = path_join(r->o->out, "log.jsonl");
-    int fresh = !path_exists(path);
+    /* before its first checkpoint a run has nothing to go on from, and its log begins anew */
+    int fresh = r->step == 0 || !path_exists(path);
     if (!fresh)
         meter_log_cut(path, r->step);
-    r->log_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    r->log_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | (fresh ? O_TRUNC : 0), 0666);
     if (r->log_fd < 0)
         die("open %s:", path);
     if (fresh) {
@@ -313,62 +325,66 @@ static int any_signal(struct run *r)
     return s != 0;
 }
 
+/* One batch: an update, or nothing to learn, or something that is not finite and changes nothing. */
+static int train_batch(struct run *r, struct step_result *s)
+{
+    int rank = world_rank(r->world);
+    trainer_step(&r->t, &r->mix, r->samples, s);
+    r->samples += r->t.o.batch; /* what is not finite is not tried again on the same rows */
+    if (!s->ok && !s->skipped) {
+        trainer_blame(&r->t, r->step + 1);
+        comm_barrier(r->all); /* every rank has said what it found */
+        if (++r->bad > r->o->max_bad_steps && rank == 0)
+            die("step %lld did not commit (loss %g); %lld bad steps, --max-bad-steps %lld",
+                (long long)r->step + 1, s->loss, (long long)r->bad, (long long)r->o->max_bad_steps);
+        comm_barrier(r->all);
+        return 0;
+    }
+    r->step++;
+    r->loss = s->loss;
+    r->skipped += s->skipped;
+    if (s->skipped && rank == 0)
+        warn("step %lld: no token of this batch is learnt (all weights are 0): skipped",
+             (long long)r->step);
+    return 1;
+}
+
 static void loop(struct run *r)
 {
     const struct run_options *o = r->o;
     int rank = world_rank(r->world);
     struct progress progress;
     double begun = clock_s();
-    int saved = 0;
-    progress_start(&progress, "train", "step", rank == 0 ? r->steps : 0);
+    int64_t saved = r->step;
+    progress_start(&progress, "train", "step", r->steps);
     progress.done = r->step;
     while (r->step < r->steps) {
         struct step_result s;
         double start = clock_s();
-        trainer_step(&r->t, &r->mix, r->samples, &s);
-        r->samples += r->t.o.batch; /* a step that does not commit is not tried again on the same rows */
-        saved = 0;
-        if (s.ok) {
-            r->step++;
-            r->loss = s.loss;
-        } else {
-            r->bad++;
-            if (s.skipped && rank == 0)
-                warn("step %lld: no token of this batch is learnt (all weights are 0): skipped",
-                     (long long)r->step + 1);
-            else if (!s.skipped)
-                trainer_blame(&r->t, r->step + 1);
-        }
+        int counts = train_batch(r, &s);
         if (rank == 0) {
             log_step(r, &s, (clock_s() - start) * 1e3, clock_s() - begun);
-            progress_add(&progress, s.ok);
+            progress_add(&progress, counts);
         }
-        if (!s.ok && r->bad > o->max_bad_steps) {
-            comm_barrier(r->all); /* let every rank say what it found */
-            if (rank == 0)
-                die("step %lld did not commit (loss %g); %lld bad steps, --max-bad-steps %lld",
-                    (long long)r->step + 1, s.loss, (long long)r->bad, (long long)o->max_bad_steps);
-            comm_barrier(r->all);
-        }
-        if (s.ok && r->valid && o->valid_every > 0 && r->step % o->valid_every == 0)
+        if (counts && r->valid && o->valid_every > 0 && r->step % o->valid_every == 0)
             validate(r);
-        if (s.ok && o->save_every > 0 && r->step % o->save_every == 0 && r->step < r->steps)
-            save(r), saved = 1;
-        if (any_signal(r)) {
-            if (!saved)
-                save(r);
+        int stop = any_signal(r);
+        if (saved < r->step && (stop || r->step == r->steps ||
+                                (o->save_every > 0 && r->step % o->save_every == 0))) {
+            save(r);
+            saved = r->step;
+        }
+        if (stop && r->step < r->steps) {
             if (rank == 0)
                 write_status(r, "saved", EXIT_AGAIN);
             r->status = EXIT_AGAIN;
             return;
         }
     }
-    if (rank == 0)
-        progress_end(&progress);
-    save(r);
     if (rank == 0) {
+        progress_end(&progress);
+        write_status(r, "done", EXIT_DONE);
         write_done(r);
-        write_status(r, "done", 0);
     }
 }
 

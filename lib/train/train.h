@@ -49,7 +49,7 @@ struct optim_piece {
     const struct param *p;
     struct rect r;
     int64_t at; /* in the shard, elements */
-    int writes; /* this rank stores it */
+    int writes; /* this rank stores it: the first of the tensor's replicas over TP */
 };
 struct optim {
     const struct optim_def *def;

@@ -68,7 +68,9 @@ static inline int run_again(struct run *r)
         r->spent_s += s;
     }
     r->begun_s = clock_s();
-    return r->bench_s > 0 ? r->calls < 4 || r->spent_s < r->bench_s : !r->calls;
+    if (r->bench_s > 0)
+        return r->calls < 4 || (r->spent_s < r->bench_s && r->calls < 1000);
+    return !r->calls;
 }
 
 static inline void *run_take(struct run *r, int64_t bytes)
