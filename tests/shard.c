@@ -351,7 +351,7 @@ static void test_damage(void)
     unlink(shard);
     ok(dies(EXIT_DAMAGED, "data-00001.safetensors: missing", use_set, set), "a missing shard");
     put(shard, keep.data, keep.len - 1);
-    ok(dies(EXIT_DAMAGED, "data-00001.safetensors: [0-9]+ bytes, the data have", use_set, set),
+    ok(dies(EXIT_DAMAGED, "data-00001.safetensors: [0-9]+ bytes, but there are", use_set, set),
        "a shard cut off");
     put(shard, keep.data, keep.len);
     char *tokenizer = in_dir("many/tokenizer.json");

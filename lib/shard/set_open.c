@@ -132,7 +132,7 @@ static int64_t need_count(const char *path, struct json object, const char *key,
 static void same_count(const char *path, const char *of, const char *what, int64_t said, int64_t is)
 {
     if (said != is)
-        die_damaged("%s: %s: %lld %s, the data have %lld", path, of, (long long)said, what,
+        die_damaged("%s: %s: %lld %s, but there are %lld", path, of, (long long)said, what,
                     (long long)is);
 }
 
