@@ -1,7 +1,8 @@
 /* text.c -- the claims of lib/text that need no outside witness.
  *
- * "text ids TOKENIZER" is the other half of tests/tok-train.t: it reads rows and prints for each text
- * its ids (with and without special tokens) and what they decode to, for the witness to compare. */
+ * "text ids TOKENIZER" is the other half of tests/tok-train.t: it reads rows and prints for each
+ * text its ids (with and without special tokens) and what they decode to, for the witness to
+ * compare. */
 
 #include "tap.h"
 #include "text/text.h"

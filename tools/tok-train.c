@@ -1,4 +1,5 @@
-/* tok-train.c -- rows to tokenizer.json: every text a row bears is counted, then merges are learnt. */
+/* tok-train.c -- rows to tokenizer.json: every text a row bears is counted, then merges are learnt.
+ */
 
 #include "base/base.h"
 #include "text/text.h"
@@ -58,9 +59,10 @@ static int add_row(struct tok_trainer *t, const struct row *row)
 
 int main(int argc, char **argv)
 {
-    int at = opt_parse(argc, argv, options, "tok-train [options] [rows ...]",
-                       "Trains a byte-level BPE tokenizer on the texts of rows (text, prompt, response,\n"
-                       "chosen, rejected) and writes it as tokenizer.json.");
+    int at = opt_parse(
+        argc, argv, options, "tok-train [options] [rows ...]",
+        "Trains a byte-level BPE tokenizer on the texts of rows (text, prompt, response,\n"
+        "chosen, rejected) and writes it as tokenizer.json.");
     struct tok_trainer *trainer;
     struct row_reader rows;
     struct buf json = {0};

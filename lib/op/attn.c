@@ -1,17 +1,17 @@
 /* attn.c -- causal softmax attention over spans, forward.
  *
- * One pass over the keys with a running maximum (Milakov & Gimelshein 2018, Dao et al. 2022): when a
- * tile of keys raises the maximum, what was summed so far is scaled down.  A task is a tile of queries
- * of one span, all heads. */
+ * One pass over the keys with a running maximum (Milakov & Gimelshein 2018, Dao et al. 2022): when
+ * a tile of keys raises the maximum, what was summed so far is scaled down.  A task is a tile of
+ * queries of one span, all heads. */
 #include "attn.h"
 
 struct running { /* of one query tile and head */
     double max[TILE_Q], sum[TILE_Q];
-    real *o;  /* (TILE_Q,C) */
+    real *o; /* (TILE_Q,C) */
 };
 
-/* scores (TILE_Q,TILE_K) become probabilities against the new maximum, 0 where masked.  Rows are worked
- * on in whole vectors, with -inf behind the keys seen. */
+/* scores (TILE_Q,TILE_K) become probabilities against the new maximum, 0 where masked.  Rows are
+ * worked on in whole vectors, with -inf behind the keys seen. */
 static void tile_softmax(struct running *r, real *scores, int64_t rows, int64_t keys, int64_t c,
                          const int64_t *seen /* (rows) of this tile's keys, any sign */)
 {
@@ -78,8 +78,9 @@ void OPNAME(attn)(struct lane *l, void *o, void *lse, const void *q, const void 
                   const int32_t *q_at, const int32_t *k_beg, const int32_t *k_end, int64_t spans,
                   int64_t h, int64_t g, int64_t c, int64_t ldq, int64_t ldk, double scale)
 {
-    struct attn a = {o, lse, q, k, v, .q_at = q_at, .k_beg = k_beg, .k_end = k_end, .spans = spans,
-                     .h = h, .g = g, .c = c, .ldq = ldq, .ldk = ldk, .scale = scale};
+    struct attn a = {.o = o, .lse = lse, .q = q, .k = k, .v = v};
+    attn_spans(&a, q_at, k_beg, k_end, spans);
+    attn_sizes(&a, h, g, c, ldq, ldk, scale);
     struct arena_mark mark = arena_mark(&l->scratch);
     int64_t tasks = 0;
     for (int64_t i = 0; i < spans; i++)

@@ -39,8 +39,8 @@ static inline void product(real *c, int64_t ldc, int64_t m, int64_t n, int64_t k
                    (int)b.ld, a.x, a.transposed ? (int)a.ld : 1, (real)beta, c, 1);
     else if (k > 0)
         CBLAS_GEMM(CblasRowMajor, a.transposed ? CblasTrans : CblasNoTrans,
-                   b.transposed ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, (real)alpha, a.x,
-                   (int)a.ld, b.x, (int)b.ld, (real)beta, c, (int)ldc);
+                   b.transposed ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, (real)alpha,
+                   a.x, (int)a.ld, b.x, (int)b.ld, (real)beta, c, (int)ldc);
     else if (beta == 0)
         for (int64_t i = 0; i < m; i++)
             memset(c + i * ldc, 0, (size_t)n * sizeof *c);

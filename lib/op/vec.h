@@ -16,10 +16,10 @@ static inline double real_exp(double x)
     return exp(x);
 }
 #else
-/* e^x to within 2 ulp, 0 below the normal numbers and 2^127.5 above the largest.  x = n ln 2 + r with
- * |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to the integer n and leaves it in the low bits.  ln 2 is
- * split so that n * ln2_high is exact.  The polynomial interpolates (e^r - 1 - r) / r^2 at Chebyshev
- * points, with an error below 2^-27 of e^r. */
+/* e^x to within 2 ulp, 0 below the normal numbers and 2^127.5 above the largest.  x = n ln 2 + r
+ * with |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to the integer n and leaves it in the low bits. ln
+ * 2 is split so that n * ln2_high is exact.  The polynomial interpolates (e^r - 1 - r) / r^2 at
+ * Chebyshev points, with an error below 2^-27 of e^r. */
 static inline float real_exp(float x)
 {
     const float round = 12582912.0f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
@@ -68,7 +68,8 @@ static inline double vec_dot(const real *a /* (n) */, const real *b, int64_t n)
 }
 
 /* Vectors of the compiler, since it finds no maximum in a plain loop: it would have to reorder. */
-typedef real real_lanes __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
+typedef real real_lanes
+    __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
 
 static inline real vec_max(const real *a /* (n) */, int64_t n)
 {

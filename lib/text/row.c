@@ -114,9 +114,9 @@ static int has_bare_nan(const char *s, size_t n)
     return 0;
 }
 
-void row_begin(struct row_reader *r, const char *line, size_t len, int64_t number)
+void row_init(struct row *row, const char *line, size_t len)
 {
-    r->row = (struct row){
+    *row = (struct row){
         .line = line,
         .len = len,
         .sample = -1,
@@ -125,25 +125,28 @@ void row_begin(struct row_reader *r, const char *line, size_t len, int64_t numbe
         .reward_rejected = NAN,
         .weight = NAN,
         .margin = NAN,
-        .file = source_name(r->source),
-        .number = number,
     };
-    r->in++;
 }
 
-const char *row_parse(struct row_reader *r)
+const char *row_parse_json(struct row *row, struct json_doc *doc)
 {
-    struct row *row = &r->row;
-    struct json_iter i;
     const char *why;
-    uint32_t seen = 0;
 
     if (strspn(row->line, " \t\r") == row->len)
         return "the line is blank";
-    if (json_parse(r->doc, row->line, row->len, &row->json, &why))
+    if (json_parse(doc, row->line, row->len, &row->json, &why))
         return has_bare_nan(row->line, row->len) ? "NaN and Infinity are not JSON" : why;
-    if (json_type(row->json) != JSON_OBJECT)
-        return "the line is not a JSON object";
+    return json_type(row->json) == JSON_OBJECT ? NULL : "the line is not a JSON object";
+}
+
+const char *row_parse(struct row *row, struct json_doc *doc)
+{
+    const char *why = row_parse_json(row, doc);
+    struct json_iter i;
+    uint32_t seen = 0;
+
+    if (why)
+        return why;
     for (json_iter_init(&i, row->json); json_iter_next(&i);) {
         const struct field *f = field_find(i.key, i.key_len);
         if (!f)
@@ -155,6 +158,14 @@ const char *row_parse(struct row_reader *r)
             return f->wrong;
     }
     return NULL;
+}
+
+void row_begin(struct row_reader *r, const char *line, size_t len, int64_t number)
+{
+    row_init(&r->row, line, len);
+    r->row.file = source_name(r->source);
+    r->row.number = number;
+    r->in++;
 }
 
 void row_reader_init(struct row_reader *r, char *const *paths, int64_t n)
@@ -173,7 +184,7 @@ int row_next(struct row_reader *r)
 
     while (source_line(r->source, &line, &len)) {
         row_begin(r, line, len, source_line_number(r->source));
-        const char *why = row_parse(r);
+        const char *why = row_parse(&r->row, r->doc);
         if (!why)
             return 1;
         row_bad(r, why);

@@ -23,8 +23,8 @@ struct source {
     struct buf buf; /* buf.data[pos..len) is read and not returned */
     size_t pos;
     int64_t line;
-    int fresh; /* nothing of the open entry has been returned yet */
-    double bytes_total;
+    int fresh;                        /* nothing of the open entry has been returned yet */
+    double bytes_total, bytes_closed; /* of all paths, of the entries that are over */
 };
 
 static int is_stdin(const char *path)
@@ -65,6 +65,7 @@ struct source *source_open(char *const *paths, int64_t n)
 
 static void entry_close(struct source *s)
 {
+    s->bytes_closed += (double)archive_filter_bytes(s->archive, -1);
     archive_read_free(s->archive);
     s->archive = NULL;
 }
@@ -217,6 +218,11 @@ int64_t source_line_number(const struct source *s)
 double source_bytes_total(const struct source *s)
 {
     return s->bytes_total;
+}
+
+double source_bytes_read(const struct source *s)
+{
+    return s->bytes_closed + (s->archive ? (double)archive_filter_bytes(s->archive, -1) : 0);
 }
 
 void source_close(struct source *s)

@@ -18,6 +18,7 @@ int source_entry(struct source *s, struct buf *out);
 const char *source_name(const struct source *s); /* "rows.jsonl", of the last line or entry */
 int64_t source_line_number(const struct source *s); /* from 1 */
 double source_bytes_total(const struct source *s);  /* of all regular files, 0 when unknown */
+double source_bytes_read(const struct source *s);   /* of them so far, as they lie on the disk */
 /* What comes next, not consumed.  1: an entry begins, and head holds its first bytes (all of them, or
  * at least 4096); 0: lines of this entry were taken and more is left; -1: nothing is left. */
 int source_peek(struct source *s, const char **head, size_t *n);
@@ -85,16 +86,57 @@ void row_drop(struct row_reader *r, const char *why);
  * the four must add up.  Exits 3 when kept is 0 and --allow-empty was not given, so call it before
  * the output is published.  Closes and frees. */
 void row_reader_close(struct row_reader *r, int64_t kept);
-/* For a tool that finds its rows otherwise than one a line (pref-cat): counts one more row, which stands
- * in line, file and number of r->row; row_parse() then reads its fields and returns NULL or why it is
- * bad. */
+/* For a tool that finds its rows otherwise than one a line (pref-cat): counts one more, which becomes
+ * r->row with nothing but line and number; row_bad() and row_drop() are about it. */
 void row_begin(struct row_reader *r, const char *line, size_t len, int64_t number);
-const char *row_parse(struct row_reader *r);
+/* An empty row (numbers NaN, sample -1) of these bytes. */
+void row_init(struct row *row, const char *line, size_t len);
+/* Parses the line into row->json, then its known fields too.  NULL, or why it is bad. */
+const char *row_parse_json(struct row *row, struct json_doc *doc);
+const char *row_parse(struct row *row, struct json_doc *doc);
 /* The canonical JSON of a prompt (compact; a string stays a string, a list keeps role and content): what
  * prompts are compared by. */
 void row_prompt_canonical(const struct row *r, struct buf *out);
 /* prompt_id, or the XXH3 of the canonical prompt as 16 hex digits, or "" when the row has no prompt. */
 void row_group(const struct row *r, struct buf *out);
+
+/* ---- row_edit.c: a row changed member by member; all other bytes stay ---- */
+
+struct row_edit { /* a zeroed struct is ready; line is the row being made */
+    struct buf line, spare, value;
+};
+void row_edit_begin(struct row_edit *e, const char *line, size_t len);
+void row_edit_json(struct row_edit *e, const char *key, const char *value); /* NULL: dropped */
+void row_edit_string(struct row_edit *e, const char *key, const char *s, size_t len);
+void row_edit_release(struct row_edit *e);
+/* Makes sample k of a pair (0: chosen, 1: rejected): response and reward instead of the two sides. */
+void row_explode(const struct row *row, int64_t k, struct row_edit *e);
+/* Makes the first n words of a text row its prompt and the rest its response: prompt and response end
+ * to end are the text.  0, or -1 when the text has no more than n words. */
+int row_cut_words(const struct row *row, int64_t n, struct row_edit *e);
+
+/* ---- import.c: what people have becomes canonical rows ---- */
+
+/* Recognises the JSON object in row (parsed by row_parse_json) by its fields, or takes it for the form
+ * of this name (import_forms), and appends one or more canonical rows to out, a line each.  An object
+ * that is canonical already is copied byte for byte.  Returns NULL, or why it cannot be done. */
+const char *import_row(const struct row *row, const char *form, struct buf *out);
+extern const char import_forms[]; /* "rows|hh|..." */
+/* Why a canonical row has nothing to learn from (an empty prompt, response, ...), or NULL. */
+const char *import_empty(const struct row *row);
+
+/* ---- dialogue.c: several turns in one value ---- */
+
+/* Cuts a dialogue, a string of "\n\nHuman:" and "\n\nAssistant:" turns or a list of {role, content},
+ * before its last turn, which must be the assistant's: appends the turns before as a list of {role,
+ * content} (JSON) to prompt, and the last one's text to reply.  White space around the turns of a
+ * string is not part of them.  Returns NULL, or why not. */
+const char *dialogue_cut(struct json v, struct buf *prompt, struct buf *reply);
+extern const char dialogue_unanswered[]; /* why not: the last turn is not the assistant's */
+/* The same for a prompt that ends in "\n\nAssistant:", which is left off. */
+const char *dialogue_prompt(struct json v, struct buf *prompt);
+/* Whether v is a string that begins with a turn of Human or Assistant. */
+int dialogue_is_hh(struct json v);
 
 /* ---- tok*.c: tokenizers ---- */
 

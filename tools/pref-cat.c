@@ -1,0 +1,288 @@
+/* pref-cat.c -- what people have, as canonical rows on standard output.
+ *
+ * Each file says by its first byte what it is ('{': JSON lines, '[': a JSON array, else text), and
+ * each JSON object by its fields.  A record becomes one or more rows; where it ends up is accounted
+ * for under the record. */
+
+#include "base/base.h"
+#include "text/text.h"
+
+#include <string.h>
+
+static const char *from = "auto", *output, *split_on;
+static int explode;
+static int64_t prompt_words;
+
+static const struct opt options[] = {
+    OPT_CHOICE('f', "from", &from, "auto|text|jsonl|rows|hh|messages|responses|instruction",
+               "what the input is, where its look misleads"),
+    OPT_STR('o', "output", &output, "file", "where to write; default standard output"),
+    OPT_STR(0, "split-on", &split_on, "string",
+            "the input is text; a line that is this string separates texts"),
+    OPT_FLAG(0, "explode", &explode, "make two rows of a pair, each with its response and reward"),
+    OPT_INT(0, "prompt-words", &prompt_words, "n",
+            "make a text's first n words its prompt and the rest its response"),
+    ROW_OPTIONS,
+    OPT_END,
+};
+
+enum kind { KIND_TEXT, KIND_ARRAY, KIND_LINES };
+
+struct cat {
+    struct row_reader in;
+    struct out *out;
+    struct json_doc *doc; /* of the rows being made */
+    struct buf rows;      /* what the current record was imported as, a row a line */
+    struct buf made;      /* what becomes of it; written when all of it is good */
+    struct row_edit edit;
+    int64_t kept;
+    struct progress progress;
+};
+
+/* "corpus.jsonl" of "/data/corpus.jsonl.zst": an id does not depend on where and how a file lies.
+ */
+static void id_make(struct buf *id, const char *file, int64_t number)
+{
+    static const char *const packed[] = {".gz", ".zst", ".xz", ".bz2", ".lz4"};
+    const char *slash = strrchr(file, '/'), *name = slash ? slash + 1 : file;
+    size_t len = strlen(name);
+
+    for (int64_t i = 0; i < ARRAY_LEN(packed); i++) {
+        size_t n = strlen(packed[i]);
+        if (len > n && !strcmp(name + len - n, packed[i])) {
+            len -= n;
+            break;
+        }
+    }
+    buf_reset(id);
+    utf8_repair(id, name, len);
+    buf_printf(id, ":%lld", (long long)number);
+}
+
+/* Names the row being made and adds it to those of the record.  Sample k of several (-1: the only
+ * one) gets an id of its own and shares the prompt's. */
+static void add_row(struct cat *c, const struct row *row, const char *id, int64_t k)
+{
+    struct buf name = {0};
+
+    if (k >= 0 || !row->id) {
+        buf_str(&name, row->id ? row->id : id);
+        if (k >= 0)
+            buf_printf(&name, "/%lld", (long long)k);
+        row_edit_string(&c->edit, "id", name.data, name.len);
+    }
+    if (k >= 0 && !row->prompt_id) {
+        buf_reset(&name);
+        row_group(row, &name);
+        row_edit_string(&c->edit, "prompt_id", name.data, name.len);
+    }
+    buf_add(&c->made, c->edit.line.data, c->edit.line.len);
+    buf_char(&c->made, '\n');
+    buf_release(&name);
+}
+
+/* Takes one canonical row; returns why it is bad.  *dropped: why it is not wanted. */
+static const char *take_row(struct cat *c, const char *line, size_t len, const char *id, int64_t k,
+                            const char **dropped)
+{
+    struct row row;
+    const char *why;
+
+    row_init(&row, line, len);
+    if ((why = row_parse(&row, c->doc)) || (why = import_empty(&row)))
+        return why;
+    if (explode && row.chosen) {
+        for (int64_t side = 0; side < 2; side++) {
+            row_explode(&row, side, &c->edit);
+            add_row(c, &row, id, side);
+        }
+        return NULL;
+    }
+    row_edit_begin(&c->edit, line, len);
+    if (prompt_words && row.text && !row.has_prompt && row_cut_words(&row, prompt_words, &c->edit))
+        *dropped = "too few words for --prompt-words";
+    else
+        add_row(c, &row, id, k);
+    return NULL;
+}
+
+/* Takes the rows in c->rows, which are those of the current record, the n-th of its file. */
+static void take_rows(struct cat *c, int64_t n)
+{
+    const char *line = c->rows.data, *why = NULL, *dropped = NULL;
+    int several = strchr(line, '\n')[1] != 0;
+    struct buf id = {0};
+
+    id_make(&id, c->in.row.file, n);
+    buf_reset(&c->made);
+    for (int64_t k = 0; *line && !why; k++) {
+        const char *end = strchr(line, '\n');
+        why = take_row(c, line, (size_t)(end - line), id.data, several ? k : -1, &dropped);
+        line = end + 1;
+    }
+    if (why) {
+        row_bad(&c->in, why);
+    } else if (dropped) {
+        row_drop(&c->in, dropped);
+    } else {
+        c->kept++;
+        out_write(c->out, c->made.data, c->made.len);
+    }
+    buf_release(&id);
+}
+
+/* A record that is JSON text, the n-th of its file. */
+static void take_json(struct cat *c, const char *s, size_t len, int64_t n)
+{
+    const char *form = !strcmp(from, "auto") || !strcmp(from, "jsonl") ? NULL : from, *why;
+
+    row_begin(&c->in, s, len, n);
+    buf_reset(&c->rows);
+    if ((why = row_parse_json(&c->in.row, c->in.doc)) ||
+        (why = import_row(&c->in.row, form, &c->rows)))
+        row_bad(&c->in, why);
+    else
+        take_rows(c, n);
+}
+
+static void take_array(struct cat *c, const struct buf *file)
+{
+    struct json_doc *doc = json_doc_new();
+    struct json array;
+    struct json_iter i;
+    struct buf element = {0};
+    const char *why;
+    int64_t n = 0;
+
+    if (json_parse(doc, file->data, file->len, &array, &why)) {
+        row_begin(&c->in, file->data, file->len, 1);
+        row_bad(&c->in, why);
+        json_doc_free(doc);
+        return;
+    }
+    for (json_iter_init(&i, array); json_iter_next(&i);) {
+        buf_reset(&element);
+        json_write(&element, i.value);
+        take_json(c, element.data, element.len, ++n);
+    }
+    json_doc_free(doc);
+    buf_release(&element);
+}
+
+/* The n-th text of its file, which begins at this line. */
+static void take_text(struct cat *c, const char *s, size_t len, int64_t n, int64_t line)
+{
+    row_begin(&c->in, s, len, line);
+    if (!utf8_valid(s, len)) {
+        row_bad(&c->in, "the text is not UTF-8");
+        return;
+    }
+    buf_reset(&c->rows);
+    buf_str(&c->rows, "{\"text\":");
+    json_quote(&c->rows, s, len);
+    buf_str(&c->rows, "}\n");
+    take_rows(c, n);
+}
+
+/* The newline before a separator belongs to it.  Nothing between two separators is no text. */
+static void take_texts(struct cat *c, const struct buf *file)
+{
+    const char *s = file->data, *end = s + file->len, *start = s;
+    size_t want = split_on ? strlen(split_on) : 0;
+    int64_t n = 0, line = 1, first = 1;
+
+    if (!split_on) {
+        take_text(c, s, file->len, 1, 1);
+        return;
+    }
+    while (s <= end) {
+        const char *stop = s < end ? memchr(s, '\n', (size_t)(end - s)) : NULL;
+        size_t len = (size_t)((stop ? stop : end) - s);
+        int last = !stop, hit;
+        len -= len && s[len - 1] == '\r';
+        hit = len == want && !memcmp(s, split_on, want);
+        if (hit || last) {
+            const char *to = hit ? s : end;
+            to -= to > start && to[-1] == '\n';
+            to -= to > start && to[-1] == '\r';
+            if (to > start)
+                take_text(c, start, (size_t)(to - start), ++n, first);
+            start = stop ? stop + 1 : end;
+            first = line + 1;
+        }
+        s = stop ? stop + 1 : end + 1;
+        line++;
+    }
+}
+
+static enum kind kind_of(const char *head, size_t n)
+{
+    size_t at = strspn(head, " \t\r\n");
+
+    if (split_on || !strcmp(from, "text"))
+        return KIND_TEXT;
+    if (at < n && head[at] == '[') {
+        size_t next = at + 1 + strspn(head + at + 1, " \t\r\n");
+        if (strcmp(from, "auto") || (next < n && (head[next] == '{' || head[next] == ']')))
+            return KIND_ARRAY;
+    }
+    /* An empty file is a file of no rows, whatever it was meant to be. */
+    return strcmp(from, "auto") || at == n || head[at] == '{' ? KIND_LINES : KIND_TEXT;
+}
+
+static void take_all(struct cat *c)
+{
+    struct source *s = c->in.source;
+    struct buf file = {0};
+    enum kind kind = KIND_LINES;
+    const char *head;
+    char *line;
+    size_t n, len;
+    double read = 0;
+
+    for (int state; (state = source_peek(s, &head, &n)) >= 0;) {
+        if (state)
+            kind = kind_of(head, n);
+        if (kind == KIND_LINES && n) {
+            source_line(s, &line, &len);
+            take_json(c, line, len, source_line_number(s));
+        } else {
+            source_entry(s, &file);
+            if (kind == KIND_TEXT)
+                take_texts(c, &file);
+            if (kind == KIND_ARRAY)
+                take_array(c, &file);
+        }
+        progress_add(&c->progress, source_bytes_read(s) - read);
+        read = source_bytes_read(s);
+    }
+    buf_release(&file);
+}
+
+int main(int argc, char **argv)
+{
+    int at = opt_parse(argc, argv, options, "pref-cat [options] [file ...]",
+                       "Reads text, JSON lines and JSON arrays, plain or compressed, and writes\n"
+                       "canonical rows.");
+    struct cat c = {0};
+
+    if (prompt_words < 0)
+        die_misused("--prompt-words %lld: at least 1", (long long)prompt_words);
+    if (split_on && (strchr(split_on, '\n') || !*split_on))
+        die_misused("--split-on: not empty, and no newline in it");
+    if (split_on && strcmp(from, "auto") && strcmp(from, "text"))
+        die_misused("--split-on is for text, not --from %s", from);
+    row_reader_init(&c.in, argv + at, argc - at);
+    c.out = out_open(output);
+    c.doc = json_doc_new();
+    progress_start(&c.progress, "reading", "bytes", source_bytes_total(c.in.source));
+    take_all(&c);
+    progress_end(&c.progress);
+    row_reader_close(&c.in, c.kept);
+    out_close(c.out);
+    json_doc_free(c.doc);
+    buf_release(&c.rows);
+    buf_release(&c.made);
+    row_edit_release(&c.edit);
+    return EXIT_DONE;
+}
