@@ -19,7 +19,7 @@ static inline double real_exp(double x)
 /* e^x to within 2 ulp, 0 below the normal numbers and 2^127.5 above the largest.  x = n ln 2 + r
  * with |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to the integer n and leaves it in the low bits. ln
  * 2 is split so that n * ln2_high is exact.  The polynomial interpolates (e^r - 1 - r) / r^2 at
- * Chebyshev points, with an error below 2^-27 of e^r. */
+ * Chebyshev points, with an error below 2^-26 of e^r. */
 static inline float real_exp(float x)
 {
     const float round = 12582912.0f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
@@ -27,7 +27,7 @@ static inline float real_exp(float x)
     y = y < -87.33f ? -87.33f : y;
     union {
         float f;
-        int32_t i;
+        uint32_t bits;
     } n = {y * 1.44269504f + round}, scale;
     float whole = n.f - round;
     float r = (y - whole * ln2_high) - whole * ln2_low;
@@ -36,7 +36,7 @@ static inline float real_exp(float x)
     p = p * r + 4.16665533108e-2f;
     p = p * r + 1.66665759439e-1f;
     p = p * r + 0.5f;
-    scale.i = (n.i - 0x4b400000 + 127) * (1 << 23);
+    scale.bits = (n.bits - 0x4b400000u + 127) << 23;
     float e = (r * r * p + r + 1.0f) * scale.f;
     return x < -87.33f ? 0.0f : e;
 }
