@@ -3,7 +3,7 @@
 
     formats/read.py file, stream or set ...
 
-Verifies each and prints rows, tokens and the fingerprint; stops at the first fault with status 4."""
+Verifies each and prints rows, tokens and the fingerprint; ends with status 4 at the first fault."""
 
 import hashlib
 import itertools
@@ -112,7 +112,8 @@ def blobs(data):
         raw = data[at + 8:at + 8 + n]
         need(len(raw) == n, "cut off inside a header")
         tensors, meta, size = header(raw)
-        claims = any(k.startswith("xxh3.") for k in meta) or meta.get("schema", "").startswith("moeutils.")
+        claims = meta.get("schema", "").startswith("moeutils.")
+        claims = claims or any(k.startswith("xxh3.") for k in meta)
         if claims:
             profile(raw, tensors, meta)
         if "blob" in meta:
@@ -129,8 +130,8 @@ def blobs(data):
 
 
 def numbers(kind, raw):
-    return struct.unpack(f"<{len(raw) // WIDTH[kind]}{ {'I32': 'i', 'I64': 'q', 'U8': 'B', 'F32': 'f'}[kind]}",
-                         raw)
+    letter = {"I32": "i", "I64": "q", "U8": "B", "F32": "f"}[kind]
+    return struct.unpack(f"<{len(raw) // WIDTH[kind]}{letter}", raw)
 
 
 class Data:
@@ -158,7 +159,8 @@ class Data:
         for a, b in zip(pack, (*pack[1:], rows)):
             need(a < b <= rows and offset[b] - offset[a] <= seq, "a packed sequence is too long")
             ids = [k for k in v.get("pair", ())[a:b] if k != -1]
-            need(all(x == y >= 0 for x, y in zip(ids[::2], ids[1::2])) and len(ids) % 2 == 0, "a pair")
+            beside = all(x == y >= 0 for x, y in zip(ids[::2], ids[1::2]))
+            need(beside and len(ids) % 2 == 0, "a pair")
         need(all(t >= 0 for t in v["tokens"]) and max(v["target"], default=0) <= 1, "values")
         need(all(math.isfinite(w) and w >= 0 for w in v["weight"]), "a weight")
         need(all(math.isfinite(r) for r in v.get("reward", ())), "a reward")
@@ -235,8 +237,10 @@ def main():
         except (Fault, ValueError, KeyError) as e:
             print(f"{path}: {e}", file=sys.stderr)
             return 4
-        rows = f"\t{data.rows} rows\t{data.tokens} tokens\t{data.fingerprint()}" if data.shared else ""
-        print(f"{path}\tsound{rows}")
+        print(path, "sound", sep="\t", end="")
+        if data.shared:
+            print(f"\t{data.rows} rows\t{data.tokens} tokens\t{data.fingerprint()}", end="")
+        print()
     return 0
 
 

@@ -3,9 +3,9 @@
 
     formats/broken/make.py folder
 
-Each case is a file; folder/reasons.tsv has a line for each: file, tab, a regular expression for what
-shard-show --check says.  Plain Python, with its own writer, so that the corpus does not depend on the
-programs it tests."""
+Each case is a file; folder/reasons.tsv has a line for each: file, tab, a regular expression for
+what shard-show --check says.  Plain Python, with its own writer, so that the corpus does not depend
+on the programs it tests."""
 
 import json
 import os
@@ -41,8 +41,9 @@ def entries(tensors):
     """[(name, dtype, shape, bytes)] as header entries in that order, and the data."""
     top, data = {}, b""
     for name, dtype, shape, raw in tensors:
-        top[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        begin = len(data)
         data += raw
+        top[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, len(data)]}
     return top, data
 
 
@@ -81,7 +82,7 @@ WIDTH = {"I64": 8, "I32": 4, "F32": 4, "F64": 8, "U8": 1}
 
 
 def rows(meta=None, align=4096, **columns):
-    """A row group of three documents in two sequences, with some columns replaced (None: left out)."""
+    """A row group of three documents in two sequences, with columns replaced (None: left out)."""
     use = {**COLUMNS, **{k.replace("_", "."): v for k, v in columns.items()}}
     tensors = [(k, v[0], [len(v[1]) // WIDTH[v[0]]], v[1]) for k, v in use.items() if v]
     tensors.sort(key=lambda t: (-WIDTH[t[1]], t[0]))
@@ -121,8 +122,8 @@ def one(dtype="F32", shape="[2]", offsets="[0,8]", name="a", n=8):
 
 
 def two(first, second, n=8):
-    return frame("{" + ENTRY % ("a", "U8", "[4]", first) + "," + ENTRY % ("b", "U8", "[4]", second) + "}",
-                 bytes(n), 8)
+    a, b = ENTRY % ("a", "U8", "[4]", first), ENTRY % ("b", "U8", "[4]", second)
+    return frame("{" + a + "," + b + "}", bytes(n), 8)
 
 
 CASES = {
@@ -138,7 +139,8 @@ CASES = {
     "header-huge": (struct.pack("<Q", 1 << 63) + b"{}", "over the limit"),
     "header-of-nothing": (struct.pack("<Q", 0), "does not begin with {"),
     "not-json": (frame('{"a":', b"", 8), "does not end with }"),
-    "trailing-comma": (frame("{" + ENTRY % ("a", "U8", "[1]", "[0,1]") + ",}", b"x", 8), "not JSON"),
+    "trailing-comma": (frame("{" + ENTRY % ("a", "U8", "[1]", "[0,1]") + ",}", b"x", 8),
+                       "not JSON"),
     "byte-order-mark": (frame(b"\xef\xbb\xbf{}", b"", 8), "does not begin with {"),
     "leading-space": (frame(b" {}", b"", 8), "does not begin with {"),
     "nul-padding": (struct.pack("<Q", 8) + b"{}" + bytes(6), "does not end with } and spaces"),
@@ -158,10 +160,11 @@ CASES = {
     "metadata-number": (frame('{"__metadata__":{"k":1}}', b"", 8), '"k" is not a string'),
     "metadata-list": (frame('{"__metadata__":[]}', b"", 8), "__metadata__ is not an object"),
     "metadata-nul": (frame('{"__metadata__":{"k":"\\u0000"}}', b"", 8), '"k" has a NUL'),
-    "extra-member": (frame('{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"crc":"x"}}', b"x", 8),
-                     '"a" has fields besides'),
+    "extra-member": (frame('{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"crc":"x"}}',
+                           b"x", 8), '"a" has fields besides'),
     "tensor-as-list": (frame('{"a":["U8",[1],[0,1]]}', b"x", 8), '"a" is not an object'),
-    "tensor-without-shape": (frame('{"a":{"dtype":"U8","data_offsets":[0,1]}}', b"x", 8), '"a" lacks'),
+    "tensor-without-shape": (frame('{"a":{"dtype":"U8","data_offsets":[0,1]}}', b"x", 8),
+                             '"a" lacks'),
     "empty-name": (one(name=""), "name is empty"),
     "long-name": (one(name="n" * 513), "513 bytes is longer than 512"),
     "control-in-name": (one(name="a\\n"), "control character"),
@@ -190,8 +193,8 @@ CASES = {
     "one-without-checksum": (seal(encode({"__metadata__": {"xxh3.header": "0" * 16},
                                           **entries([A])[0]}), A[3]), '"a" has no checksum'),
     "checksum-of-nothing": (profile([A], {"xxh3.b": "0" * 16}), "a checksum names no tensor"),
-    "no-header-checksum": (frame(encode({"__metadata__": {"xxh3.a": xxh3(A[3])}, **entries([A])[0]}),
-                                 A[3]), "no checksum xxh3.header"),
+    "no-header-checksum": (frame(encode({"__metadata__": {"xxh3.a": xxh3(A[3])},
+                                         **entries([A])[0]}), A[3]), "no checksum xxh3.header"),
     "upper-case-checksum": (seal(encode({"__metadata__": {"xxh3.a": xxh3(A[3]).upper(),
                                                           "xxh3.header": "0" * 16},
                                          **entries([A])[0]}), A[3]), '"a" has no checksum'),
@@ -217,8 +220,10 @@ CASES = {
     "target-two": (rows(target=("U8", bytes([2] * 12))), "neither 0 nor 1"),
     "weight-nan": (rows(weight=("F32", f32(1, float("nan"), 1))), "row 1: weight"),
     "weight-negative": (rows(weight=("F32", f32(1, 1, -1))), "row 2: weight"),
-    "pair-alone": (rows({"columns": "weight,pair"}, pair=("I64", i64(0, 1, 1))), "row 0: the other row"),
-    "pair-split": (rows({"columns": "weight,pair"}, pair=("I64", i64(-1, 1, 1))), "row 1: the other row"),
+    "pair-alone": (rows({"columns": "weight,pair"}, pair=("I64", i64(0, 1, 1))),
+                   "row 0: the other row"),
+    "pair-split": (rows({"columns": "weight,pair"}, pair=("I64", i64(-1, 1, 1))),
+                   "row 1: the other row"),
     "reward-unannounced": (rows(reward=("F32", f32(1, 2, 3))), '"reward" is not announced'),
     # streams
     "stream-without-end.sts": (b"".join(STREAM[:-1]), "cut off after blob 1: no end blob"),

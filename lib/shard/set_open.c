@@ -1,6 +1,6 @@
 /* set_open.c -- opens a set, a file or a stream, and proves that it is whole.
  *
- * Everything is read and verified once and is mapped from then on, so memory is the page cache's.  A
+ * Everything is read and verified once and is mapped from then on, so memory is the page cache's. A
  * stream is first copied, blob by blob, to a file without a name. */
 #include "shard/shard_priv.h"
 
