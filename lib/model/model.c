@@ -49,7 +49,7 @@ static void pointers_init(struct model *m)
             at->g[l->p->role] = (char *)m->grad[l->buffer] + l->at * ssz;
     }
     struct weights *out = &m->at[m->layers];
-    if (m->cfg.tied) {
+    if (m->cfg.tied && !m->cfg.reward) {
         out->w[P_HEAD] = out->w[P_EMBED];
         out->g[P_HEAD] = out->g[P_EMBED];
     }
@@ -105,7 +105,7 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
     pointers_init(m);
     rope_init(m);
     m->coef = zeroed(m, 2 * sizeof(double));
-    m->loss = zeroed(m, 3 * sizeof(double));
+    m->loss = zeroed(m, LOSS_SUMS * sizeof(double));
     m->pool = pool_new(lane->dev);
 }
 
