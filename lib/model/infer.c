@@ -60,3 +60,18 @@ void model_outputs(struct model *m, struct batch *b, double *out)
     saved_clear(&s[m->layers]);
     free(s);
 }
+
+void model_open(struct model *m, struct lane *lane, struct world *w, struct ckpt *k, const char *device,
+                int64_t threads)
+{
+    struct config cfg;
+    struct mesh mesh;
+    const struct op *op = op_table(device, DT_F32);
+    if (!op)
+        die_misused("--device %s: this build has no kernels for it", device);
+    mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
+    ckpt_config(k, &cfg);
+    lane_init(lane, dev_open(device), threads ? threads : opt_threads());
+    model_init(m, &cfg, &mesh, w, lane, op, 0);
+    model_load(m, k, -1);
+}

@@ -165,6 +165,10 @@ void model_logits(struct model *m, struct batch *b, const int32_t *token_row /* 
  * none), or a reward model's score. */
 void model_outputs(struct model *m, struct batch *b, double *out);
 
+/* A whole checkpoint on one rank, to be used and not trained: fills m and lane.  device "cpu" or "cuda". */
+void model_open(struct model *m, struct lane *lane, struct world *w, struct ckpt *k, const char *device,
+                int64_t threads);
+
 /* ---- score.c: whole documents ---- */
 
 struct score_doc {

@@ -75,6 +75,18 @@ int spool_next(struct spool *s, struct spool_row *out); /* 1, or 0 at the end */
 char *spool_where(struct spool *s, int64_t i);
 void spool_free(struct spool *s);
 
+/* ---- scorer.c: what gives rows their rewards ---- */
+
+extern const char scorer_stop[];
+struct scorer {
+    void *(*begin)(const char *arg);
+    /* NULL; why the row is bad and was not taken; or scorer_stop: no use in going on, end() says why. */
+    const char *(*feed)(void *scorer, const struct row *r);
+    double *(*end)(void *scorer, struct spool *rows); /* one a row taken; the caller frees */
+    int pairs; /* takes pairs too, and gives two numbers for each: chosen, rejected */
+};
+extern const struct scorer scorer_lexicon, scorer_command;
+
 /* ---- lexicon.c: a reward that anyone can check by hand ---- */
 
 struct lexicon;

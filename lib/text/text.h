@@ -138,6 +138,22 @@ const char *dialogue_prompt(struct json v, struct buf *prompt);
 /* Whether v is a string that begins with a turn of Human or Assistant. */
 int dialogue_is_hh(struct json v);
 
+/* ---- tags.c ---- */
+
+/* The tag of tags.json that the given share of the training rows had at most, ordered by mean reward: 0.95
+ * asks for a high reward, 0.05 for a low one.  NULL when there is no file or no tag; the caller frees. */
+char *tags_pick(const char *path, double share);
+
+/* ---- part.c: rows that are costly to make ---- */
+
+/* Output that a killed tool goes on with: lines gather in PATH.part and become PATH in part_close().  key
+ * says all that decides the lines; when it is the one of a part file that is there, *lines of them are
+ * done and are kept; key NULL always begins anew.  Standard output and devices are written straight, from the first line. */
+struct part;
+struct part *part_open(const char *path, const char *key, int64_t *lines);
+void part_write(struct part *p, const void *bytes, size_t n); /* whole lines */
+void part_close(struct part *p);
+
 /* ---- tok*.c: tokenizers ---- */
 
 /* A byte-pair tokenizer in Hugging Face's tokenizer.json.  Ids and text are those of the Hugging Face

@@ -32,6 +32,7 @@ struct run { /* one rank's view */
     int64_t samples; /* consumed: the cursor of the data */
     int64_t bad;     /* batches that were not finite and did not count as steps */
     double loss;     /* of the last step */
+    double moments[2]; /* mean and sd of a reward model's scores of its training data */
     int log_fd;
     int status;
 };
@@ -197,12 +198,18 @@ static void save_state(const struct run *r, struct buf *b)
     write_loss(b, r->loss);
     buf_str(b, ",\"template\":");
     json_quote(b, template, strlen(template));
+    if (r->t.loss->reward) { /* what a score is normalised by when it is used */
+        buf_str(b, ",\"reward_mean\":");
+        json_number(b, r->moments[0]);
+        buf_str(b, ",\"reward_sd\":");
+        json_number(b, r->moments[1]);
+    }
     buf_printf(b, ",\"run\":%s}", r->identity.data);
 }
 
 static void copy_set_files(const struct run *r, const char *dir)
 {
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json"};
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "tags.json"};
     for (int64_t i = 0; i < ARRAY_LEN(names); i++) {
         const struct buf *text = set_file(r->mix.set[0], names[i]);
         if (!text)
@@ -220,6 +227,8 @@ static void save(struct run *r)
     int64_t *len = xmalloc(n * sizeof *len);
     char **part = xmalloc(n * sizeof *part), **name = xmalloc(n * sizeof *name);
 
+    if (r->t.loss->reward)
+        trainer_evaluate(&r->t, r->mix.set[0], r->moments);
     if (rank == 0)
         tmp = dir_begin(dir);
     comm_gather_bytes(r->all, tmp ? tmp : "", tmp ? strlen(tmp) + 1 : 1, name, len);
@@ -318,7 +327,7 @@ static void log_step(struct run *r, const struct step_result *s, double ms, doub
 
 static void validate(struct run *r)
 {
-    double loss = trainer_evaluate(&r->t, r->valid);
+    double loss = trainer_evaluate(&r->t, r->valid, NULL);
     if (world_rank(r->world) == 0)
         say("step %lld: validation loss %.4f", (long long)r->step, loss);
 }

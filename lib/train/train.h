@@ -104,6 +104,7 @@ struct trainer {
     struct saved *saved;      /* (in_flight, layers + 1) */
     int64_t micros;
     void *denom;              /* S (1) */
+    double scores[3];         /* of an evaluation: documents, sum of their scores, sum of squares */
 };
 /* One line of the log. */
 struct step_result {
@@ -123,8 +124,9 @@ void trainer_gradients(struct trainer *t, struct step_result *r); /* forward, ba
 void trainer_step(struct trainer *t, const struct mix *mix, int64_t first, struct step_result *r);
 /* Warns with this rank and the first tensor of its shards whose gradient is not finite. */
 void trainer_blame(const struct trainer *t, int64_t step);
-/* Mean loss over every sequence of a set. */
-double trainer_evaluate(struct trainer *t, struct set *set);
+/* Mean loss over every sequence of a set; of a reward model also the mean and standard deviation of its
+ * scores of whole documents, where moments is not NULL. */
+double trainer_evaluate(struct trainer *t, struct set *set, double moments[2]);
 
 /* ---- run.c, run_files.c: a run on disk (formats/ckpt.md) ---- */
 

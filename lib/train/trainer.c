@@ -137,17 +137,19 @@ struct row_buffers {
     int32_t *token, *document; /* (seq) */
     uint8_t *target;
     float *weight;
+    struct set_doc *doc;
 };
 
 static struct row_buffers row_buffers_new(int64_t seq)
 {
     return (struct row_buffers){xmalloc(seq * sizeof(int32_t)), xmalloc(seq * sizeof(int32_t)),
-                                xmalloc(seq), xmalloc(seq * sizeof(float))};
+                                xmalloc(seq), xmalloc(seq * sizeof(float)),
+                                xmalloc(seq * sizeof(struct set_doc))};
 }
 
 static void row_buffers_free(struct row_buffers *r)
 {
-    free(r->token), free(r->document), free(r->target), free(r->weight);
+    free(r->token), free(r->document), free(r->target), free(r->weight), free(r->doc);
 }
 
 static void fetch_row(struct trainer *t, struct batch_host *h, int64_t i, const struct set *set,
@@ -159,6 +161,14 @@ static void fetch_row(struct trainer *t, struct batch_host *h, int64_t i, const 
             die("token %d of packed sequence %lld is outside the model's vocabulary of %lld", r->token[j],
                 (long long)sequence, (long long)t->model.cfg.vocab);
     batch_host_row(h, i, r->token, r->target, r->document, r->weight);
+    if (!t->loss->pairs)
+        return;
+    int64_t n = set_documents(set, sequence, r->doc);
+    struct batch_doc *doc = xmalloc(MAX(n, 1) * sizeof *doc);
+    for (int64_t d = 0; d < n; d++)
+        doc[d] = (struct batch_doc){r->doc[d].pair, r->doc[d].margin, r->doc[d].ref_logp};
+    batch_host_pairs(h, i, doc, n, t->loss->tokens == TOKENS_LAST);
+    free(doc);
 }
 
 void trainer_fetch(struct trainer *t, const struct mix *mix, int64_t first)
@@ -210,6 +220,23 @@ static void run_loss(struct trainer *t, struct batch *b, int gradient)
     (gradient ? t->loss->dgrad : t->loss->value)(&t->lane, t->model.op, &r);
 }
 
+/* A reward model's scores of the documents of a batch, where weights mark their last tokens. */
+static void add_scores(struct trainer *t, const struct batch *b, const struct batch_host *h)
+{
+    double *x = xmalloc(b->t * sizeof *x);
+    void *raw = xmalloc(b->t * dtype_size(t->model.op->stat));
+    t->lane.dev->get(&t->lane, raw, b->logp, b->t * dtype_size(t->model.op->stat));
+    t->lane.dev->wait(&t->lane);
+    dtype_convert(x, DT_F64, raw, t->model.op->stat, b->t);
+    for (int64_t i = 0; i < b->t; i++)
+        if (h->weight[i] > 0) {
+            t->scores[0]++;
+            t->scores[1] += x[i];
+            t->scores[2] += x[i] * x[i];
+        }
+    free(x), free(raw);
+}
+
 static void run_schedule(struct trainer *t, const struct schedule *s)
 {
     int64_t alive = s->in_flight, per = t->model.layers + 1;
@@ -229,6 +256,8 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
         /* the last pass of the head has written logp; one rank of a TP group counts it */
         if (head && (head_dgrad || s == &t->eval) && t->mesh.i_tp == 0)
             run_loss(t, c.b, 0);
+        if (k->segment == SEG_SCORE && s == &t->eval && t->mesh.i_tp == 0)
+            add_scores(t, c.b, &t->host[k->micro]);
         if (k->last_of_micro)
             for (int64_t l = 0; l < per; l++)
                 saved_clear(&c.s[l]);
@@ -309,11 +338,12 @@ void trainer_blame(const struct trainer *t, int64_t step)
         }
 }
 
-double trainer_evaluate(struct trainer *t, struct set *set)
+double trainer_evaluate(struct trainer *t, struct set *set, double moments[2])
 {
     struct row_buffers row = row_buffers_new(t->o.seq);
     double weight = 0, one = 1, zero[LOSS_SUMS] = {0};
     struct step_result r;
+    memset(t->scores, 0, sizeof t->scores);
     put_stat(t, t->denom, &one, 1);
     put_stat(t, t->model.loss, zero, LOSS_SUMS);
     for (int64_t first = 0; first < set_sequences(set); first += t->o.batch) {
@@ -338,5 +368,11 @@ double trainer_evaluate(struct trainer *t, struct set *set)
     }
     read_losses(t, weight, 1, &r);
     row_buffers_free(&row);
+    if (moments) {
+        comm_all_reduce(t->model.comm[GROUP_WORLD], NULL, t->scores, 3, DT_F64, COMM_SUM);
+        double n = t->scores[0], mean = t->scores[1] / n;
+        moments[0] = mean;
+        moments[1] = sqrt(MAX(t->scores[2] / n - mean * mean, 0));
+    }
     return r.loss;
 }
