@@ -167,11 +167,13 @@ void model_random(struct model *m, uint64_t seed)
     }
 }
 
-void model_load(struct model *m, struct ckpt *k)
+void model_load(struct model *m, struct ckpt *k, int fresh)
 {
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
         int64_t bytes = l->r.rows * l->r.cols * dtype_size(m->op->real);
+        if (l->p->role == fresh && !ckpt_has(k, "model", l->p->name))
+            continue;
         void *host = xmalloc(bytes);
         ckpt_get(k, "model", l->p, l->r, host, m->op->real);
         m->lane->dev->put(m->lane, model_weight(m, l), host, bytes);

@@ -129,7 +129,9 @@ struct model {
 void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, struct world *w,
                 struct lane *lane, const struct op *op, int train);
 void model_random(struct model *m, uint64_t seed); /* the initial weights of arch.h */
-void model_load(struct model *m, struct ckpt *k);
+/* Weights from a checkpoint.  A tensor of the role `fresh` (-1: none) that is not in it keeps what it has:
+ * a language model that becomes a reward model has no score yet. */
+void model_load(struct model *m, struct ckpt *k, int fresh);
 void model_release(struct model *m);
 void *model_weight(const struct model *m, const struct local *l); /* a slice's weights */
 
