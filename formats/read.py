@@ -18,7 +18,9 @@ from xxh3 import xxh3
 WIDTH = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2,
          "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
 COLUMNS = {"tokens": "I32", "tokens.offsets": "I64", "target": "U8", "weight": "F32",
-           "reward": "F32", "pair": "I64", "pack": "I64"}
+           "reward": "F32", "pair": "I64", "pack": "I64", "margin": "F32", "ref_logp": "F32"}
+VALUES = {"reward", "margin", "ref_logp"}  # one finite number a row
+OPTIONAL = VALUES | {"pair"}
 SHARED = "seq", "tokenizer", "template", "bos", "eos", "columns"
 
 
@@ -146,13 +148,13 @@ class Data:
         shared = [meta.get(k) for k in SHARED]
         need(None not in shared and self.shared in (None, shared), "row groups disagree")
         self.shared = shared
-        wanted = set(COLUMNS) - {"reward", "pair"} | set(meta["columns"].split(","))
+        wanted = set(COLUMNS) - OPTIONAL | set(meta["columns"].split(","))
         need(wanted == set(COLUMNS) & set(tensors), "columns are missing or too many")
         need(all(tensors[k][0] == COLUMNS[k] for k in wanted), "a column has another type")
         v = {k: numbers(*tensors[k]) for k in wanted}
         rows, seq, offset, pack = len(v["weight"]), int(meta["seq"]), v["tokens.offsets"], v["pack"]
         need(len(v["target"]) == len(v["tokens"]) and len(offset) == rows + 1, "lengths")
-        need(all(len(v[k]) == rows for k in wanted & {"reward", "pair"}), "lengths")
+        need(all(len(v[k]) == rows for k in wanted & OPTIONAL), "lengths")
         need(offset[0] == 0 and offset[-1] == len(v["tokens"]), "offsets")
         need(all(a < b for a, b in zip(offset, offset[1:])), "a row has no tokens")
         need(bool(pack) == bool(rows) and pack[:1] in ((), (0,)), "packs")
@@ -163,7 +165,7 @@ class Data:
             need(beside and len(ids) % 2 == 0, "a pair")
         need(all(t >= 0 for t in v["tokens"]) and max(v["target"], default=0) <= 1, "values")
         need(all(math.isfinite(w) and w >= 0 for w in v["weight"]), "a weight")
-        need(all(math.isfinite(r) for r in v.get("reward", ())), "a reward")
+        need(all(math.isfinite(x) for k in wanted & VALUES for x in v[k]), "a value is not finite")
         for k in wanted:
             raw = tensors[k][1]
             if k == "tokens.offsets":
@@ -181,7 +183,9 @@ class Data:
     def fingerprint(self):
         seq, tokenizer, columns = self.shared[0], self.shared[1], self.shared[5]
         text = f"moeutils.rows 1\nseq {seq}\ntokenizer {tokenizer}\ncolumns {columns}\n"
-        return xxh3((text + "".join(f"{k} {xxh3(v)}\n" for k, v in self.column.items())).encode())
+        late = {"margin", "ref_logp"} - set(columns.split(","))
+        lines = (f"{k} {xxh3(v)}\n" for k, v in self.column.items() if k not in late)
+        return xxh3((text + "".join(lines)).encode())
 
 
 def read_blobs(data, into):

@@ -19,6 +19,9 @@ t  text      'shard-pack -t $T --seq 64 $S/text.jsonl | rows - | column sequence
 t  tag       'echo "{\"prompt\":\"a\",\"response\":\"b\",\"tag\":\" good:\"}" | shard-pack -t $T | rows - | column text learnt'
 t  rewards-of-pairs 'sed "s/}\$/,\"reward_chosen\":2,\"reward_rejected\":-1}/" $S/pairs.jsonl | shard-pack -t $T |
     rows - | column pair reward weight'
+t  margins   'sed "s/}\$/,\"margin\":0.5,\"ref_logp_chosen\":-3,\"ref_logp_rejected\":-4.25}/" $S/pairs.jsonl | shard-pack -t $T --seq 96 -o m/ &&
+    rows m/ | column pair margin ref_logp; shard-show m/ | grep "columns\|F32"'
+ok 'the reader in Python agrees on margins' '[ "$(python3 $TOP/formats/read.py m | cut -f 5)" = "$(shard-show --check m | cut -f 6)" ]'
 
 # Where it goes.
 ok 'the samples come out byte for byte' \
@@ -69,6 +72,13 @@ x  'a negative weight' 3 'rows:1: "weight" is negative' 'echo "{\"text\":\"a\",\
 x  'a prompt alone'   3 'rows:1: there is no "response"' 'echo "{\"prompt\":\"a\"}" >rows; shard-pack -t $T -o no/ rows'
 x  'a pair among answers' 3 'rows:5: a pair, and the first row is none' 'cat $S/answers.jsonl $S/pairs.jsonl >rows; shard-pack -t $T -o no/ rows'
 x  'a reward missing' 3 'rows:5: has no reward'         'cat $S/answers.jsonl $S/text.jsonl >rows; shard-pack -t $T -o no/ rows'
+pair='{"prompt":"a","chosen":"b","rejected":"c"'
+x  'a margin missing' 3 'rows:2: has no margin' "printf '%s\n' '$pair,\"margin\":1}' '$pair}' >rows; shard-pack -t \$T -o no/ rows"
+x  'a margin too many' 3 'rows:2: has a margin, and the first' "printf '%s\n' '$pair}' '$pair,\"margin\":1}' >rows; shard-pack -t \$T -o no/ rows"
+x  'ref_logp of one side' 3 'rows:1: one side of the pair has ref_logp' "echo '$pair,\"ref_logp_chosen\":1}' >rows; shard-pack -t \$T -o no/ rows"
+x  'a reward of one side' 3 'rows:1: one side of the pair has a reward' "echo '$pair,\"reward_chosen\":1}' >rows; shard-pack -t \$T -o no/ rows"
+x  'a margin beyond F32' 3 'rows:1: "margin" or ref_logp is too large' "echo '$pair,\"margin\":1e300}' >rows; shard-pack -t \$T -o no/ rows"
+x  'a margin as text' 3 'rows:1: "margin" is not a number' "echo '$pair,\"margin\":\"1\"}' >rows; shard-pack -t \$T -o no/ rows"
 x  'tolerated where asked' 0 'bad 1'                    '(cat $S/text.jsonl; echo "{}") >rows; shard-pack -t $T --max-bad 1 -o yes/ rows'
 x  'no rows'          3 '.'                             'shard-pack -t $T -o no/ </dev/null'
 ok 'no rows, allowed' 'shard-pack -t $T --allow-empty -o empty/ </dev/null && shard-show --check empty/ | grep -q "0 rows"'

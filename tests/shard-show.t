@@ -76,6 +76,19 @@ import re; m = open(\"x/manifest.json\").read(); i = m.index(\"sha256\", m.index
 open(\"x/manifest.json\", \"w\").write(m[:i] + m[i:i+64][::-1] + m[i+64:])"; shard-show --check x'
 x  'a set: a path in the manifest' 4 'not the name of a file here' 'spoil sed -i "s#\"tokenizer.json\"#\"../set/tokenizer.json\"#" x/manifest.json; shard-show --check x'
 
+# Checkpoints.
+. "$TOP/tests/tiny.sh"
+moe-train -q -j 1 --model tiny.json --data set/ --batch 2 --steps 2 --save-every 1 -o run/
+spoil_run() { rm -rf x; cp -r run x; "$@"; }
+export -f spoil_run
+ok 'a run: its last checkpoint is listed' 'shard-show run/ | grep -Pq "^model.norm.weight\tF32\t\[16\]\t64$"'
+x  'a run: sound'             0 '^run/.sound$' 'shard-show --check run/'
+x  'a run: a flipped bit'     4 'x/last/model.*safetensors: tensor .* is damaged' 'spoil_run flip x/last/model-00001-of-00001.safetensors -9; shard-show --check x'
+x  'a run: moments cut off'   4 'optim-00001-of-00001.safetensors: 5000 bytes' 'spoil_run truncate -s 5000 x/last/optim/optim-00001-of-00001.safetensors; shard-show --check x'
+x  'a run: no manifest'       4 'no manifest.json' 'spoil_run rm x/last/manifest.json; shard-show --check x'
+x  'a run: two steps differ'  1 'optim/.*model.norm.weight.*1[0-9] of 16 differ, by up to' 'shard-show --diff run/step-000001 run/step-000002'
+ok 'a run: equal to itself'   'shard-show --diff run/ run/step-000002'
+
 # Comparing.
 ok 'equal data do not differ'   'cp -r s/set y; shard-show --diff s/set y'
 t  diff                         'shard-pack -q -t s/tokenizer.json --seq 64 -o b.safetensors <(sed "s/0.125/0.25/; s/0.75/7/" s/answers.jsonl); shard-show --diff s/answers.safetensors b.safetensors'

@@ -194,14 +194,18 @@ static void docs_make(void)
 
 static void pack(const char *path, int64_t group_tokens, int64_t window, int pairs)
 {
-    struct set_info info = {
-        SEQ, "0123456789abcdef", pairs ? "weight,pair" : "weight,reward", "plain", 1, -1};
+    struct set_info info = {SEQ,
+                            "0123456789abcdef",
+                            pairs ? "weight,pair,margin,ref_logp" : "weight,reward",
+                            "plain",
+                            1,
+                            -1};
     struct packer *p = packer_open(path, &info, group_tokens);
     packer_window(p, window);
     packer_file(p, "tokenizer.json", "{}\n", 3);
     for (int i = 0; i < DOCS; i++) {
-        struct doc d = {doc_token[i], doc_target[i],     doc_length[i], i / 8.0,
-                        -i,           pairs ? i / 2 : -1};
+        struct doc d = {doc_token[i], doc_target[i],      doc_length[i], i / 8.0,
+                        -i,           pairs ? i / 2 : -1, i / 4.0,       -i / 2.0};
         if (pairs && (i / 2 == 3))
             d.n = SEQ / 2;
         packer_add(p, &d);
@@ -247,6 +251,28 @@ static int64_t pads_or_fault(const struct set *s, int pairs)
     return pads;
 }
 
+/* Whether set_documents() and set_row() tell of each document what pack() said. */
+static int documents_hold(const struct set *s, int pairs)
+{
+    int64_t rows = 0;
+    for (int64_t i = 0; i < set_sequences(s); i++) {
+        struct set_doc d[SEQ];
+        int64_t n = set_documents(s, i, d);
+        for (int64_t k = 0; k < n; k++, rows++) {
+            struct doc row;
+            if (set_row(s, rows, &row) != i)
+                return 0;
+            int no = row.token[0] / 1000;
+            if (d[k].weight != (float)(no / 8.0) || d[k].pair != (pairs ? no / 2 : -1) ||
+                (pairs ? !isnan(d[k].reward) : d[k].reward != -no) ||
+                d[k].margin != (pairs ? no / 4.0 : 0) || d[k].ref_logp != (pairs ? -no / 2.0 : 0) ||
+                row.margin != d[k].margin || row.ref_logp != d[k].ref_logp)
+                return 0;
+        }
+    }
+    return rows == set_rows(s);
+}
+
 static void test_pack(void)
 {
     char hash[17], *set = in_dir("set/"), *many = in_dir("many/"), *best = in_dir("best/");
@@ -270,6 +296,7 @@ static void test_pack(void)
            !strcmp(set_info(s)->columns, "weight,reward"),
        "what the rows share comes back");
     ok(set_file(s, "tokenizer.json")->len == 3 && !set_file(s, "config.json"), "so does a file");
+    ok(documents_hold(s, 0), "documents without pairs come with theirs");
     set_close(s);
 
     const char *other[] = {many, file, stream, frames};
@@ -294,8 +321,10 @@ static void test_pack(void)
     pack(pairs, 300, 1, 1);
     pack(pairs_best, 300, 64, 1);
     s = set_open(pairs);
-    ok(pads_or_fault(s, 1) >= 0 && !strcmp(set_info(s)->columns, "weight,pair"),
+    ok(pads_or_fault(s, 1) >= 0 && set_info_has(set_info(s), "pair") &&
+           !set_info_has(set_info(s), "reward") && !set_info_has(set_info(s), "ref"),
        "pairs stay together");
+    ok(documents_hold(s, 1), "documents of a sequence come with their values");
     set_close(s);
     s = set_open(pairs_best);
     ok(pads_or_fault(s, 1) >= 0, "best fit too");

@@ -6,7 +6,6 @@
 #include "shard/shard.h"
 #include "text/text.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -154,6 +153,14 @@ static void put_text(struct buf *line, struct tok *t, const char *key, const str
     free(id);
 }
 
+static void put_value(struct buf *line, const struct set *s, const char *column, double v)
+{
+    if (!set_info_has(set_info(s), column))
+        return;
+    buf_printf(line, ",\"%s\":", column);
+    json_number(line, v);
+}
+
 static void rows(const char *path)
 {
     struct set *s = set_open(path);
@@ -166,12 +173,11 @@ static void rows(const char *path)
         buf_printf(&line, "{\"row\":%lld,\"sequence\":%lld,\"weight\":", (long long)i,
                    (long long)sequence);
         json_number(&line, d.weight);
-        if (!isnan(d.reward)) {
-            buf_str(&line, ",\"reward\":");
-            json_number(&line, d.reward);
-        }
+        put_value(&line, s, "reward", d.reward);
         if (d.pair >= 0)
             buf_printf(&line, ",\"pair\":%lld", (long long)d.pair);
+        put_value(&line, s, "margin", d.margin);
+        put_value(&line, s, "ref_logp", d.ref_logp);
         put_list(&line, "tokens", &d, 0);
         put_list(&line, "target", &d, 1);
         if (t) {

@@ -83,7 +83,7 @@ WIDTH = {"I64": 8, "I32": 4, "F32": 4, "F64": 8, "U8": 1}
 
 def rows(meta=None, align=4096, **columns):
     """A row group of three documents in two sequences, with columns replaced (None: left out)."""
-    use = {**COLUMNS, **{k.replace("_", "."): v for k, v in columns.items()}}
+    use = {**COLUMNS, **{k.replace("tokens_", "tokens."): v for k, v in columns.items()}}
     tensors = [(k, v[0], [len(v[1]) // WIDTH[v[0]]], v[1]) for k, v in use.items() if v]
     tensors.sort(key=lambda t: (-WIDTH[t[1]], t[0]))
     return profile(tensors, {**SHARED, **(meta or {})}, align)
@@ -224,6 +224,16 @@ CASES = {
                    "row 0: the other row"),
     "pair-split": (rows({"columns": "weight,pair"}, pair=("I64", i64(-1, 1, 1))),
                    "row 1: the other row"),
+    "margin-nan": (rows({"columns": "weight,margin"}, margin=("F32", f32(1, float("inf"), 1))),
+                   "row 1: margin is not finite"),
+    "ref-logp-nan": (rows({"columns": "weight,ref_logp"},
+                          **{"ref_logp": ("F32", f32(1, 1, float("nan")))}),
+                     "row 2: ref_logp is not finite"),
+    "ref-logp-missing": (rows({"columns": "weight,ref_logp"}), '"ref_logp" is missing'),
+    "margin-as-double": (rows({"columns": "weight,margin"}, margin=("F64", bytes(24))),
+                         '"margin" is not F32'),
+    "margin-short": (rows({"columns": "weight,margin"}, margin=("F32", f32(1, 1))),
+                     '"margin" has 2 elements, not 3'),
     "reward-unannounced": (rows(reward=("F32", f32(1, 2, 3))), '"reward" is not announced'),
     # streams
     "stream-without-end.sts": (b"".join(STREAM[:-1]), "cut off after blob 1: no end blob"),

@@ -89,11 +89,11 @@ const char *set_info_differ(const struct set_info *a, const struct set_info *b)
                                                           : NULL;
 }
 
-static int has_column(const char *columns, const char *name)
+int set_info_has(const struct set_info *i, const char *column)
 {
-    size_t n = strlen(name);
-    for (const char *p = columns; (p = strstr(p, name)); p += n)
-        if ((p == columns || p[-1] == ',') && (p[n] == ',' || !p[n]))
+    size_t n = strlen(column);
+    for (const char *p = i->columns; (p = strstr(p, column)); p += n)
+        if ((p == i->columns || p[-1] == ',') && (p[n] == ',' || !p[n]))
             return 1;
     return 0;
 }
@@ -113,12 +113,14 @@ char *rows_view(struct rows *r, const struct set_info *info, const struct blob *
         {"reward", DT_F32, 1, (const void **)&r->reward},
         {"pair", DT_I64, 1, (const void **)&r->pair},
         {"pack", DT_I64, 0, (const void **)&r->pack},
+        {"margin", DT_F32, 1, (const void **)&r->margin},
+        {"ref_logp", DT_F32, 1, (const void **)&r->ref_logp},
     };
     int64_t length[ARRAY_LEN(column)];
     *r = (struct rows){0};
     for (int64_t i = 0; i < ARRAY_LEN(column); i++) {
         const struct tensor *t = blob_find(b, column[i].name);
-        int wanted = !column[i].optional || has_column(info->columns, column[i].name);
+        int wanted = !column[i].optional || set_info_has(info, column[i].name);
         if (!t != !wanted)
             return xasprintf("column \"%s\" is %s", column[i].name,
                              t ? "not announced" : "missing");
@@ -145,6 +147,10 @@ char *rows_view(struct rows *r, const struct set_info *info, const struct blob *
 
 static char *values_check(const struct rows *r)
 {
+    const struct {
+        const char *name;
+        const float *v; /* (rows) or NULL */
+    } optional[] = {{"reward", r->reward}, {"margin", r->margin}, {"ref_logp", r->ref_logp}};
     int32_t sign = 0;
     uint8_t above = 0;
     for (int64_t i = 0; i < r->tokens; i++) {
@@ -158,8 +164,9 @@ static char *values_check(const struct rows *r)
     for (int64_t i = 0; i < r->rows; i++) {
         if (!isfinite(r->weight[i]) || r->weight[i] < 0)
             return xasprintf("row %lld: weight is negative or not finite", (long long)i);
-        if (r->reward && !isfinite(r->reward[i]))
-            return xasprintf("row %lld: reward is not finite", (long long)i);
+        for (int k = 0; k < ARRAY_LEN(optional); k++)
+            if (optional[k].v && !isfinite(optional[k].v[i]))
+                return xasprintf("row %lld: %s is not finite", (long long)i, optional[k].name);
     }
     return NULL;
 }

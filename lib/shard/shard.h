@@ -77,18 +77,22 @@ void stream_close(struct stream *s);
 struct set_info {
     int64_t seq;          /* capacity of a packed sequence, tokens */
     char *tokenizer_hash; /* XXH3-64 of tokenizer.json, hex */
-    char *columns;        /* "weight,reward": weight, then reward and pair where present */
+    char *columns;        /* "weight,reward": weight, then those of reward, pair, margin and
+                           * ref_logp that are present, in this order */
     char *template;       /* the chat template's name */
     int64_t bos, eos;     /* ids that begin and end a document, -1 for none */
 };
+
+int set_info_has(const struct set_info *i, const char *column); /* "pair" and so on */
 
 /* One document as the packer takes it.  The arrays are borrowed for the call. */
 struct doc {
     const int32_t *token;
     const uint8_t *target; /* 1 where the token is learnt */
     int64_t n;
-    double weight, reward; /* reward NaN for none */
-    int64_t pair;          /* -1 for none */
+    double weight, reward;   /* reward NaN for none */
+    int64_t pair;            /* -1 for none */
+    double margin, ref_logp; /* 0 when absent; of a document in a pair (formats/shard.md) */
 };
 
 /* Writes documents as row groups of about group_tokens, in order, packing neighbours: a packed
@@ -128,6 +132,13 @@ void set_sequence(const struct set *s, int64_t i, int32_t *token, uint8_t *targe
                   int32_t *document, float *weight);
 /* Row i as the packer took it (its arrays are the set's); returns the packed sequence it is in. */
 int64_t set_row(const struct set *s, int64_t i, struct doc *out);
+/* The documents of packed sequence i, in order; out has room for seq of them.  Returns how many. */
+struct set_doc {
+    double weight, reward; /* reward NaN for none */
+    double margin, ref_logp;
+    int64_t pair;
+};
+int64_t set_documents(const struct set *s, int64_t i, struct set_doc *out);
 
 /* The order of training data is a pure function: which sequence of which set is sample number i of
  * the run, given seed and integer weights (below 2^31).  Each pass over a set is a keyed

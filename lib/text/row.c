@@ -40,6 +40,8 @@ static const struct field {
     {PLACE(reward_rejected), FIELD_NUMBER, "\"reward_rejected\" is not a number"},
     {PLACE(weight), FIELD_NUMBER, "\"weight\" is not a number"},
     {PLACE(margin), FIELD_NUMBER, "\"margin\" is not a number"},
+    {PLACE(ref_logp_chosen), FIELD_NUMBER, "\"ref_logp_chosen\" is not a number"},
+    {PLACE(ref_logp_rejected), FIELD_NUMBER, "\"ref_logp_rejected\" is not a number"},
     {PLACE(sample), FIELD_INDEX, "\"sample\" is not an index from 0"},
     {PLACE(prompt), FIELD_PROMPT, "\"prompt\" is neither a string nor a list of {role, content}"},
 };
@@ -125,6 +127,8 @@ void row_init(struct row *row, const char *line, size_t len)
         .reward_rejected = NAN,
         .weight = NAN,
         .margin = NAN,
+        .ref_logp_chosen = NAN,
+        .ref_logp_rejected = NAN,
     };
 }
 

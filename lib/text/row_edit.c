@@ -38,7 +38,7 @@ void row_explode(const struct row *row, int64_t k, struct row_edit *e)
 {
     static const char *const rewards[] = {"reward_chosen", "reward_rejected"};
     static const char *const leave[] = {"chosen", "rejected", "reward_chosen", "reward_rejected",
-                                        "margin"};
+                                        "margin", "ref_logp_chosen", "ref_logp_rejected"};
     struct json reward;
 
     row_edit_begin(e, row->line, row->len);

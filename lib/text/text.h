@@ -44,7 +44,7 @@ struct row { /* strings are NUL-terminated and point into the reader; NULL or Na
     struct json prompt; /* a string or an array of {role, content}; see has_prompt */
     int has_prompt;
     int64_t sample; /* -1 when absent */
-    double reward, reward_chosen, reward_rejected, weight, margin;
+    double reward, reward_chosen, reward_rejected, weight, margin, ref_logp_chosen, ref_logp_rejected;
     const char *file;
     int64_t number; /* line number */
 };
