@@ -62,7 +62,7 @@ struct tok {
     char hash[17];
 
     struct buf *token; /* [size] by id, as in the file; data NULL where no token has the id */
-    int64_t size;
+    int64_t size, cap;
     uint8_t *special;  /* [size] */
     struct map ids;    /* token to id */
     struct map merges; /* (int32 left, int32 right) to index into merge_id, which is the rank */
