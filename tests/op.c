@@ -1,34 +1,62 @@
-/* op.c -- every op of lib/op/op_list.h is held to its words, to itself in f32 and to itself on three
- * threads; with --bench, how long each takes.
+/* op.c -- every op of lib/op/op_list.h is held to its words, to itself in f32 and to itself on
+ * three threads; with --bench, how long each takes.
  *
- * The claims are made of the list itself: an op without a case fails.  What an op must give is stated
- * in f64 by plain loops or by finite differences (tests/op/), at the worst of several odd shapes. */
+ * The claims are made of the list itself: an op without a case fails.  What an op must give is
+ * stated in f64 by plain loops or by finite differences (tests/op_cases/), at the worst of several
+ * odd shapes. */
 #include "tap.h"
 
-#include "op/harness.h"
+#include "op_cases/harness.h"
 
-#include "op/norm.h"
-#include "op/dense.h"
-#include "op/attn.h"
-#include "op/route.h"
-#include "op/experts.h"
-#include "op/head.h"
-#include "op/optim.h"
+#include "op_cases/norm.h"
+#include "op_cases/dense.h"
+#include "op_cases/attn.h"
+#include "op_cases/route.h"
+#include "op_cases/experts.h"
+#include "op_cases/head.h"
+#include "op_cases/optim.h"
+#include "op_cases/pair.h"
 
-#define CASE(name, variants) {#name, case_##name, variants}
+#define CASE(name, variants, timed) {#name, case_##name, variants, timed}
 static const struct op_case {
     const char *name;
     void (*run)(struct run *r);
-    int64_t variants;
+    int64_t variants, timed; /* --bench takes the first few */
 } cases[] = {
-    CASE(embed, 1), CASE(embed_wgrad, 1), CASE(rmsnorm, 1), CASE(rmsnorm_dgrad, 2),
-    CASE(rmsnorm_wgrad, 1), CASE(gemm, 16), CASE(rope, 4), CASE(attn, SPAN_KINDS),
-    CASE(attn_dgrad, SPAN_KINDS), CASE(add, 1), CASE(route, 4), CASE(route_dgrad, 2),
-    CASE(route_loss, 1), CASE(row_map, 2), CASE(experts_up, 2), CASE(experts_down, 2),
-    CASE(experts_dh, 2), CASE(experts_dx, 2), CASE(experts_up_wgrad, 2), CASE(experts_down_wgrad, 2),
-    CASE(gather_rows, 2), CASE(scatter_rows, 2), CASE(gather_sum, 1), CASE(lse_part, 1),
-    CASE(lse_join, 2), CASE(logits_dgrad, 1), CASE(nll_dgrad, 1), CASE(nll_loss, 1),
-    CASE(sum_squares, 1), CASE(step_control, ARRAY_LEN(controls)), CASE(adamw, 3), CASE(sgd, 3),
+    CASE(embed, 1, 1),
+    CASE(embed_wgrad, 1, 1),
+    CASE(rmsnorm, 1, 1),
+    CASE(rmsnorm_dgrad, 2, 2),
+    CASE(rmsnorm_wgrad, 1, 1),
+    CASE(gemm, 16, 8),
+    CASE(rope, 4, 3),
+    CASE(attn, SPAN_KINDS, DECODE + 1),
+    CASE(attn_dgrad, SPAN_KINDS, CHUNKS + 1),
+    CASE(add, 1, 1),
+    CASE(route, 4, 2),
+    CASE(route_dgrad, 2, 2),
+    CASE(route_loss, 1, 1),
+    CASE(row_map, 2, 1),
+    CASE(experts_up, 2, 1),
+    CASE(experts_down, 2, 1),
+    CASE(experts_dh, 2, 1),
+    CASE(experts_dx, 2, 1),
+    CASE(experts_up_wgrad, 2, 1),
+    CASE(experts_down_wgrad, 2, 1),
+    CASE(gather_rows, 2, 1),
+    CASE(scatter_rows, 2, 1),
+    CASE(gather_sum, 1, 1),
+    CASE(lse_part, 1, 1),
+    CASE(lse_join, 2, 2),
+    CASE(logits_dgrad, 1, 1),
+    CASE(nll_dgrad, 1, 1),
+    CASE(nll_loss, 1, 1),
+    CASE(sum_squares, 1, 1),
+    CASE(step_control, ARRAY_LEN(controls), 0),
+    CASE(adamw, 3, 2),
+    CASE(sgd, 3, 2),
+    CASE(pair_dgrad, 1, 1),
+    CASE(pair_loss, 1, 1),
 };
 
 static const char *const listed[] = {
@@ -44,6 +72,7 @@ static const struct shape shapes[] = {
     {127, 129, 4, 2, 8, 5, 2, 33, 127, 3, 20},
     {129, 127, 3, 3, 34, 8, 3, 127, 129, 1, 129},
     {0, 5, 2, 2, 4, 2, 1, 3, 5, 1, 1},
+    {513, 130, 2, 1, 16, 6, 2, 70, 300, 4, 150}, /* several tasks even for what is cheap */
 };
 static const struct shape bench_shape = {4096, 128, 4, 2, 32, 8, 2, 192, 2048, 16, 64};
 
@@ -56,7 +85,8 @@ static void run_release(struct run *r)
 static int same_bits(const struct run *a, const struct run *b)
 {
     for (int64_t i = 0; i < a->outs; i++)
-        if (memcmp(a->out[i].data, b->out[i].data, (size_t)(a->out[i].n * dtype_size(a->out[i].type))))
+        if (memcmp(a->out[i].data, b->out[i].data,
+                   (size_t)(a->out[i].n * dtype_size(a->out[i].type))))
             return 0;
     return 1;
 }
@@ -103,7 +133,8 @@ static void judge(const struct op_case *c, const struct shape *s, int64_t varian
         c->run(&r[i]);
         check_written(&r[i], v);
     }
-    v->threads_differ += !same_bits(&r[F64], &r[F64_THREADS]) + !same_bits(&r[F32], &r[F32_THREADS]);
+    v->threads_differ +=
+        !same_bits(&r[F64], &r[F64_THREADS]) + !same_bits(&r[F32], &r[F32_THREADS]);
     v->f32 = MAX(v->f32, run_distance(&r[F32], &r[F64]));
     for (int i = 0; i < RUNS; i++)
         run_release(&r[i]);
@@ -154,18 +185,19 @@ static void bench(const char *only, int64_t threads)
     struct ceiling top = measure_ceiling(&l);
     printf("%lld threads: sgemm 1024^3 %.0f GFLOP/s, copy of 64 MiB %.1f GB/s (read and written)\n",
            (long long)threads, top.flops * 1e-9, top.bytes * 1e-9);
-    printf("T %lld, D %lld, H %lld, G %lld, C %lld, E %lld, K %lld, F %lld, V %lld, documents of %lld\n",
+    printf("T %lld  D %lld  H %lld  G %lld  C %lld  E %lld  K %lld  F %lld  V %lld  span %lld\n",
            (long long)bench_shape.t, (long long)bench_shape.d, (long long)bench_shape.h,
            (long long)bench_shape.g, (long long)bench_shape.c, (long long)bench_shape.e,
            (long long)bench_shape.k, (long long)bench_shape.f, (long long)bench_shape.v,
            (long long)bench_shape.span);
     printf("%-22s %10s %8s %9s %6s\n", "op/variant", "us", "GB/s", "GFLOP/s", "%");
     for (int64_t i = 0; i < ARRAY_LEN(cases); i++)
-        for (int64_t j = 0; j < cases[i].variants; j++) {
+        for (int64_t j = 0; j < cases[i].timed; j++) {
             if (only && strcmp(only, cases[i].name))
                 continue;
-            struct run r = {.op = op_table("cpu", DT_F32), .l = &l, .s = &bench_shape, .variant = j,
-                            .bench_s = 0.1};
+            struct run r = {.op = op_table("cpu", DT_F32), .l = &l, .s = &bench_shape};
+            r.variant = j;
+            r.bench_s = 0.1;
             cases[i].run(&r);
             double floor_s = fmax(r.flops / top.flops, r.bytes / top.bytes);
             printf("%-18s /%-2lld %10.1f %8.1f %9.1f %6.0f\n", cases[i].name, (long long)j,

@@ -153,9 +153,11 @@ static void load(struct model *m, struct lane *lane, struct world *w, struct ckp
         die_misused("--device %s: this build has no kernels for it", device);
     mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
     ckpt_config(k, &cfg);
+    if (cfg.reward)
+        die_misused("%s is a reward model: it scores and cannot answer", model);
     lane_init(lane, dev_open(device), threads ? threads : opt_threads());
     model_init(m, &cfg, &mesh, w, lane, op, 0);
-    model_load(m, k);
+    model_load(m, k, -1);
 }
 
 static const struct chat *chat_of(struct ckpt *k)

@@ -1,7 +1,7 @@
 /* shard-pack.c -- rows in, packed sequences of tokens out: template, tokens, mask, packing.
  *
- * The first row decides what kind of data this is (pairs or not, with rewards or without), since the
- * columns of all row groups are the same; a later row of another kind is a bad row. */
+ * The first row decides what kind of data this is (pairs or not, with rewards or without), since
+ * the columns of all row groups are the same; a later row of another kind is a bad row. */
 #include "shard/shard.h"
 #include "text/text.h"
 
@@ -15,12 +15,15 @@ static int64_t seq = 256, window = 1, group_bytes = 32 << 20;
 
 static const struct opt options[] = {
     OPT_STR('o', "output", &output, "path", "set/, file.safetensors or stream.sts[.zst]"),
-    OPT_STR('t', "tokenizer", &tokenizer, "path", "tokenizer.json, or a set or checkpoint with one"),
+    OPT_STR('t', "tokenizer", &tokenizer, "path",
+            "tokenizer.json, or a set or checkpoint with one"),
     OPT_CHOICE(0, "template", &template, "plain|chat", "how a row becomes tokens"),
     OPT_INT(0, "seq", &seq, "n", "tokens in a packed sequence"),
-    OPT_CHOICE(0, "overlong", &overlong, "error|drop|truncate|split", "rows that do not fit into one"),
+    OPT_CHOICE(0, "overlong", &overlong, "error|drop|truncate|split",
+               "rows that do not fit into one"),
     OPT_INT(0, "window", &window, "n", "pack n items at a time best fit; 1: next fit, in order"),
-    OPT_INT(0, "group-bytes", &group_bytes, "n", "size of a row group: one blob, one file of a set"),
+    OPT_INT(0, "group-bytes", &group_bytes, "n",
+            "size of a row group: one blob, one file of a set"),
     ROW_OPTIONS,
     OPT_END,
 };
@@ -35,8 +38,10 @@ static struct buf target[2];
 
 static void open_packer(void)
 {
-    struct set_info info = {.seq = seq, .tokenizer_hash = (char *)tok_hash(tok),
-                            .template = (char *)template, .bos = tok_bos(tok),
+    struct set_info info = {.seq = seq,
+                            .tokenizer_hash = (char *)tok_hash(tok),
+                            .template = (char *)template,
+                            .bos = tok_bos(tok),
                             .eos = chat_stop(chat, tok)};
     info.columns = has_pair && has_reward ? "weight,reward,pair"
                    : has_pair             ? "weight,pair"
@@ -57,8 +62,8 @@ static int64_t count_learnt(const struct buf *flags, int64_t from, int64_t n)
 
 static void put(int which, int64_t from, int64_t n, double weight, double reward, int64_t pair)
 {
-    struct doc d = {id[which].id + from, (const uint8_t *)target[which].data + from, n, weight, reward,
-                    pair};
+    struct doc d = {
+        id[which].id + from, (const uint8_t *)target[which].data + from, n, weight, reward, pair};
     packer_add(packer, &d);
     tokens += n;
     learnt += count_learnt(&target[which], from, n);
@@ -115,7 +120,8 @@ static const char *take(const struct row *row, int *drop)
         has_pair = pair, has_reward = rewarded;
     if (too_long && !splits && (!strcmp(overlong, "drop") || !fit(n))) {
         *drop = 1;
-        return !strcmp(overlong, "drop") ? "longer than --seq" : "nothing learnt is left within --seq";
+        return !strcmp(overlong, "drop") ? "longer than --seq"
+                                         : "nothing learnt is left within --seq";
     }
     if (!packer)
         open_packer();
@@ -138,12 +144,13 @@ static char *provenance(int64_t rows, const struct hash_stream *input)
     struct buf b = {0};
     char hex[17];
     hash_hex(hex, hash_stream_value(input));
-    buf_printf(&b,
-               "{\"tool\": \"shard-pack\", \"version\": \"%s\", \"arguments\": {\"template\": \"%s\", "
-               "\"seq\": %lld, \"overlong\": \"%s\", \"window\": %lld, \"group-bytes\": %lld}, "
-               "\"input\": {\"rows\": %lld, \"xxh3\": \"%s\"}}",
-               MOEUTILS_VERSION, template, (long long)seq, overlong, (long long)window,
-               (long long)group_bytes, (long long)rows, hex);
+    buf_printf(
+        &b,
+        "{\"tool\": \"shard-pack\", \"version\": \"%s\", \"arguments\": {\"template\": \"%s\", "
+        "\"seq\": %lld, \"overlong\": \"%s\", \"window\": %lld, \"group-bytes\": %lld}, "
+        "\"input\": {\"rows\": %lld, \"xxh3\": \"%s\"}}",
+        MOEUTILS_VERSION, template, (long long)seq, overlong, (long long)window,
+        (long long)group_bytes, (long long)rows, hex);
     return b.data;
 }
 
@@ -192,7 +199,8 @@ int main(int argc, char **argv)
         (long long)tokens, (long long)learnt, (long long)rows_out, (long long)sequences,
         (long long)seq, sequences ? 100.0 * (double)tokens / (double)(sequences * seq) : 0.0);
     if (cut_rows || split_rows)
-        say("%lld rows were cut to --seq, %lld were split", (long long)cut_rows, (long long)split_rows);
+        say("%lld rows were cut to --seq, %lld were split", (long long)cut_rows,
+            (long long)split_rows);
     hash_stream_free(input);
     free(origin);
     for (int i = 0; i < 2; i++) {

@@ -149,7 +149,7 @@ int json_iter_next(struct json_iter *i);
 const char *json_duplicate_key(struct json v);
 /* Appends s as a quoted JSON string. */
 void json_quote(struct buf *b, const char *s, size_t len);
-/* Appends a finite double in the shortest form that reads back to the same bits. */
+/* Appends a double in the shortest form that reads back to the same bits; null when not finite. */
 void json_number(struct buf *b, double x);
 /* Serialises v compactly, keys in their order. */
 void json_write(struct buf *b, struct json v);
@@ -185,8 +185,9 @@ struct par; /* a pool: the caller and threads - 1 workers */
 struct par *par_new(int64_t threads);
 void par_free(struct par *p);
 int64_t par_threads(const struct par *p);
-/* Calls fn(arg, i) once for each i in 0..n-1, on the pool's threads in no order; returns when all are
- * done.  p NULL is the calling thread alone.  Not reentrant: fn must not call par_for on the same pool. */
+/* Calls fn(arg, i) once for each i in 0..n-1, on the pool's threads in no order; returns when all
+ * are done.  p NULL is the calling thread alone.  Not reentrant: fn must not call par_for on the
+ * same pool. */
 void par_for(struct par *p, int64_t n, void (*fn)(void *arg, int64_t i), void *arg);
 
 /* ---- io.c: files, and output that is published whole or not at all ---- */
@@ -200,12 +201,13 @@ void remove_tree(const char *path);
 void fsync_dir(const char *path);
 int write_all(int fd, const void *p, size_t n); /* 0 or -1 with errno; retries short writes */
 
-/* An output stream.  path NULL or "-" is stdout; otherwise bytes go to .NAME.tmp beside path, under a
- * lock, and appear at path by fsync + rename + fsync of the folder in out_close().  A process that
- * dies leaves the old file. */
+/* An output stream.  path NULL or "-" is stdout; what exists and is no regular file (a pipe, a
+ * device) is written straight; otherwise bytes go to .NAME.tmp beside path, under a lock, and
+ * appear at path by fsync + rename + fsync of the folder in out_close().  A process that dies leaves
+ * the old file. */
 struct out;
 struct out *out_open(const char *path);
-void out_write(struct out *o, const void *p, size_t n); /* dies with the path: a full disk is fatal */
+void out_write(struct out *o, const void *p, size_t n); /* a full disk is fatal */
 void out_printf(struct out *o, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void out_flush(struct out *o);
 int out_is_tty(const struct out *o);
@@ -213,9 +215,9 @@ int64_t out_bytes(const struct out *o); /* written so far */
 void out_close(struct out *o);   /* publishes */
 void out_abandon(struct out *o); /* removes the temporary file */
 
-/* A folder that appears whole: work inside the returned path (PARENT/.NAME.tmp, emptied first), then
- * dir_publish() fsyncs files and folder and renames it to path, replacing a folder that is there.
- * Caller frees the string. */
+/* A folder that appears whole: work inside the returned path (PARENT/.NAME.tmp, emptied first and
+ * locked), then dir_publish() fsyncs files and folder and renames it to path, replacing a folder
+ * that is there.  Caller frees the string. */
 char *dir_begin(const char *path);
 void dir_publish(const char *tmp, const char *path);
 void write_file(const char *path, const void *p, size_t n); /* through struct out */

@@ -1,8 +1,8 @@
 /* die.c -- the last words of a process, and the temporary files it must not leave behind.
  *
- * A message is put together on the stack and written by one write(2), so that it needs no memory and
- * those of several threads or processes do not mix.  The process ends by _exit(): other threads may
- * still be working, and destructors would pull the floor from under them. */
+ * A message is put together on the stack and written by one write(2), so that it needs no memory
+ * and those of several threads or processes do not mix.  The process ends by _exit(): other threads
+ * may still be working, and destructors would pull the floor from under them. */
 #include "base.h"
 #include "internal.h"
 

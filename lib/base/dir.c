@@ -1,8 +1,9 @@
 /* dir.c -- paths, folders, and a folder that appears whole.
  *
- * The work goes on in PARENT/.NAME.tmp under a lock on that folder.  Publishing is one rename; over an
- * older folder it is an exchange, so that the name never stands for nothing. */
+ * The work goes on in PARENT/.NAME.tmp under a lock on that folder.  Publishing is one rename; over
+ * an older folder it is an exchange, so that the name never stands for nothing. */
 #include "base.h"
+#include "internal.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -25,6 +26,13 @@ int path_is_dir(const char *path)
 {
     struct stat st;
     return !stat(path, &st) && S_ISDIR(st.st_mode);
+}
+
+char *path_resolved(const char *path)
+{
+    struct stat st;
+    char *real = !lstat(path, &st) && S_ISLNK(st.st_mode) ? realpath(path, NULL) : NULL;
+    return real ? real : xstrdup(path);
 }
 
 char *path_join(const char *dir, const char *name)
@@ -137,16 +145,15 @@ static void pending_add(const char *temp, int fd)
 static char *trimmed(const char *path)
 {
     size_t n = strlen(path);
-    char *real = realpath(path, NULL);
-    if (real)
-        return real;
     while (n > 1 && path[n - 1] == '/')
         n--;
-    return xstrndup(path, n);
+    char *name = xstrndup(path, n), *folder = path_resolved(name);
+    free(name);
+    return folder;
 }
 
-/* Makes temp where it is missing, and locks it.  Another process may publish or remove it between the
- * open and the lock, so it counts only if it is still the folder of that name. */
+/* Makes temp where it is missing, and locks it.  Another process may publish or remove it between
+ * the open and the lock, so it counts only if it is still the folder of that name. */
 static int make_locked(const char *temp, const char *path)
 {
     for (;;) {

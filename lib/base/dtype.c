@@ -1,8 +1,8 @@
 /* dtype.c -- element types and conversion between the floating ones.
  *
- * Everything goes through double, which holds each of the others exactly, so a value is rounded once.
- * F32 <-> BF16, the traffic of checkpoints, has a path of its own.  Elements are read and written by
- * memcpy: a tensor in a foreign file need not be aligned. */
+ * Everything goes through double, which holds each of the others exactly, so a value is rounded
+ * once.  F32 <-> BF16, the traffic of checkpoints, has a path of its own.  Elements are read and
+ * written by memcpy: a tensor in a foreign file need not be aligned. */
 #include "base.h"
 
 #include <string.h>
@@ -36,7 +36,7 @@ int dtype_parse(const char *s, size_t len)
     return -1;
 }
 
-/* The 16-bit float with the given number of exponent and mantissa bits nearest to x, ties to even. */
+/* The 16-bit float of so many exponent and mantissa bits that is nearest to x, ties to even. */
 static uint16_t narrow(double x, int exponent_bits, int mantissa_bits)
 {
     uint64_t u;
@@ -55,7 +55,7 @@ static uint16_t narrow(double x, int exponent_bits, int mantissa_bits)
     uint64_t s = mantissa | 1ull << 52, kept = s >> drop, rest = s & ((1ull << drop) - 1);
     uint64_t half = 1ull << (drop - 1);
     kept += rest > half || (rest == half && (kept & 1));
-    /* The hidden bit adds one to the exponent field, and so does a carry; a subnormal has neither. */
+    /* The hidden bit adds one to the exponent field, as a carry does; subnormals have neither. */
     if (e >= least)
         kept += (uint64_t)(e - least) << mantissa_bits;
     return (uint16_t)(sign | MIN(kept, infinity));

@@ -1,7 +1,7 @@
 /* io.c -- reading whole files, paths, and output that is published whole or not at all.
  *
- * A file is written beside its name, under a lock, synced and renamed.  The lock is on the temporary
- * file itself, so it leaves nothing behind and a dead process holds nothing. */
+ * A file is written beside its name, under a lock, synced and renamed.  The lock is on the
+ * temporary file itself, so it leaves nothing behind and a dead process holds nothing. */
 #include "base.h"
 #include "internal.h"
 
@@ -86,7 +86,7 @@ static int open_locked(const char *temp, const char *path)
         struct stat held, named;
         int fd = open(temp, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
         if (fd < 0)
-            die("%s:", temp);
+            die("%s:", path);
         if (flock(fd, LOCK_EX | LOCK_NB)) {
             if (errno == EWOULDBLOCK)
                 die_with(EXIT_AGAIN, "another process is writing %s", path);
@@ -115,13 +115,11 @@ struct out *out_open(const char *path)
     } else {
         int exists = !stat(path, &st);
         /* Through a symbolic link, the file it names is replaced and the link stays. */
-        o->path = exists ? realpath(path, NULL) : xstrdup(path);
-        if (!o->path)
-            die("%s:", path);
+        o->path = path_resolved(path);
         o->temp = temp_name(o->path);
         o->fd = open_locked(o->temp, path);
         temp_add(o->temp);
-        if (ftruncate(o->fd, 0) || (exists && fchmod(o->fd, st.st_mode & 07777)))
+        if (ftruncate(o->fd, 0) || (exists && fchmod(o->fd, st.st_mode & 0777)))
             die("%s:", o->temp);
     }
     o->is_tty = isatty(o->fd);

@@ -1,14 +1,10 @@
-/* json.c -- reading a parsed document, and writing and editing JSON text.
+/* json.c -- reading a parsed document.
  *
- * A value is an index on simdjson's tape (json_tape.h); nothing is copied out and every question is a
- * few loads. */
+ * A value is an index on simdjson's tape (json_tape.h); nothing is copied out and every question is
+ * a few loads. */
 #include "base.h"
 #include "json_tape.h"
 
-#include <float.h>
-#include <locale.h>
-#include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,8 +50,7 @@ static size_t behind(struct json v)
 
 static const char *text_of(struct json v, size_t *len)
 {
-    const uint8_t *s =
-        ((const struct json_doc *)v.doc)->strings + (word(v) & 0xFFFFFFFFFFFFFFull);
+    const uint8_t *s = ((const struct json_doc *)v.doc)->strings + (word(v) & 0xFFFFFFFFFFFFFFull);
     uint32_t n;
     memcpy(&n, s, 4);
     *len = n;
@@ -88,7 +83,7 @@ void json_iter_init(struct json_iter *i, struct json container)
 {
     int t = tag(container), is_container = t == '[' || t == '{';
     *i = (struct json_iter){.value = container};
-    i->state[0] = container.at + 1;                              /* the next element or key */
+    i->state[0] = container.at + 1;                                   /* the next element or key */
     i->state[1] = is_container ? behind(container) - 1 : i->state[0]; /* the closing bracket */
     i->state[2] = t == '{';
 }
@@ -211,7 +206,7 @@ const char *json_duplicate_key(struct json v)
 {
     const char *found = NULL;
     size_t end = behind(v);
-    /* One walk along the tape meets every object below v; keys are strings, strings are one word. */
+    /* One walk along the tape meets every object below v; a key is a string, thus one word. */
     while (v.at < end && !found) {
         int t = tag(v);
         if (t == '{')
@@ -219,100 +214,4 @@ const char *json_duplicate_key(struct json v)
         v.at = t == '{' || t == '[' ? v.at + 1 : behind(v);
     }
     return found;
-}
-
-void json_quote(struct buf *b, const char *s, size_t len)
-{
-    static const char short_escape[32] = {['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n',
-                                          ['\f'] = 'f', ['\r'] = 'r'};
-    size_t plain = 0; /* s[plain..i) needs no escape */
-    buf_reserve(b, len + 2);
-    buf_char(b, '"');
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if (c >= 0x20 && c != '"' && c != '\\')
-            continue;
-        buf_add(b, s + plain, i - plain);
-        plain = i + 1;
-        if (c >= 0x20)
-            buf_printf(b, "\\%c", c);
-        else if (short_escape[c])
-            buf_printf(b, "\\%c", short_escape[c]);
-        else
-            buf_printf(b, "\\u%04x", c);
-    }
-    buf_add(b, s + plain, len - plain);
-    buf_char(b, '"');
-}
-
-static locale_t c_locale;
-
-static void c_locale_init(void)
-{
-    c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-}
-
-void json_number(struct buf *b, double x)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    char s[32];
-    if (x == 0 && signbit(x)) { /* "-0" would be read as the integer */
-        buf_str(b, "-0.0");
-        return;
-    }
-    if (fabs(x) < 1e15 && x == floor(x)) {
-        buf_printf(b, "%lld", (long long)x);
-        return;
-    }
-    pthread_once(&once, c_locale_init);
-    locale_t old = uselocale(c_locale);
-    /* 15 digits always survive, 17 always suffice; below DBL_MIN fewer may do. */
-    for (int digits = fabs(x) < DBL_MIN ? 1 : 15; digits <= 17; digits++) {
-        snprintf(s, sizeof(s), "%.*g", digits, x);
-        if (strtod(s, NULL) == x)
-            break;
-    }
-    uselocale(old);
-    buf_str(b, s);
-}
-
-void json_write(struct buf *b, struct json v)
-{
-    struct json_iter i;
-    size_t len;
-    double x;
-    int t = tag(v), first = 1;
-    switch (t) {
-    case '"': {
-        const char *s = text_of(v, &len);
-        json_quote(b, s, len);
-        break;
-    }
-    case 'l':
-        buf_printf(b, "%lld", (long long)word(sibling(v, 1)));
-        break;
-    case 'u':
-        buf_printf(b, "%llu", (unsigned long long)word(sibling(v, 1)));
-        break;
-    case 'd':
-        json_real(v, &x);
-        json_number(b, x);
-        break;
-    case '[':
-    case '{':
-        buf_char(b, (char)t);
-        for (json_iter_init(&i, v); json_iter_next(&i); first = 0) {
-            if (!first)
-                buf_char(b, ',');
-            if (i.key) {
-                json_quote(b, i.key, i.key_len);
-                buf_char(b, ':');
-            }
-            json_write(b, i.value);
-        }
-        buf_char(b, t == '[' ? ']' : '}');
-        break;
-    default:
-        buf_str(b, t == 't' ? "true" : t == 'f' ? "false" : "null");
-    }
 }

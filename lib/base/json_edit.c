@@ -44,7 +44,7 @@ static size_t skip_value(const char *s, size_t len, size_t i)
     return i;
 }
 
-/* Whether the quoted string of len bytes at s spells key; an escaped spelling is rare and may cost. */
+/* Whether the quoted string of len bytes at s spells key; an escaped one is rare and may cost. */
 static int spells(const char *s, size_t len, const char *key)
 {
     size_t n = strlen(key);

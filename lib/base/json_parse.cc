@@ -17,7 +17,8 @@ struct document : json_doc {
     size_t room = 0;
 };
 
-/* Whether a token that begins like a number follows the grammar: then it was refused for its size. */
+/* The end of the number at p, or NULL when it breaks the grammar.  A number that simdjson refuses
+ * and that is sound was refused for its size. */
 const char *number_end(const char *p, const char *end)
 {
     auto digits = [&] {
@@ -41,7 +42,7 @@ const char *number_end(const char *p, const char *end)
         if (digits() == 0)
             return nullptr;
     }
-    return p == end || std::strchr(",]} \t\r\n", *p) ? p : nullptr;
+    return p == end || std::memchr(",]} \t\r\n", *p, 7) ? p : nullptr;
 }
 
 /* simdjson has one error for numbers that are malformed and for those too large. */

@@ -1,10 +1,10 @@
 /* json_tape.h -- the seam between json_parse.cc, which runs simdjson, and json.c, which reads the
  * tape it leaves.
  *
- * simdjson's tape is a run of 64-bit words, a type in the top byte and a payload below: for a string
- * an offset into strings (u32 length, bytes, NUL), for a container the index behind its end (and, in
- * bits 32-55, a count that saturates), for a number nothing, the next word being the number.  Walking
- * it in C costs no call per value and no copy. */
+ * simdjson's tape is a run of 64-bit words, a type in the top byte and a payload below: for a
+ * string an offset into strings (u32 length, bytes, NUL), for a container the index behind its end
+ * (and, in bits 32-55, a count that saturates), for a number nothing, the next word being the
+ * number.  Walking it in C costs no call per value and no copy. */
 #ifndef JSON_TAPE_H
 #define JSON_TAPE_H
 

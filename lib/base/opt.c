@@ -4,13 +4,14 @@
  * command line is therefore read in full before anything is set; each source then replaces what an
  * earlier one said, a list as a whole. */
 #include "base.h"
+#include "internal.h"
 #include "opt_table.h"
 
 #include <errno.h>
 #include <getopt.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int opt_quiet, opt_verbose;
 
@@ -95,6 +96,8 @@ static void read_config(const char *path)
 {
     struct buf text = read_file(path);
     int64_t number = 0;
+    if (strlen(text.data) != text.len)
+        die_misused("%s: not a text file", path);
     for (char *line = text.data, *next; line; line = next) {
         if ((next = strchr(line, '\n')))
             *next++ = 0;
@@ -113,24 +116,28 @@ static void read_environment(void)
     }
 }
 
+enum { LONG_FIRST = 256 }; /* what getopt_long() returns for entries[0] by its long name */
+
 struct given { /* a flag on the command line */
     struct entry *entry;
     const char *value;
 };
 
-static _Noreturn void complain(char **argv, const struct option *longs, int short_only)
+/* getopt_long() leaves in optopt the letter, the option that was used wrongly, or 0 for a long name
+ * that is none. */
+static _Noreturn void complain(char **argv, int wants_value)
 {
     const char *word = argv[optind - 1];
-    int64_t matches = 0;
-    if (optopt && (short_only || word[1] != '-'))
-        die_misused("unknown option -%c (see --help)", optopt);
-    int len = (int)strcspn(word, "=");
-    for (; longs->name; longs++) {
-        int same = len > 2 && !strncmp(longs->name, word + 2, (size_t)len - 2);
-        if (same && optopt)
-            die_misused("option --%s takes no value (see --help)", longs->name);
-        matches += same;
-    }
+    int len = (int)strcspn(word, "="), matches = 0;
+    if (optopt >= LONG_FIRST)
+        die_misused("option --%s %s (see --help)", entries[optopt - LONG_FIRST].opt->name,
+                    wants_value ? "wants a value" : "takes no value");
+    if (optopt)
+        die_misused(wants_value ? "option -%c wants a value (see --help)"
+                                : "unknown option -%c (see --help)",
+                    optopt);
+    for (int64_t i = 0; i < entry_count; i++)
+        matches += !strncmp(entries[i].opt->name, word + 2, (size_t)len - 2);
     die_misused("%s option %.*s (see --help)", matches > 1 ? "ambiguous" : "unknown", len, word);
 }
 
@@ -145,7 +152,7 @@ static struct given *read_flags(int argc, char **argv, int64_t *count)
     for (int64_t i = 0; i < entry_count; i++) {
         const struct opt *o = entries[i].opt;
         int has_arg = o->type != OPT_T_FLAG;
-        longs[i] = (struct option){o->name, has_arg, NULL, (int)(256 + i)};
+        longs[i] = (struct option){o->name, has_arg, NULL, (int)(LONG_FIRST + i)};
         if (o->letter)
             buf_printf(&letters, "%c%s", o->letter, has_arg ? ":" : "");
     }
@@ -153,12 +160,10 @@ static struct given *read_flags(int argc, char **argv, int64_t *count)
     optind = 0;
     opterr = 0;
     for (int c; (c = getopt_long(argc, argv, letters.data, longs, NULL)) != -1;) {
-        if (c == '?')
-            complain(argv, longs, 0);
-        if (c == ':')
-            die_misused("option %s wants a value (see --help)", argv[optind - 1]);
-        struct entry *e = c >= 256 ? &entries[c - 256] : entries;
-        while (c < 256 && e->opt->letter != c)
+        if (c == '?' || c == ':')
+            complain(argv, c == ':');
+        struct entry *e = c >= LONG_FIRST ? &entries[c - LONG_FIRST] : entries;
+        while (c < LONG_FIRST && e->opt->letter != c)
             e++;
         if (*count == room) {
             room *= 2; /* many letters in one word */
@@ -176,7 +181,7 @@ static _Noreturn void print_and_exit(struct buf *text)
     struct out *o = out_open(NULL);
     out_write(o, text->data, text->len);
     out_close(o);
-    exit(EXIT_DONE);
+    _exit(EXIT_DONE); /* nothing else is open yet */
 }
 
 static void make_entries(const struct opt *table)
@@ -261,7 +266,6 @@ int64_t opt_threads(void)
 {
     const char *text = getenv("MOEUTILS_THREADS");
     int64_t n = 0;
-    cpu_set_t set;
     if (text && *text) {
         const struct opt o = OPT_INT(0, "threads", &n, "n", "");
         opt_value_set(&o, "MOEUTILS_THREADS", text, 1);
@@ -269,5 +273,5 @@ int64_t opt_threads(void)
             die_misused("MOEUTILS_THREADS: \"%s\" is no number of threads", text);
         return n;
     }
-    return sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set);
+    return cores_usable();
 }

@@ -1,5 +1,5 @@
-/* opt_table.h -- between opt.c, which decides who sets an option, and opt_value.c, which knows what a
- * value looks like. */
+/* opt_table.h -- between opt.c, which decides who sets an option, and opt_value.c, which knows what
+ * a value looks like. */
 #ifndef OPT_TABLE_H
 #define OPT_TABLE_H
 
@@ -7,8 +7,8 @@
 
 enum opt_source { OPT_FROM_PROGRAM, OPT_FROM_CONFIG, OPT_FROM_ENVIRONMENT, OPT_FROM_FLAG };
 
-/* Sets an option from text, or dies (2) with who in front.  A flag's text may be NULL.  fresh: a list
- * starts anew. */
+/* Sets an option from text, or dies (2) with who in front.  A flag's text may be NULL.  fresh: a
+ * list starts anew. */
 void opt_value_set(const struct opt *o, const char *who, const char *text, int fresh);
 /* The value as a person would type it, "" for none; the caller frees it.  Of a list, all of it. */
 char *opt_value_text(const struct opt *o);

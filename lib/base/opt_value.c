@@ -1,6 +1,7 @@
 /* opt_value.c -- the values of options: reading them from text and writing them as text.
  *
  * What is written can be read again: --print-config yields a file for --config. */
+#include "internal.h"
 #include "opt_table.h"
 
 #include <errno.h>
@@ -33,7 +34,7 @@ static int64_t parse_int(const char *who, const char *text)
 static double parse_real(const char *who, const char *text)
 {
     char *end;
-    double x = strtod(text, &end);
+    double x = strtod_l(text, &end, locale_plain());
     if (end == text || *end || isnan(x) || strchr(" \t\n\v\f\r", *text))
         die_misused("%s: \"%s\" is not a number", who, text);
     return x;

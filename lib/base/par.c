@@ -1,20 +1,21 @@
 /* par.c -- a pool of threads that share the indices of one loop at a time.
  *
- * The whole claim is one 64-bit word, job number and next index together.  A worker takes an index by
- * compare-and-swap, so a latecomer that still remembers the last job can take nothing of this one,
- * and par_for() waits for the indices alone, never for a worker that has not woken up. */
+ * The whole claim is one 64-bit word, job number and next index together.  A worker takes an index
+ * by compare-and-swap, so a latecomer that still remembers the last job can take nothing of this
+ * one, and par_for() waits for the indices alone, never for a worker that has not woken up. */
 #include "base.h"
+#include "internal.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 struct par {
     int64_t threads;
     int spins; /* polls before sleeping */
     pthread_t *workers;
-    _Atomic uint64_t claim; /* job << 32 | next index */
+    _Atomic uint64_t claim;       /* job << 32 | next index */
     _Atomic int64_t count, first; /* of the current job */
     _Atomic(void *) arg;
     void (*_Atomic fn)(void *arg, int64_t i);
@@ -24,6 +25,12 @@ struct par {
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
 };
+
+int64_t cores_usable(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set);
+}
 
 static void relax(void)
 {
@@ -92,7 +99,7 @@ struct par *par_new(int64_t threads)
     struct par *p = xcalloc(1, sizeof(*p));
     p->threads = MAX(threads, 1);
     /* Polling pays only when every thread has a core to poll on. */
-    p->spins = p->threads <= sysconf(_SC_NPROCESSORS_ONLN) ? 2000 : 0;
+    p->spins = p->threads <= cores_usable() ? 500 : 0;
     p->workers = xcalloc((size_t)p->threads, sizeof(*p->workers));
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
@@ -122,16 +129,16 @@ void par_free(struct par *p)
 
 int64_t par_threads(const struct par *p)
 {
-    return p->threads;
+    return p ? p->threads : 1;
 }
 
 /* One job of at most 2^31 indices, first .. first + count - 1. */
-static void run_job(struct par *p, int64_t first, int64_t count,
-                    void (*fn)(void *arg, int64_t i), void *arg)
+static void run_job(struct par *p, int64_t first, int64_t count, void (*fn)(void *arg, int64_t i),
+                    void *arg)
 {
     /* A job number is never 0, what a new worker has seen, and fits 32 bits. */
     uint64_t last = atomic_load(&p->claim) >> 32, job = last % UINT32_MAX + 1;
-    /* Close the last job first, or a worker still in it could measure its index by the new count. */
+    /* Close the last job first: a worker still in it must not judge its index by the new count. */
     atomic_store(&p->claim, last << 32 | UINT32_MAX);
     atomic_store(&p->count, count);
     atomic_store(&p->first, first);

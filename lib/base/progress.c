@@ -47,8 +47,8 @@ static void draw(struct progress *p, double now)
     n += snprintf(line + n, sizeof(line) - (size_t)n, " %.12s, %s/s", p->unit, rate);
     if (p->total > 0 && per_s > 0) {
         int64_t left = (int64_t)fmin(1e9, fmax(0, (p->total - p->done) / per_s));
-        n += snprintf(line + n, sizeof(line) - (size_t)n, ", %d:%02d:%02d left",
-                      (int)(left / 3600), (int)(left / 60 % 60), (int)(left % 60));
+        n += snprintf(line + n, sizeof(line) - (size_t)n, ", %d:%02d:%02d left", (int)(left / 3600),
+                      (int)(left / 60 % 60), (int)(left % 60));
     }
     n += snprintf(line + n, sizeof(line) - (size_t)n, "\033[K");
     atomic_store(&progress_drawn, 1);

@@ -1,6 +1,6 @@
 /* rng.c -- Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers, SC 2011).
  *
- * Ten rounds of multiply and xor turn (key, counter) into 128 random bits; nothing else is state. */
+ * Ten rounds of multiply and xor turn key and counter into 128 random bits.  There is no state. */
 #include "base.h"
 
 #include <assert.h>
@@ -58,7 +58,7 @@ int64_t rng_permute(uint64_t key, int64_t n, int64_t i)
 {
     assert(0 <= i && i < n);
     int half = 1; /* bits in each half of a Feistel block; the smallest 4^half >= n */
-    while (2 * half < 62 && (int64_t)1 << 2 * half < n)
+    while (half < 32 && 1ull << 2 * half < (uint64_t)n)
         half++;
     uint64_t mask = ((uint64_t)1 << half) - 1, x = (uint64_t)i;
     /* A permutation of 0..4^half-1, followed until it is back below n: again a permutation, and in

@@ -75,9 +75,9 @@ struct lane {
 void lane_init(struct lane *l, const struct dev_ops *dev, int64_t threads);
 void lane_release(struct lane *l);
 
-/* Calls fn(arg, i, scratch) once for each i in 0..n-1 on the CPU threads of the lane, in no order, and
- * returns when all are done.  A call in progress has scratch_bytes to itself, aligned to 256, whose
- * contents are whatever the last one left; they are given back at the end. */
+/* Calls fn(arg, i, scratch) once for each i in 0..n-1 on the CPU threads of the lane, in no order,
+ * and returns when all are done.  A call in progress has scratch_bytes to itself, aligned to 256,
+ * whose contents are whatever the last one left; they are given back at the end. */
 void lane_for(struct lane *l, int64_t n, void (*fn)(void *arg, int64_t i, void *scratch), void *arg,
               int64_t scratch_bytes);
 

@@ -44,7 +44,7 @@ static void one_blas_thread(void)
 
 static void cpu_lane_open(struct lane *l)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT; /* ranks may be threads that open lanes at once */
+    static pthread_once_t once = PTHREAD_ONCE_INIT; /* ranks may be threads */
     pthread_once(&once, one_blas_thread);
 }
 

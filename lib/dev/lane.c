@@ -1,7 +1,8 @@
 /* lane.c -- arenas, lanes and the choice of a device: what is the same for every backend.
  *
- * An arena never moves what it handed out: when a chunk is full it goes on in the next one, and takes
- * a new chunk only when none is left.  After a first step has met every size, a step takes none. */
+ * An arena never moves what it handed out: when a chunk is full it goes on in the next one, and
+ * takes a new chunk only when none is left.  After a first step has met every size, a step takes
+ * none. */
 #include "dev/dev.h"
 
 #include <stdatomic.h>
@@ -77,7 +78,7 @@ void lane_release(struct lane *l)
     *l = (struct lane){.dev = l->dev};
 }
 
-/* Workers draw tasks from one counter, so a worker can own scratch and no task waits for another. */
+/* Workers draw tasks from one counter, so a worker can own scratch and none waits for another. */
 struct work {
     void (*fn)(void *arg, int64_t i, void *scratch);
     void *arg;

@@ -3,7 +3,7 @@
 #include "vec.h"
 
 struct sum {
-    real *y;          /* (N) */
+    real *y; /* (N) */
     const real *a, *b;
     int64_t n, block;
 };

@@ -1,28 +1,31 @@
 /* attn.c -- causal softmax attention over spans, forward.
  *
- * One pass over the keys with a running maximum (Milakov & Gimelshein 2018, Dao et al. 2022): when a
- * tile of keys raises the maximum, what was summed so far is scaled down.  A task is a tile of queries
- * of one span, all heads. */
+ * One pass over the keys with a running maximum (Milakov & Gimelshein 2018, Dao et al. 2022): when
+ * a tile of keys raises the maximum, what was summed so far is scaled down.  A task is a tile of
+ * queries of one span, all heads. */
 #include "attn.h"
 
 struct running { /* of one query tile and head */
     double max[TILE_Q], sum[TILE_Q];
-    real *o;  /* (TILE_Q,C) */
+    real *o; /* (TILE_Q,C) */
 };
 
-/* scores (TILE_Q,TILE_K) become probabilities against the new maximum, 0 where masked. */
+/* scores (TILE_Q,TILE_K) become probabilities against the new maximum, 0 where masked.  Rows are
+ * worked on in whole vectors, with -inf behind the keys seen. */
 static void tile_softmax(struct running *r, real *scores, int64_t rows, int64_t keys, int64_t c,
                          const int64_t *seen /* (rows) of this tile's keys, any sign */)
 {
     for (int64_t i = 0; i < rows; i++) {
         real *s = scores + i * TILE_K;
-        int64_t n = MAX(0, MIN(keys, seen[i]));
-        for (int64_t j = n; j < keys; j++)
+        int64_t n = MAX(0, MIN(keys, seen[i])), wide = whole_lanes(n);
+        for (int64_t j = wide; j < keys; j++)
             s[j] = 0;
         if (!n)
             continue;
-        double max = MAX(r->max[i], (double)vec_max(s, n)), shrink = exp(r->max[i] - max);
-        r->sum[i] = r->sum[i] * shrink + vec_exp(s, s, n, (real)max);
+        for (int64_t j = n; j < wide; j++)
+            s[j] = -INFINITY;
+        double max = MAX(r->max[i], (double)vec_max(s, wide)), shrink = exp(r->max[i] - max);
+        r->sum[i] = r->sum[i] * shrink + vec_exp(s, s, wide, (real)max);
         r->max[i] = max;
         for (int64_t j = 0; shrink != 1 && j < c; j++)
             r->o[i * c + j] *= (real)shrink;
@@ -75,8 +78,9 @@ void OPNAME(attn)(struct lane *l, void *o, void *lse, const void *q, const void 
                   const int32_t *q_at, const int32_t *k_beg, const int32_t *k_end, int64_t spans,
                   int64_t h, int64_t g, int64_t c, int64_t ldq, int64_t ldk, double scale)
 {
-    struct attn a = {o, lse, q, k, v, .q_at = q_at, .k_beg = k_beg, .k_end = k_end, .spans = spans,
-                     .h = h, .g = g, .c = c, .ldq = ldq, .ldk = ldk, .scale = scale};
+    struct attn a = {.o = o, .lse = lse, .q = q, .k = k, .v = v};
+    attn_spans(&a, q_at, k_beg, k_end, spans);
+    attn_sizes(&a, h, g, c, ldq, ldk, scale);
     struct arena_mark mark = arena_mark(&l->scratch);
     int64_t tasks = 0;
     for (int64_t i = 0; i < spans; i++)

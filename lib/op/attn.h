@@ -1,8 +1,8 @@
-/* attn.h -- what attention forward (attn.c) and backward (attn_grad.c) share: the spans, their tiles
- * and the mask.
+/* attn.h -- what attention forward (attn.c) and backward (attn_grad.c) share: the spans, their
+ * tiles and the mask.
  *
- * Queries and keys are cut into tiles, so that scores of a tile stay in the cache and memory does not
- * grow with the length of a document. */
+ * Queries and keys are cut into tiles, so that scores of a tile stay in the cache and memory does
+ * not grow with the length of a document. */
 #ifndef ATTN_H
 #define ATTN_H
 
@@ -10,7 +10,7 @@
 #include "blas.h"
 #include "vec.h"
 
-enum { TILE_Q = 64, TILE_K = 64 };
+enum { TILE_Q = 32, TILE_K = 128 };
 
 struct attn {
     real *o;            /* (Tq,H,C) */
@@ -22,9 +22,29 @@ struct attn {
     const int32_t *q_at, *k_beg, *k_end;
     int64_t spans, h, g, c, ldq, ldk;
     double scale;
-    int32_t *list; /* (tasks,2) what is done in parallel: attn.c, attn_grad.c */
-    int64_t tk, rows;
+    int32_t *list;    /* (tasks,2) what is done in parallel: attn.c, attn_grad.c */
+    int64_t tk, rows; /* rows of dk and dv, and those a task zeroes */
 };
+
+static inline void attn_spans(struct attn *a, const int32_t *q_at, const int32_t *k_beg,
+                              const int32_t *k_end, int64_t spans)
+{
+    a->q_at = q_at;
+    a->k_beg = k_beg;
+    a->k_end = k_end;
+    a->spans = spans;
+}
+
+static inline void attn_sizes(struct attn *a, int64_t h, int64_t g, int64_t c, int64_t ldq,
+                              int64_t ldk, double scale)
+{
+    a->h = h;
+    a->g = g;
+    a->c = c;
+    a->ldq = ldq;
+    a->ldk = ldk;
+    a->scale = scale;
+}
 
 /* How many keys query j of a span sees: all of them for the last, one less for each before. */
 static inline int64_t keys_seen(int64_t queries, int64_t keys, int64_t j)

@@ -1,9 +1,9 @@
 /* attn_grad.c -- causal softmax attention over spans, backward.
  *
  * Probabilities come back from lse: P = exp(scale QK^T - lse), dV = P^T dO, dS = P (dO V^T - delta)
- * scale with delta = <dO, O>, dQ = dS K, dK = dS^T Q (Dao et al. 2022).  Several query heads add to the
- * dk and dv of their key/value head, and spans may share keys (two chunks of one document), so a task
- * is a run of spans that share keys, one key/value head: nobody else adds to these rows. */
+ * scale with delta = <dO, O>, dQ = dS K, dK = dS^T Q (Dao et al. 2022).  Several query heads add to
+ * the dk and dv of their key/value head, and spans may share keys (two chunks of one document), so
+ * a task is a run of spans that share keys, one key/value head: nobody else adds to these rows. */
 #include "attn.h"
 
 /* probabilities (TILE_Q,TILE_K) from scores, in place; 0 where masked. */
@@ -12,7 +12,7 @@ static void tile_prob(real *s, int64_t rows, int64_t keys, const int64_t *seen, 
 {
     for (int64_t i = 0; i < rows; i++, s += TILE_K) {
         int64_t n = MAX(0, MIN(keys, seen[i]));
-        for (int64_t j = 0; j < n; j++)
+        for (int64_t j = 0; j < whole_lanes(n); j++)
             s[j] = real_exp(s[j] - (real)lse[i * lse_ld]);
         for (int64_t j = n; j < keys; j++)
             s[j] = 0;
@@ -96,14 +96,17 @@ static int64_t span_runs(const struct attn *a, int32_t *run /* (spans,2) */,
     return n;
 }
 
-void OPNAME(attn_dgrad)(struct lane *l, void *dq, void *dk, void *dv, const void *d_o, const void *q,
-                        const void *k, const void *v, const void *o, const void *lse,
+void OPNAME(attn_dgrad)(struct lane *l, void *dq, void *dk, void *dv, const void *d_o,
+                        const void *q, const void *k, const void *v, const void *o, const void *lse,
                         const int32_t *q_at, const int32_t *k_beg, const int32_t *k_end,
                         int64_t spans, int64_t tk, int64_t h, int64_t g, int64_t c, int64_t ldq,
                         int64_t ldk, double scale)
 {
-    struct attn a = {(real *)o, (stat *)lse, q, k, v, dq, dk, dv, d_o, q_at, k_beg, k_end, spans,
-                     h, g, c, ldq, ldk, scale, .tk = tk, .rows = rows_per_task(2 * g * c)};
+    struct attn a = {(real *)o, (stat *)lse, q, k, v, dq, dk, dv, d_o};
+    attn_spans(&a, q_at, k_beg, k_end, spans);
+    attn_sizes(&a, h, g, c, ldq, ldk, scale);
+    a.tk = tk;
+    a.rows = rows_per_task(2 * g * c);
     struct arena_mark mark = arena_mark(&l->scratch);
     a.list = arena_take(&l->scratch, spans * 3 * (int64_t)sizeof *a.list);
     int64_t runs = span_runs(&a, a.list, a.list + spans * 2);

@@ -11,8 +11,10 @@
 
 #ifdef REAL_F64
 #define CBLAS_GEMM cblas_dgemm
+#define CBLAS_GEMV cblas_dgemv
 #else
 #define CBLAS_GEMM cblas_sgemm
+#define CBLAS_GEMV cblas_sgemv
 #endif
 
 struct factor { /* op(x), x row-major with rows ld apart */
@@ -27,10 +29,18 @@ static inline void product(real *c, int64_t ldc, int64_t m, int64_t n, int64_t k
 {
     if (m <= 0 || n <= 0)
         return;
-    if (k > 0)
+    if (m == 1 && beta == 0) { /* so that a single row need not say it twice below */
+        memset(c, 0, (size_t)n * sizeof *c);
+        beta = 1;
+    }
+    if (m == 1 && k > 0) /* a product of matrices would copy all of b first */
+        CBLAS_GEMV(CblasRowMajor, b.transposed ? CblasNoTrans : CblasTrans,
+                   (int)(b.transposed ? n : k), (int)(b.transposed ? k : n), (real)alpha, b.x,
+                   (int)b.ld, a.x, a.transposed ? (int)a.ld : 1, (real)beta, c, 1);
+    else if (k > 0)
         CBLAS_GEMM(CblasRowMajor, a.transposed ? CblasTrans : CblasNoTrans,
-                   b.transposed ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, (real)alpha, a.x,
-                   (int)a.ld, b.x, (int)b.ld, (real)beta, c, (int)ldc);
+                   b.transposed ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, (real)alpha,
+                   a.x, (int)a.ld, b.x, (int)b.ld, (real)beta, c, (int)ldc);
     else if (beta == 0)
         for (int64_t i = 0; i < m; i++)
             memset(c + i * ldc, 0, (size_t)n * sizeof *c);

@@ -5,10 +5,10 @@
 enum { SHARES = 32 }; /* of the vocabulary; each is summed by one task, in order of tokens */
 
 struct embed {
-    real *x;          /* (T,D) */
-    stat *dw;         /* (V,D) */
-    const real *w;    /* (V,D) */
-    const real *dx;   /* (T,D) */
+    real *x;              /* (T,D) */
+    stat *dw;             /* (V,D) */
+    const real *w;        /* (V,D) */
+    const real *dx;       /* (T,D) */
     const int32_t *token; /* (T) */
     int64_t t, d, v, v0, rows;
 };
@@ -26,8 +26,8 @@ static void embed_rows(void *arg, int64_t task, void *scratch)
     }
 }
 
-void OPNAME(embed)(struct lane *l, void *x, const int32_t *token, const void *w, int64_t t, int64_t d,
-                   int64_t v, int64_t v0)
+void OPNAME(embed)(struct lane *l, void *x, const int32_t *token, const void *w, int64_t t,
+                   int64_t d, int64_t v, int64_t v0)
 {
     struct embed m = {x, .w = w, .token = token, .t = t, .d = d, .v = v, .v0 = v0};
     m.rows = rows_per_task(d);

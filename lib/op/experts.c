@@ -1,7 +1,7 @@
 /* experts.c -- SwiGLU experts, forward: tiles of rows through their expert's matrices.
  *
- * A tile's rows are gathered, multiplied and activated while they are in the cache.  The gate weight is
- * applied to the activation, so that what comes out of `down` only needs to be summed. */
+ * A tile's rows are gathered, multiplied and activated while they are in the cache.  The gate
+ * weight is applied to the activation, so that what comes out of `down` only needs to be summed. */
 #include "experts.h"
 
 static void up_tile(void *arg, int64_t task, void *scratch)
@@ -25,10 +25,13 @@ void OPNAME(experts_up)(struct lane *l, void *h, void *a, const void *x, const v
                         const void *gate, const int32_t *at, const int32_t *count,
                         const int32_t *source, int64_t e, int64_t k, int64_t d, int64_t f)
 {
-    struct experts m = {.at = at, .count = count, .source = source, .e = e, .k = k, .d = d, .f = f,
-                        .x = x, .w = up, .gate = gate, .out = h, .a = a};
     struct arena_mark mark = arena_mark(&l->scratch);
-    experts_cut(&m, l);
+    struct experts m = experts_cut(l, at, count, source, e, k, d, f);
+    m.x = x;
+    m.w = up;
+    m.gate = gate;
+    m.out = h;
+    m.a = a;
     lane_for(l, m.tiles, up_tile, &m, ROW_ALIGN * d * (int64_t)sizeof(real));
     arena_back(&l->scratch, mark);
 }
@@ -42,12 +45,14 @@ static void down_tile(void *arg, int64_t task, void *scratch)
             (struct factor){x->w + t->expert * x->d * x->f, x->f, 1}, 0);
 }
 
-void OPNAME(experts_down)(struct lane *l, void *y, const void *a, const void *down, const int32_t *at,
-                          const int32_t *count, int64_t e, int64_t d, int64_t f)
+void OPNAME(experts_down)(struct lane *l, void *y, const void *a, const void *down,
+                          const int32_t *at, const int32_t *count, int64_t e, int64_t d, int64_t f)
 {
-    struct experts m = {.at = at, .count = count, .e = e, .d = d, .f = f, .in = a, .w = down, .out = y};
     struct arena_mark mark = arena_mark(&l->scratch);
-    experts_cut(&m, l);
+    struct experts m = experts_cut(l, at, count, NULL, e, 1, d, f);
+    m.w = down;
+    m.in = a;
+    m.out = y;
     lane_for(l, m.tiles, down_tile, &m, 0);
     arena_back(&l->scratch, mark);
 }

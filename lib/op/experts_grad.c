@@ -1,4 +1,4 @@
-/* experts_grad.c -- SwiGLU experts, backward: gradients of the activation, the input and the weights.
+/* experts_grad.c -- SwiGLU experts, backward: gradients of activation, input and weights.
  *
  * With a = g silu(u) v: du = g da v silu'(u), dv = g da silu(u), dg = <da, silu(u) v>.  Weight
  * gradients sum over an expert's rows inside one product, cut by rows of the weight, so that no two
@@ -7,12 +7,11 @@
 
 enum { WEIGHT_ROWS = 128 }; /* of a weight gradient a task */
 
-/* dh, a of one row, from da; returns the gradient of its gate. */
-static double activation_dgrad(real *dh /* (2F) */, real *a /* (F) */, const real *da /* (F) */,
-                               const real *h /* (2F) */, real gate, int64_t f)
+/* du, dv, a of one row, from da; returns the gradient of its gate. */
+static double activation_dgrad(real *restrict du /* (F) */, real *restrict dv, real *restrict a,
+                               const real *restrict da, const real *u, const real *v, real gate,
+                               int64_t f)
 {
-    const real *u = h, *v = h + f;
-    real *du = dh, *dv = dh + f;
     for (int64_t j = 0; j < f; j++) {
         real s = 1 / (1 + real_exp(-u[j])), silu = u[j] * s;
         real slope = s + silu * (1 - s);
@@ -37,22 +36,28 @@ static void dh_tile(void *arg, int64_t task, void *scratch)
             (struct factor){x->w + t->expert * d * f, f, 0}, 0);
     for (int64_t i = 0; i < t->rows; i++) {
         int64_t m = t->at + i, choice = x->source[m];
-        x->dgate[choice] = (stat)activation_dgrad(x->out + m * 2 * f, x->a + m * f, da + i * f,
-                                                  x->in + m * 2 * f, x->gate[choice], f);
+        const real *h = x->in + m * 2 * f;
+        real *dh = x->out + m * 2 * f;
+        x->dgate[choice] = (stat)activation_dgrad(dh, dh + f, x->a + m * f, da + i * f, h, h + f,
+                                                  x->gate[choice], f);
     }
 }
 
 void OPNAME(experts_dh)(struct lane *l, void *dh, void *a, void *dgate, const void *dout,
                         const void *down, const void *h, const void *gate, const int32_t *at,
-                        const int32_t *count, const int32_t *source, int64_t n, int64_t e, int64_t k,
-                        int64_t d, int64_t f)
+                        const int32_t *count, const int32_t *source, int64_t n, int64_t e,
+                        int64_t k, int64_t d, int64_t f)
 {
-    struct experts m = {.at = at, .count = count, .source = source, .n = n, .e = e, .k = k, .d = d,
-                        .f = f, .x = dout, .w = down, .gate = gate, .in = h, .out = dh, .a = a,
-                        .dgate = dgate};
-    memset(dgate, 0, (size_t)(n * k) * sizeof(stat));
     struct arena_mark mark = arena_mark(&l->scratch);
-    experts_cut(&m, l);
+    struct experts m = experts_cut(l, at, count, source, e, k, d, f);
+    m.x = dout;
+    m.w = down;
+    m.gate = gate;
+    m.in = h;
+    m.out = dh;
+    m.a = a;
+    m.dgate = dgate;
+    memset(dgate, 0, (size_t)(n * k) * sizeof(stat));
     lane_for(l, m.tiles, dh_tile, &m, ROW_ALIGN * (d + f) * (int64_t)sizeof(real));
     arena_back(&l->scratch, mark);
 }
@@ -69,9 +74,11 @@ static void dx_tile(void *arg, int64_t task, void *scratch)
 void OPNAME(experts_dx)(struct lane *l, void *dx, const void *dh, const void *up, const int32_t *at,
                         const int32_t *count, int64_t e, int64_t d, int64_t f)
 {
-    struct experts m = {.at = at, .count = count, .e = e, .d = d, .f = f, .in = dh, .w = up, .out = dx};
     struct arena_mark mark = arena_mark(&l->scratch);
-    experts_cut(&m, l);
+    struct experts m = experts_cut(l, at, count, NULL, e, 1, d, f);
+    m.w = up;
+    m.in = dh;
+    m.out = dx;
     lane_for(l, m.tiles, dx_tile, &m, 0);
     arena_back(&l->scratch, mark);
 }
@@ -98,36 +105,40 @@ static void wgrad_strip(void *arg, int64_t task, void *scratch)
     int64_t e = task / w->strips, row = task % w->strips * WEIGHT_ROWS, at = w->x->at[e];
     if (w->x->count[e])
         product(w->dw + (e * w->rows + row) * w->cols, w->cols, MIN(WEIGHT_ROWS, w->rows - row),
-                w->cols, w->x->count[e], 1, (struct factor){w->left + at * w->rows + row, w->rows, 1},
+                w->cols, w->x->count[e], 1,
+                (struct factor){w->left + at * w->rows + row, w->rows, 1},
                 (struct factor){w->right + at * w->cols, w->cols, 0}, 1);
 }
 
+/* Takes dw and either left or right; the other is gathered from x. */
 static void wgrad_all(struct lane *l, struct experts *x, struct wgrad *w)
 {
-    struct arena_mark mark = arena_mark(&l->scratch);
-    experts_cut(x, l);
+    w->x = x;
     w->gathered = arena_take(&l->scratch, x->at[x->e] * x->d * (int64_t)sizeof *w->gathered);
     *(w->left ? &w->right : &w->left) = w->gathered;
     w->strips = task_count(w->rows, WEIGHT_ROWS);
     lane_for(l, x->tiles, gather_tile, w, 0);
     lane_for(l, x->e * w->strips, wgrad_strip, w, 0);
-    arena_back(&l->scratch, mark);
 }
 
 void OPNAME(experts_up_wgrad)(struct lane *l, void *dw, const void *dh, const void *x,
                               const int32_t *at, const int32_t *count, const int32_t *source,
                               int64_t e, int64_t k, int64_t d, int64_t f)
 {
-    struct experts m = {.at = at, .count = count, .source = source, .e = e, .k = k, .d = d, .x = x};
-    struct wgrad w = {&m, NULL, dw, .left = dh, .rows = 2 * f, .cols = d};
-    wgrad_all(l, &m, &w);
+    struct arena_mark mark = arena_mark(&l->scratch);
+    struct experts m = experts_cut(l, at, count, source, e, k, d, f);
+    m.x = x;
+    wgrad_all(l, &m, &(struct wgrad){.dw = dw, .left = dh, .rows = 2 * f, .cols = d});
+    arena_back(&l->scratch, mark);
 }
 
 void OPNAME(experts_down_wgrad)(struct lane *l, void *dw, const void *dout, const void *a,
                                 const int32_t *at, const int32_t *count, const int32_t *source,
                                 int64_t e, int64_t k, int64_t d, int64_t f)
 {
-    struct experts m = {.at = at, .count = count, .source = source, .e = e, .k = k, .d = d, .x = dout};
-    struct wgrad w = {&m, NULL, dw, .right = a, .rows = d, .cols = f};
-    wgrad_all(l, &m, &w);
+    struct arena_mark mark = arena_mark(&l->scratch);
+    struct experts m = experts_cut(l, at, count, source, e, k, d, f);
+    m.x = dout;
+    wgrad_all(l, &m, &(struct wgrad){.dw = dw, .right = a, .rows = d, .cols = f});
+    arena_back(&l->scratch, mark);
 }

@@ -1,7 +1,7 @@
 /* gemm.c -- dense matrix products: tiles of C handed to threads, each one BLAS call.
  *
- * The tiling depends on the shape alone and the inner dimension is never cut, so the number of threads
- * does not change a bit of the result. */
+ * The tiling depends on the shape alone and the inner dimension is never cut, so the number of
+ * threads does not change a bit of the result. */
 #include "real.h"
 #include "blas.h"
 

@@ -1,16 +1,16 @@
-/* head.c -- log-probabilities of labels from slices of the vocabulary, and the gradient of the logits.
+/* head.c -- log-probabilities of labels from slices of the vocabulary; the gradient of logits.
  *
- * Each slice gives max, sum of exponentials and the label's logit; three numbers a token are all that
- * ranks exchange. */
+ * Each slice gives max, sum of exponentials and the label's logit; three numbers a token are all
+ * that ranks exchange. */
 #include "real.h"
 #include "vec.h"
 
 struct head {
-    stat *part;           /* (T,3) */
-    real *dlogits;        /* (T,V) */
-    const stat *logits;   /* (T,V) */
+    stat *part;              /* (T,3) */
+    real *dlogits;           /* (T,V) */
+    const stat *logits;      /* (T,V) */
     const stat *lse, *dlogp; /* (T) */
-    const int32_t *label; /* (T) */
+    const int32_t *label;    /* (T) */
     int64_t t, v, v0, rows;
 };
 
@@ -28,8 +28,8 @@ static void part_rows(void *arg, int64_t task, void *scratch)
     }
 }
 
-void OPNAME(lse_part)(struct lane *l, void *part, const void *logits, const int32_t *label, int64_t t,
-                      int64_t v, int64_t v0)
+void OPNAME(lse_part)(struct lane *l, void *part, const void *logits, const int32_t *label,
+                      int64_t t, int64_t v, int64_t v0)
 {
     struct head h = {part, .logits = logits, .label = label, .t = t, .v = v, .v0 = v0};
     h.rows = rows_per_task(v);

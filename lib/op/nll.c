@@ -1,7 +1,8 @@
 /* nll.c -- the weighted negative log likelihood of labels. */
 #include "real.h"
 
-void OPNAME(nll_dgrad)(struct lane *l, void *dlogp, const void *weight, const void *denom, int64_t t)
+void OPNAME(nll_dgrad)(struct lane *l, void *dlogp, const void *weight, const void *denom,
+                       int64_t t)
 {
     const stat *w = weight;
     for (int64_t i = 0; i < t; i++)

@@ -4,13 +4,17 @@
 #include <string.h>
 
 #define OP(name, args) name##_cpu_f32,
-static const struct op cpu_f32 = {DT_F32, DT_F32,
+static const struct op cpu_f32 = {
+    DT_F32,
+    DT_F32,
 #include "op_list.h"
 };
 #undef OP
 
 #define OP(name, args) name##_cpu_f64,
-static const struct op cpu_f64 = {DT_F64, DT_F64,
+static const struct op cpu_f64 = {
+    DT_F64,
+    DT_F64,
 #include "op_list.h"
 };
 #undef OP

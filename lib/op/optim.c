@@ -1,7 +1,7 @@
 /* optim.c -- the optimizer: norm, the decision to commit, the update.
  *
- * Whether a step counts and how large it is stays in memory of the device: the update reads the state
- * that step_control wrote, and does nothing when the step does not commit. */
+ * Whether a step counts and how large it is stays in memory of the device: the update reads the
+ * state that step_control wrote, and does nothing when the step does not commit. */
 #include "real.h"
 #include "vec.h"
 

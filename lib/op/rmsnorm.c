@@ -56,8 +56,8 @@ static void norm_dgrad_rows(void *arg, int64_t task, void *scratch)
     }
 }
 
-void OPNAME(rmsnorm_dgrad)(struct lane *l, void *dx, const void *dres, const void *dy, const void *x,
-                           const void *w, const void *rstd, int64_t t, int64_t d)
+void OPNAME(rmsnorm_dgrad)(struct lane *l, void *dx, const void *dres, const void *dy,
+                           const void *x, const void *w, const void *rstd, int64_t t, int64_t d)
 {
     struct norm n = {dx, (stat *)rstd, x, w, dy, dres, .t = t, .d = d, .rows = rows_per_task(d)};
     lane_for(l, task_count(t, n.rows), norm_dgrad_rows, &n, d * (int64_t)sizeof(real));
@@ -77,8 +77,8 @@ static void norm_wgrad_rows(void *arg, int64_t task, void *scratch)
     }
 }
 
-void OPNAME(rmsnorm_wgrad)(struct lane *l, void *dw, const void *dy, const void *x, const void *rstd,
-                           int64_t t, int64_t d)
+void OPNAME(rmsnorm_wgrad)(struct lane *l, void *dw, const void *dy, const void *x,
+                           const void *rstd, int64_t t, int64_t d)
 {
     struct norm n = {NULL, (stat *)rstd, x, .dy = dy, .t = t, .d = d, .rows = rows_per_task(d)};
     int64_t tasks = task_count(t, n.rows);

@@ -1,7 +1,7 @@
 /* rope.c -- rotary position embedding in place, half layout: element i pairs with i + C/2.
  *
- * The sines of a position serve all heads, and where documents are packed the same low positions come
- * again and again; so they are tabulated, unless the positions are higher than tokens are many. */
+ * The sines of a position serve all heads, and where documents are packed the same low positions
+ * come again and again; so they are tabulated, unless positions go higher than there are tokens. */
 #include "real.h"
 #include "vec.h"
 
@@ -55,7 +55,8 @@ static void rope_rows(void *arg, int64_t task, void *scratch)
 void OPNAME(rope)(struct lane *l, void *x, const int32_t *position, const void *freq, int64_t t,
                   int64_t heads, int64_t c, int64_t ld, int sign)
 {
-    struct rope r = {x, position, freq, NULL, t, heads, c, ld, rows_per_task(heads * c), .sign = sign};
+    struct rope r = {x, position, freq, NULL, t, heads, c, ld, .sign = sign};
+    r.rows = rows_per_task(heads * c);
     int64_t lowest = 0;
     for (int64_t i = 0; i < t; i++) {
         r.positions = MAX(r.positions, position[i] + 1);

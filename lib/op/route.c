@@ -1,7 +1,7 @@
-/* route.c -- the router: probabilities, the K chosen experts, their gates; its gradients and losses.
+/* route.c -- the router: probabilities, the K chosen experts, their gates; gradients and losses.
  *
- * Tokens are independent but for the sums per accounting group, which are taken afterwards in order of
- * tokens. */
+ * Tokens are independent but for the sums per accounting group, which are taken afterwards in order
+ * of tokens. */
 #include "real.h"
 #include "vec.h"
 
@@ -17,7 +17,7 @@ struct route {
     const int32_t *group; /* (T) */
     const stat *coef;     /* (2) */
     const double *tokens; /* (A) */
-    int64_t t, e, k, a, rows;
+    int64_t t, e, k, rows;
     int norm;
 };
 
@@ -66,8 +66,11 @@ void OPNAME(route)(struct lane *l, int32_t *index, void *gate, void *prob, void 
                    void *psum, const void *logits, const int32_t *group, int64_t t, int64_t e,
                    int64_t k, int64_t a, int norm)
 {
-    struct route r = {index, gate, prob, lse, .logits = logits, .group = group, .t = t, .e = e, .k = k,
-                      .norm = norm, .rows = rows_per_task(e * (k + 4))};
+    struct route r = {index, gate, prob, lse, .logits = logits, .group = group, .norm = norm};
+    r.t = t;
+    r.e = e;
+    r.k = k;
+    r.rows = rows_per_task(e * (k + 4));
     lane_for(l, task_count(t, r.rows), route_rows, &r, 0);
 
     struct arena_mark mark = arena_mark(&l->scratch);
@@ -100,8 +103,9 @@ static double group_tokens(const stat *count /* (E) */, int64_t e, int64_t k)
     return sum / (double)k;
 }
 
-/* A chosen prob reaches the loss through its gate, and through the others' where they share a sum s:
- * d gate_i / d prob_j = (i == j - gate_i) / s.  Then softmax: dlogit = prob (dprob - <prob, dprob>). */
+/* A chosen prob reaches the loss through its gate, and through the others' where they share a sum
+ * s: d gate_i / d prob_j = (i == j - gate_i) / s.  Then softmax: dlogit = prob (dprob - <prob,
+ * dprob>). */
 static void route_dgrad_rows(void *arg, int64_t task, void *scratch)
 {
     const struct route *r = arg;
@@ -142,8 +146,17 @@ void OPNAME(route_dgrad)(struct lane *l, void *dlogits, const void *dgate, const
     double *tokens = arena_take(&l->scratch, a * (int64_t)sizeof *tokens);
     for (int64_t i = 0; i < a; i++)
         tokens[i] = group_tokens((const stat *)count + i * e, e, k);
-    struct route r = {(int32_t *)index, NULL, (stat *)prob, (stat *)lse, count, NULL, dgate, dlogits,
-                      group, coef, tokens, t, e, k, a, rows_per_task(e * 4), norm};
+    struct route r = {(int32_t *)index, NULL, (stat *)prob, (stat *)lse, .group = group};
+    r.dlogits = dlogits;
+    r.dgate = dgate;
+    r.count = count;
+    r.coef = coef;
+    r.tokens = tokens;
+    r.t = t;
+    r.e = e;
+    r.k = k;
+    r.norm = norm;
+    r.rows = rows_per_task(e * 4);
     lane_for(l, task_count(t, r.rows), route_dgrad_rows, &r, e * (int64_t)sizeof(double));
     arena_back(&l->scratch, mark);
 }

@@ -16,10 +16,10 @@ static inline double real_exp(double x)
     return exp(x);
 }
 #else
-/* e^x to within 2 ulp, 0 below the normal numbers and 2^127.5 above the largest.  x = n ln 2 + r with
- * |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to the integer n and leaves it in the low bits.  ln 2 is
- * split so that n * ln2_high is exact.  The polynomial interpolates (e^r - 1 - r) / r^2 at Chebyshev
- * points, with an error below 2^-27 of e^r. */
+/* e^x to within 2 ulp, 0 below the normal numbers and 2^127.5 above the largest.  x = n ln 2 + r
+ * with |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to the integer n and leaves it in the low bits. ln
+ * 2 is split so that n * ln2_high is exact.  The polynomial interpolates (e^r - 1 - r) / r^2 at
+ * Chebyshev points, with an error below 2^-26 of e^r. */
 static inline float real_exp(float x)
 {
     const float round = 12582912.0f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
@@ -27,7 +27,7 @@ static inline float real_exp(float x)
     y = y < -87.33f ? -87.33f : y;
     union {
         float f;
-        int32_t i;
+        uint32_t bits;
     } n = {y * 1.44269504f + round}, scale;
     float whole = n.f - round;
     float r = (y - whole * ln2_high) - whole * ln2_low;
@@ -36,11 +36,16 @@ static inline float real_exp(float x)
     p = p * r + 4.16665533108e-2f;
     p = p * r + 1.66665759439e-1f;
     p = p * r + 0.5f;
-    scale.i = (n.i - 0x4b400000 + 127) * (1 << 23);
+    scale.bits = (n.bits - 0x4b400000u + 127) << 23;
     float e = (r * r * p + r + 1.0f) * scale.f;
     return x < -87.33f ? 0.0f : e;
 }
 #endif
+
+static inline int64_t whole_lanes(int64_t n)
+{
+    return (n + LANES - 1) / LANES * LANES;
+}
 
 static inline double lanes_sum(const double *lane /* (LANES) */)
 {
@@ -62,39 +67,47 @@ static inline double vec_dot(const real *a /* (n) */, const real *b, int64_t n)
     return lanes_sum(lane);
 }
 
+/* Vectors of the compiler, since it finds no maximum in a plain loop: it would have to reorder. */
+typedef real real_lanes
+    __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
+
 static inline real vec_max(const real *a /* (n) */, int64_t n)
 {
-    real lane[LANES], max = -INFINITY;
-    for (int j = 0; j < LANES; j++)
-        lane[j] = -INFINITY;
+    real max = -INFINITY;
+    int64_t i = 0;
+    if (n >= LANES) {
+        real_lanes most = *(const real_lanes *)a;
+        for (i = LANES; i + LANES <= n; i += LANES) {
+            real_lanes x = *(const real_lanes *)(a + i);
+            __typeof__(x > most) more = x > most; /* all bits of a lane, or none */
+            most = (real_lanes)(((__typeof__(more))x & more) | ((__typeof__(more))most & ~more));
+        }
+        for (int j = 0; j < LANES; j++)
+            max = most[j] > max ? most[j] : max;
+    }
+    for (; i < n; i++)
+        max = a[i] > max ? a[i] : max;
+    return max;
+}
+
+static inline double vec_sum(const real *a /* (n) */, int64_t n)
+{
+    double lane[LANES] = {0};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
         for (int j = 0; j < LANES; j++)
-            lane[j] = a[i + j] > lane[j] ? a[i + j] : lane[j];
-    for (; i < n; i++)
-        max = a[i] > max ? a[i] : max;
-    for (int j = 0; j < LANES; j++)
-        max = lane[j] > max ? lane[j] : max;
-    return max;
+            lane[j] += (double)a[i + j];
+    for (int j = 0; i < n; i++, j++)
+        lane[j] += (double)a[i];
+    return lanes_sum(lane);
 }
 
 /* y = e^(a - shift); y may be a.  Returns the sum of y. */
 static inline double vec_exp(real *y /* (n) */, const real *a, int64_t n, real shift)
 {
-    double lane[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        real e[LANES];
-        for (int j = 0; j < LANES; j++)
-            e[j] = real_exp(a[i + j] - shift);
-        for (int j = 0; j < LANES; j++)
-            lane[j] += (double)e[j];
-        for (int j = 0; j < LANES; j++)
-            y[i + j] = e[j];
-    }
-    for (int j = 0; i < n; i++, j++)
-        lane[j] += (double)(y[i] = real_exp(a[i] - shift));
-    return lanes_sum(lane);
+    for (int64_t i = 0; i < n; i++)
+        y[i] = real_exp(a[i] - shift);
+    return vec_sum(y, n);
 }
 
 /* Rows of this width a task should take: enough work to be worth handing out. */

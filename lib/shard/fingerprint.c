@@ -1,13 +1,14 @@
 /* fingerprint.c -- one number for the data of a set, whatever they are kept in.
  *
- * Each column is hashed end to end over all row groups, with offsets, and first rows of packs, counted
- * from the start of the set; so it is the same for a set, a stream and any size of row group. */
+ * Each column is hashed end to end over all row groups, with offsets, and first rows of packs,
+ * counted from the start of the set; so it is the same for a set, a stream and any size of row
+ * group. */
 #include "shard/shard_priv.h"
 
 #include <stdlib.h>
 
-static const char *const columns[] = {"tokens", "tokens.offsets", "target", "weight", "reward", "pair",
-                                      "pack"};
+static const char *const columns[] = {"tokens", "tokens.offsets", "target", "weight",
+                                      "reward", "pair",           "pack"};
 
 void fingerprint_start(struct fingerprint *f)
 {

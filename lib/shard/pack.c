@@ -1,15 +1,16 @@
 /* pack.c -- documents into packed sequences into row groups.
  *
- * A packed sequence is a run of neighbouring documents that fit into seq tokens together.  An item, one
- * document or the two of a pair, goes into the sequence at hand or, where it does not fit, begins the
- * next one (next fit).  With a window, that many items are collected first and laid out best fit, the
- * longest first, each into the fullest sequence that still takes it: less padding, another order. */
+ * A packed sequence is a run of neighbouring documents that fit into seq tokens together.  An item,
+ * one document or the two of a pair, goes into the sequence at hand or, where it does not fit,
+ * begins the next one (next fit).  With a window, that many items are collected first and laid out
+ * best fit, the longest first, each into the fullest sequence that still takes it: less padding,
+ * another order. */
 #include "shard/shard_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-struct held { /* a document in the window */
+struct held {            /* a document in the window */
     int64_t at, n, pair; /* at: its first token in the window's buffers */
     double weight, reward;
 };
@@ -86,8 +87,8 @@ static void group_put(struct packer *p)
     sink_put(p->sink, &b, &r);
     blob_release(&b);
 
-    struct buf *column[] = {&p->token, &p->target, &p->offset, &p->weight,
-                            &p->reward, &p->pair, &p->pack};
+    struct buf *column[] = {&p->token,  &p->target, &p->offset, &p->weight,
+                            &p->reward, &p->pair,   &p->pack};
     for (int i = 0; i < ARRAY_LEN(column); i++)
         buf_reset(column[i]);
     p->rows = p->tokens = p->pack_tokens = 0;
@@ -138,7 +139,8 @@ static int bin_then_order(const void *pa, const void *pb)
     return (a->order > b->order) - (a->order < b->order);
 }
 
-/* Bins take the number of their longest item's place in the input, so that order stays near to it. */
+/* Bins take the number of their longest item's place in the input, so that order stays near to it.
+ */
 static void window_best_fit(struct packer *p, struct item *item, int64_t n)
 {
     struct {
@@ -227,8 +229,8 @@ int64_t packer_close(struct packer *p, const char *provenance)
     sink_close(p->sink, &p->info, print, provenance);
 
     struct buf *all[] = {&p->window_token, &p->window_target, &p->window_doc, &p->window_item,
-                         &p->token, &p->target, &p->offset, &p->weight, &p->reward, &p->pair,
-                         &p->pack};
+                         &p->token,        &p->target,        &p->offset,     &p->weight,
+                         &p->reward,       &p->pair,          &p->pack};
     for (int i = 0; i < ARRAY_LEN(all); i++)
         buf_release(all[i]);
     set_info_release(&p->info);

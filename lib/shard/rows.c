@@ -1,7 +1,7 @@
 /* rows.c -- a row group: columns over one ragged column of tokens, and what must hold between them.
  *
- * What a set's row groups share (struct set_info) travels in each of them, so that one group alone can
- * be read. */
+ * What a set's row groups share (struct set_info) travels in each of them, so that one group alone
+ * can be read. */
 #include "shard/shard_priv.h"
 
 #include <math.h>
@@ -56,7 +56,8 @@ static char *get_id(const struct blob *b, const char *key, int64_t *id)
 char *set_info_get(struct set_info *i, const struct blob *b)
 {
     const char *schema = blob_get(b, "schema"), *version = blob_get(b, "version");
-    const char *text[3] = {blob_get(b, "tokenizer"), blob_get(b, "columns"), blob_get(b, "template")};
+    const char *text[3] = {blob_get(b, "tokenizer"), blob_get(b, "columns"),
+                           blob_get(b, "template")};
     *i = (struct set_info){0};
     if (!schema || strcmp(schema, "moeutils.rows"))
         return xasprintf("schema %s holds no rows", schema ? schema : "(none)");
@@ -66,8 +67,8 @@ char *set_info_get(struct set_info *i, const struct blob *b)
     for (int k = 0; k < 3; k++)
         if (!text[k])
             return xstrdup("metadata lack tokenizer, columns or template");
-    struct set_info found = {.tokenizer_hash = (char *)text[0], .columns = (char *)text[1],
-                             .template = (char *)text[2]};
+    struct set_info found = {
+        .tokenizer_hash = (char *)text[0], .columns = (char *)text[1], .template = (char *)text[2]};
     char *why;
     if ((why = meta_count(b, "seq", &found.seq)) || (why = get_id(b, "bos", &found.bos)) ||
         (why = get_id(b, "eos", &found.eos)))
@@ -80,7 +81,7 @@ char *set_info_get(struct set_info *i, const struct blob *b)
 
 const char *set_info_differ(const struct set_info *a, const struct set_info *b)
 {
-    return a->seq != b->seq                                ? "seq"
+    return a->seq != b->seq                               ? "seq"
            : strcmp(a->tokenizer_hash, b->tokenizer_hash) ? "the tokenizer"
            : strcmp(a->columns, b->columns)               ? "the columns"
            : strcmp(a->template, b->template)             ? "the template"
@@ -119,7 +120,8 @@ char *rows_view(struct rows *r, const struct set_info *info, const struct blob *
         const struct tensor *t = blob_find(b, column[i].name);
         int wanted = !column[i].optional || has_column(info->columns, column[i].name);
         if (!t != !wanted)
-            return xasprintf("column \"%s\" is %s", column[i].name, t ? "not announced" : "missing");
+            return xasprintf("column \"%s\" is %s", column[i].name,
+                             t ? "not announced" : "missing");
         if (t && (t->type != column[i].type || t->ndim != 1))
             return xasprintf("column \"%s\" is not %s of one dimension", column[i].name,
                              dtype_name(column[i].type));
@@ -130,7 +132,10 @@ char *rows_view(struct rows *r, const struct set_info *info, const struct blob *
     r->rows = length[3];
     r->sequences = length[6];
     for (int64_t i = 0; i < ARRAY_LEN(column); i++) {
-        int64_t n = i == 0 || i == 2 ? r->tokens : i == 1 ? r->rows + 1 : i == 6 ? r->sequences : r->rows;
+        int64_t n = i == 0 || i == 2 ? r->tokens
+                    : i == 1         ? r->rows + 1
+                    : i == 6         ? r->sequences
+                                     : r->rows;
         if (length[i] >= 0 && length[i] != n)
             return xasprintf("column \"%s\" has %lld elements, not %lld", column[i].name,
                              (long long)length[i], (long long)n);

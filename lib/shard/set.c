@@ -93,8 +93,8 @@ int64_t set_row(const struct set *s, int64_t i, struct doc *out)
     return g->first + lo;
 }
 
-void set_sequence(const struct set *s, int64_t i, int32_t *token, uint8_t *target, int32_t *document,
-                  float *weight)
+void set_sequence(const struct set *s, int64_t i, int32_t *token, uint8_t *target,
+                  int32_t *document, float *weight)
 {
     if (i < 0 || i >= s->sequences)
         die("%s: sequence %lld of %lld", s->path, (long long)i, (long long)s->sequences);

@@ -1,7 +1,7 @@
 /* shard_priv.h -- what the files of lib/shard share and no other layer needs.
  *
- * Functions that meet bytes from outside return NULL, or the reason they refuse them: a string of the
- * caller's, which is nearly always about to die with the name of the input in front. */
+ * Functions that meet bytes from outside return NULL, or the reason they refuse them: a string of
+ * the caller's, which is nearly always about to die with the name of the input in front. */
 #ifndef SHARD_PRIV_H
 #define SHARD_PRIV_H
 

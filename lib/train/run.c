@@ -109,6 +109,8 @@ static void config_from(const struct run *r, const char *resume, struct config *
     } else {
         die_misused("give --model CONFIG for a new model or --init CHECKPOINT to start from one");
     }
+    if (loss_find(r->o->train.loss)->reward)
+        c->reward = 1;
 }
 
 /* Names the first option in which a run differs from what its checkpoint says. */
@@ -156,7 +158,7 @@ static void resume_from(struct run *r, const char *dir)
     r->bad = state_int(k, "bad_steps");
     if (json_get(ckpt_state(k), "loss", &was))
         json_real(was, &r->loss);
-    model_load(&r->t.model, k);
+    model_load(&r->t.model, k, -1);
     optim_load(&r->t.optim, k);
     optim_set_count(&r->t.optim, r->step - r->skipped);
     ckpt_close(k);
@@ -168,7 +170,9 @@ static void start_model(struct run *r, const char *resume)
         resume_from(r, resume);
     } else if (r->o->init) {
         struct ckpt *k = ckpt_open(r->o->init);
-        model_load(&r->t.model, k);
+        if (r->t.model.cfg.reward)
+            model_random(&r->t.model, r->o->seed); /* for the score, should it be new */
+        model_load(&r->t.model, k, P_SCORE);
         ckpt_close(k);
     } else {
         model_random(&r->t.model, r->o->seed);
@@ -302,7 +306,8 @@ static void log_step(struct run *r, const struct step_result *s, double ms, doub
     double flops = meter_flops(&work, s->tokens, s->squares, COUNT_CAUSAL);
     struct step_line line = {.step = r->step, .loss = s->loss, .aux = s->aux, .z = s->z, .lr = s->lr,
                              .grad_norm = s->norm, .tokens = s->tokens, .step_ms = ms,
-                             .tflops = flops / ms / 1e9, .ok = s->ok, .seconds = seconds};
+                             .tflops = flops / ms / 1e9, .ok = s->ok, .seconds = seconds,
+                             .won = r->t.loss->pairs ? s->won : NAN};
     struct buf b = {0};
     meter_step_write(&b, &line);
     append(r->log_fd, &b, "log.jsonl");

@@ -30,12 +30,13 @@ struct schedule {
     int64_t in_flight; /* micro-batches whose saved state is alive at once, at most */
 };
 /* One forward, one backward (Narayanan et al. 2021) for this stage: warm-up forwards, then pairs, then the
- * rest of the backwards.  With one stage it is F0 B0 F1 B1 ...  head_forward: the loss needs logp before
- * its gradient. */
+ * rest of the backwards.  With one stage it is F0 B0 F1 B1 ...  head is SEG_HEAD or SEG_SCORE;
+ * head_forward: the loss needs its output before its gradient. */
 void schedule_1f1b(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros,
-                   int head_forward);
+                   enum segment head, int head_forward);
 /* Forward passes only, for evaluation. */
-void schedule_forward(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros);
+void schedule_forward(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros,
+                      enum segment head);
 void schedule_release(struct schedule *s);
 
 /* ---- optim.c: ZeRO-1 shards of the optimizer ---- */
@@ -85,6 +86,7 @@ struct trainer_options {
     const char *device, *type, *optimizer, *loss; /* "cpu"; "f32" or "f64" */
     int64_t batch, micro, seq; /* packed rows a step over all ranks; rows a micro-batch; tokens a row */
     double decay, aux, z;
+    double beta; /* of dpo */
     struct step_plan plan;
     int64_t threads;
 };
@@ -106,6 +108,7 @@ struct trainer {
 /* One line of the log. */
 struct step_result {
     double loss, aux, z, norm, lr, weight; /* weight: the denominator */
+    double won;     /* share of pairs in which the chosen one scores higher */
     double squares; /* sum of squared document lengths, over all ranks */
     int64_t tokens; /* live, over all ranks */
     int ok, skipped; /* committed; nothing to learn from (denominator 0) */

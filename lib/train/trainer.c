@@ -21,10 +21,11 @@ static void batch_init(struct trainer *t, struct batch *b, int64_t rows, int64_t
 {
     int64_t n = rows * seq, ssz = dtype_size(t->model.op->stat);
     *b = (struct batch){.rows = rows, .seq = seq, .t = n};
-    int32_t **ints[] = {&b->token, &b->label, &b->position, &b->group, &b->q_at, &b->k_beg, &b->k_end};
+    int32_t **ints[] = {&b->token, &b->label, &b->position, &b->group,
+                        &b->q_at,  &b->k_beg, &b->k_end,    &b->chosen};
     for (int64_t i = 0; i < ARRAY_LEN(ints); i++)
         *ints[i] = device_array(t, (n + 1) * sizeof(int32_t));
-    void **stats[] = {&b->weight, &b->dlogp, &b->logp};
+    void **stats[] = {&b->weight, &b->dlogp, &b->logp, &b->base, &b->margin};
     for (int64_t i = 0; i < ARRAY_LEN(stats); i++)
         *stats[i] = device_array(t, n * ssz);
 }
@@ -32,7 +33,7 @@ static void batch_init(struct trainer *t, struct batch *b, int64_t rows, int64_t
 static void batch_release(struct trainer *t, struct batch *b)
 {
     void *all[] = {b->token, b->label, b->position, b->group, b->q_at,
-                   b->k_beg, b->k_end, b->weight,   b->dlogp, b->logp};
+                   b->k_beg, b->k_end, b->weight,   b->dlogp, b->logp, b->chosen, b->base, b->margin};
     for (int64_t i = 0; i < ARRAY_LEN(all); i++)
         t->lane.dev->free(all[i]);
 }
@@ -41,7 +42,7 @@ static void batch_put(struct trainer *t, struct batch *b, const struct batch_hos
 {
     const struct dev_ops *dev = t->lane.dev;
     int64_t n = b->t, ssz = dtype_size(t->model.op->stat);
-    void *weight = xmalloc(n * ssz);
+    void *host = xmalloc(n * ssz);
     b->spans = h->spans;
     dev->put(&t->lane, b->token, h->token, n * sizeof(int32_t));
     dev->put(&t->lane, b->label, h->label, n * sizeof(int32_t));
@@ -50,10 +51,18 @@ static void batch_put(struct trainer *t, struct batch *b, const struct batch_hos
     dev->put(&t->lane, b->q_at, h->q_at, (h->spans + 1) * sizeof(int32_t));
     dev->put(&t->lane, b->k_beg, h->k_beg, h->spans * sizeof(int32_t));
     dev->put(&t->lane, b->k_end, h->k_end, h->spans * sizeof(int32_t));
-    dtype_convert(weight, t->model.op->stat, h->weight, DT_F64, n);
-    dev->put(&t->lane, b->weight, weight, n * ssz);
-    dev->wait(&t->lane);
-    free(weight);
+    dev->put(&t->lane, b->chosen, h->chosen, h->spans * sizeof(int32_t));
+    const struct {
+        void *to;
+        const double *from;
+        int64_t n;
+    } stats[] = {{b->weight, h->weight, n}, {b->base, h->base, h->spans}, {b->margin, h->margin, h->spans}};
+    for (int64_t i = 0; i < ARRAY_LEN(stats); i++) {
+        dtype_convert(host, t->model.op->stat, stats[i].from, DT_F64, stats[i].n);
+        dev->put(&t->lane, stats[i].to, host, stats[i].n * ssz);
+        dev->wait(&t->lane);
+    }
+    free(host);
 }
 
 void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, struct config *cfg,
@@ -84,8 +93,12 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
         cfg->z = o->z;
     model_init(&t->model, cfg, mesh, w, &t->lane, op, 1);
     optim_init(&t->optim, &t->model, o->optimizer, o->plan, o->decay);
-    schedule_1f1b(&t->schedule, mesh, t->model.layers, t->micros, !t->loss->known_beforehand);
-    schedule_forward(&t->eval, mesh, t->model.layers, t->micros);
+    if (t->loss->reward != t->model.cfg.reward)
+        die_misused("--loss %s needs a %s", t->loss->name,
+                    t->loss->reward ? "reward model" : "language model, and this is a reward model");
+    enum segment head = t->loss->reward ? SEG_SCORE : SEG_HEAD;
+    schedule_1f1b(&t->schedule, mesh, t->model.layers, t->micros, head, !t->loss->known_beforehand);
+    schedule_forward(&t->eval, mesh, t->model.layers, t->micros, head);
 
     int64_t alive = t->schedule.in_flight;
     t->batch = xcalloc(alive, sizeof *t->batch);
@@ -178,7 +191,7 @@ static void count_batch(struct trainer *t, struct step_result *r)
     double sums[3] = {0, 0, 0};
     for (int64_t m = 0; m < t->micros; m++) {
         const struct batch_host *h = &t->host[m];
-        sums[0] += h->weight_sum;
+        sums[0] += t->loss->pairs ? (double)h->pairs : h->weight_sum;
         sums[1] += h->live;
         for (int64_t i = 0; i < h->spans; i++)
             sums[2] += pow(h->k_end[i] - h->k_beg[i], 2);
@@ -190,7 +203,10 @@ static void count_batch(struct trainer *t, struct step_result *r)
 
 static void run_loss(struct trainer *t, struct batch *b, int gradient)
 {
-    struct loss_rows r = {b->weight, b->logp, b->dlogp, t->denom, t->model.loss, b->t};
+    struct loss_rows r = {.weight = b->weight, .logp = b->logp, .dlogp = b->dlogp, .denom = t->denom,
+                          .sum = t->model.loss, .t = b->t, .spans = b->spans, .q_at = b->q_at,
+                          .chosen = b->chosen, .base = b->base, .margin = b->margin,
+                          .beta = t->loss->reward ? 1 : t->o.beta};
     (gradient ? t->loss->dgrad : t->loss->value)(&t->lane, t->model.op, &r);
 }
 
@@ -202,7 +218,8 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
         int64_t slot = k->micro % alive;
         struct task_context c = {&t->model, &t->lane, &t->batch[slot], &t->saved[slot * per], k->layer};
         int starts = k->pass == PASS_FORWARD && (k->segment == SEG_EMBED || k->segment == SEG_RECV);
-        int head_dgrad = k->segment == SEG_HEAD && k->pass == PASS_DGRAD;
+        int head = k->segment == SEG_HEAD || k->segment == SEG_SCORE;
+        int head_dgrad = head && k->pass == PASS_DGRAD;
         if (starts)
             batch_put(t, c.b, &t->host[k->micro]);
         if (head_dgrad)
@@ -210,7 +227,7 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
         segment_run[k->segment][k->pass](&c);
         arena_reset(&t->lane.scratch);
         /* the last pass of the head has written logp; one rank of a TP group counts it */
-        if (k->segment == SEG_HEAD && (head_dgrad || s == &t->eval) && t->mesh.i_tp == 0)
+        if (head && (head_dgrad || s == &t->eval) && t->mesh.i_tp == 0)
             run_loss(t, c.b, 0);
         if (k->last_of_micro)
             for (int64_t l = 0; l < per; l++)
@@ -221,16 +238,17 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
 /* The three sums of the step over all ranks, as means; the auxiliary ones a layer. */
 static void read_losses(struct trainer *t, double weight, double live, struct step_result *r)
 {
-    double host[3], sums[3];
+    double host[LOSS_SUMS], sums[LOSS_SUMS];
     struct model *m = &t->model;
-    t->lane.dev->get(&t->lane, host, m->loss, 3 * dtype_size(m->op->stat));
+    t->lane.dev->get(&t->lane, host, m->loss, LOSS_SUMS * dtype_size(m->op->stat));
     t->lane.dev->wait(&t->lane);
-    dtype_convert(sums, DT_F64, host, m->op->stat, 3);
-    comm_all_reduce(m->comm[GROUP_WORLD], NULL, sums, 3, DT_F64, COMM_SUM);
-    r->loss = sums[0] / weight;
+    dtype_convert(sums, DT_F64, host, m->op->stat, LOSS_SUMS);
+    comm_all_reduce(m->comm[GROUP_WORLD], NULL, sums, LOSS_SUMS, DT_F64, COMM_SUM);
+    r->loss = sums[LOSS_MAIN] / weight;
+    r->won = sums[LOSS_WON] / weight;
     /* every rank of TP x CP computed the whole group's auxiliary loss */
-    r->aux = sums[1] / live / m->cfg.layers / (t->mesh.tp * t->mesh.cp);
-    r->z = sums[2] / live / m->cfg.layers;
+    r->aux = sums[LOSS_AUX] / live / m->cfg.layers / (t->mesh.tp * t->mesh.cp);
+    r->z = sums[LOSS_Z] / live / m->cfg.layers;
 }
 
 void trainer_gradients(struct trainer *t, struct step_result *r)
@@ -240,11 +258,11 @@ void trainer_gradients(struct trainer *t, struct step_result *r)
     count_batch(t, r);
     if (r->skipped)
         return;
-    double live = r->tokens, zero[3] = {0};
+    double live = r->tokens, zero[LOSS_SUMS] = {0};
     double coef[2] = {c->aux * c->experts / (c->k * live), 2 * c->z / live};
     put_stat(t, m->coef, coef, 2);
     put_stat(t, t->denom, &r->weight, 1);
-    put_stat(t, m->loss, zero, 3);
+    put_stat(t, m->loss, zero, LOSS_SUMS);
     for (int b = 0; b < BUFFERS; b++)
         t->lane.dev->zero(&t->lane, m->grad[b], m->layout.size[b] * dtype_size(m->op->stat));
     run_schedule(t, &t->schedule);
@@ -294,10 +312,10 @@ void trainer_blame(const struct trainer *t, int64_t step)
 double trainer_evaluate(struct trainer *t, struct set *set)
 {
     struct row_buffers row = row_buffers_new(t->o.seq);
-    double weight = 0, one = 1, zero[3] = {0};
+    double weight = 0, one = 1, zero[LOSS_SUMS] = {0};
     struct step_result r;
     put_stat(t, t->denom, &one, 1);
-    put_stat(t, t->model.loss, zero, 3);
+    put_stat(t, t->model.loss, zero, LOSS_SUMS);
     for (int64_t first = 0; first < set_sequences(set); first += t->o.batch) {
         for (int64_t m = 0; m < t->micros; m++) {
             struct batch_host *h = &t->host[m];

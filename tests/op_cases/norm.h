@@ -112,7 +112,8 @@ static void case_rmsnorm_wgrad(struct run *r)
     differ(r, grad, w, d, norm_loss, &(struct norm_loss){r, x, w, dy, y, rstd});
 }
 
-static void case_rope(struct run *r) /* variants: back; positions higher than tokens are many; both */
+/* Variants: turned back; positions higher than there are tokens; both. */
+static void case_rope(struct run *r)
 {
     int64_t t = r->s->t, heads = r->s->h, c = r->s->c, ld = heads * c + 3;
     int sign = r->variant & 1 ? -1 : 1;

@@ -17,8 +17,8 @@ static void case_sum_squares(struct run *r)
     expect(r, "sum", &want);
 }
 
-/* What the state becomes, variant by variant: a step in the warm-up that clips, one after it that does
- * not, the end of the plan and beyond, `bad`, a sum that is no number, an infinite one. */
+/* What the state becomes, variant by variant: a step in the warm-up that clips, one after it that
+ * does not, the end of the plan and beyond, `bad`, a sum that is no number, an infinite one. */
 static const struct control {
     double count, sum, bad, warmup, clip;
     double want[STEP_STATE]; /* of a plan of 30 steps, lr 1, floor 0.25, betas 0.5 and 0.75 */
@@ -57,8 +57,8 @@ struct update_data {
     struct step_plan plan;
 };
 
-/* Four runs, one of them empty, of a shard.  Variant 0: w is its own master; 1: it is not; 2: the step
- * does not commit. */
+/* Four runs, one of them empty, of a shard.  Variant 0: w is its own master; 1: it is not; 2: the
+ * step does not commit. */
 static struct update_data draw_update(struct run *r)
 {
     int64_t n = shard_length(r);

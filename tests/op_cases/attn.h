@@ -1,7 +1,7 @@
 /* attn.h -- cases: attention over spans of every kind. */
 
-/* Variants: documents, some empty; two chunks of a longer sequence that share a prefix of keys; fewer
- * keys than queries, or none; one query each against a cache (decoding); keys in no order. */
+/* Variants: documents, some empty; two chunks of a longer sequence that share a prefix of keys;
+ * fewer keys than queries, or none; one query each against a cache (decoding); keys in no order. */
 enum { DOCUMENTS, CHUNKS, FEW_KEYS, DECODE, DISORDER, SPAN_KINDS };
 
 struct spans {
@@ -83,12 +83,13 @@ static int64_t queries_in_spans(const struct attn_data *a)
 static void call_attn(const struct attn_data *a)
 {
     const struct shape *s = a->r->s;
-    RUN(a->r, attn, a->o, a->lse, a->q, a->k, a->v, a->s.q_at, a->s.k_beg, a->s.k_end, a->s.n, s->h, s->g,
-        s->c, a->ldq, a->ldk, a->scale);
+    RUN(a->r, attn, a->o, a->lse, a->q, a->k, a->v, a->s.q_at, a->s.k_beg, a->s.k_end, a->s.n, s->h,
+        s->g, s->c, a->ldq, a->ldk, a->scale);
 }
 
 /* One query and head, by the header's words. */
-static void attn_naive(const struct attn_data *a, int64_t i, int64_t t, int64_t h, double *o, double *lse)
+static void attn_naive(const struct attn_data *a, int64_t i, int64_t t, int64_t h, double *o,
+                       double *lse)
 {
     const struct shape *s = a->r->s;
     int64_t c = s->c, kv = h / (s->h / s->g) * c;

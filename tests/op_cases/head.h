@@ -61,7 +61,8 @@ static void case_lse_join(struct run *r) /* two ranks hold the halves; variant 1
     }
     char *part = run_take(r, 3 * t * 3 * 8);
     int64_t bytes = t * 3 * dtype_size(type);
-    r->op->lse_part(r->l, part, r->variant ? h.logits : half[0], h.label, t, r->variant ? h.v : n, h.v0);
+    r->op->lse_part(r->l, part, r->variant ? h.logits : half[0], h.label, t, r->variant ? h.v : n,
+                    h.v0);
     if (!r->variant) { /* the third rank holds no row at all */
         r->op->lse_part(r->l, part + bytes, half[1], h.label, t, h.v - n, h.v0 + n);
         r->op->lse_part(r->l, part + 2 * bytes, half[1], h.label, t, 0, h.v0 + h.v);
@@ -89,7 +90,9 @@ static double head_loss(void *arg) /* <dlogp, logp>, less the label's logit wher
     for (int64_t i = 0; i < h->t; i++)
         if (h->label[i] >= 0) {
             double rest = row_lse(h, i, &max);
-            sum += h->dlogp[i] * ((has_label(h, i) ? h->logits[i * h->v + h->label[i] - h->v0] - max : -max) - rest);
+            sum +=
+                h->dlogp[i] *
+                ((has_label(h, i) ? h->logits[i * h->v + h->label[i] - h->v0] - max : -max) - rest);
         }
     return sum;
 }
@@ -99,7 +102,8 @@ static void case_logits_dgrad(struct run *r)
     struct head_data h = draw_head(r);
     enum dtype type = r->op->real;
     h.dlogp = draw(r, h.t, -1, 1);
-    void *part = run_take(r, h.t * 3 * 8), *logp = run_take(r, h.t * 8), *lse = run_take(r, h.t * 8);
+    void *part = run_take(r, h.t * 3 * 8), *logp = run_take(r, h.t * 8),
+         *lse = run_take(r, h.t * 8);
     for (int64_t i = 0; i < h.t; i += 4)
         set(h.dlogp, type, i, 0);
     r->op->lse_part(r->l, part, h.logits, h.label, h.t, h.v, h.v0);

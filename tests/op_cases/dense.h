@@ -11,7 +11,8 @@ static void case_gemm(struct run *r)
         k = r->s->t;
     }
     enum dtype type = r->op->real;
-    struct mat a = mat(NULL, type, ta ? k : m, ta ? m : k), b = mat(NULL, type, tb ? n : k, tb ? k : n);
+    struct mat a = mat(NULL, type, ta ? k : m, ta ? m : k),
+               b = mat(NULL, type, tb ? n : k, tb ? k : n);
     struct mat c = mat(NULL, type, m, n);
     a.ld += gap;
     b.ld += gap;
@@ -58,7 +59,8 @@ static void case_gather_rows(struct run *r) /* variant 1: int32 */
     const int32_t *row = draw_rows(r, n, from, 0);
     struct mat x = mat(draw_of(r, type, from * (d + 2)), type, from, d);
     x.ld = d + 2;
-    struct mat y = mat(r->variant ? (void *)output_int(r, "y", n * d) : output(r, "y", n * d), type, n, d);
+    struct mat y =
+        mat(r->variant ? (void *)output_int(r, "y", n * d) : output(r, "y", n * d), type, n, d);
     r->bytes = 2.0 * (double)(n * d) * 4;
     RUN(r, gather_rows, y, x, row);
     if (!stating(r))
@@ -75,7 +77,8 @@ static void case_scatter_rows(struct run *r)
     enum dtype type = r->variant ? DT_I32 : r->op->real;
     const int32_t *row = draw_rows(r, n, to, 1);
     struct mat x = mat(draw_of(r, type, n * d), type, n, d);
-    struct mat y = mat(r->variant ? (void *)output_int(r, "y", to * d) : output(r, "y", to * d), type, to, d);
+    struct mat y =
+        mat(r->variant ? (void *)output_int(r, "y", to * d) : output(r, "y", to * d), type, to, d);
     r->bytes = 2.0 * (double)(n * d) * 4;
     double *want = work(r, to * d);
     uint8_t *live = last_output(r)->live = run_take(r, to * d);

@@ -1,9 +1,10 @@
 /* harness.h -- one case per op, run four times: f64 and f32, one thread and three.
  *
- * A case asks for inputs and outputs and calls the op once through RUN(); what it asks for is drawn from
- * the same numbers in every run, and what it gets as output is poisoned or, where the op accumulates,
- * drawn as well.  In the first run (f64, one thread: the definition) the case also states what must
- * come out, by plain loops (expect) or by finite differences (differ).  With --bench RUN() repeats. */
+ * A case asks for inputs and outputs and calls the op once through RUN(); what it asks for is drawn
+ * from the same numbers in every run, and what it gets as output is poisoned or, where the op
+ * accumulates, drawn as well.  In the first run (f64, one thread: the definition) the case also
+ * states what must come out, by plain loops (expect) or by finite differences (differ).  With
+ * --bench RUN() repeats. */
 #ifndef HARNESS_H
 #define HARNESS_H
 
@@ -68,7 +69,9 @@ static inline int run_again(struct run *r)
         r->spent_s += s;
     }
     r->begun_s = clock_s();
-    return r->bench_s > 0 ? r->calls < 4 || r->spent_s < r->bench_s : !r->calls;
+    if (r->bench_s > 0)
+        return r->calls < 4 || (r->spent_s < r->bench_s && r->calls < 1000);
+    return !r->calls;
 }
 
 static inline void *run_take(struct run *r, int64_t bytes)
@@ -80,7 +83,7 @@ static inline void *run_take(struct run *r, int64_t bytes)
 
 static inline double get(const void *p, enum dtype type, int64_t i)
 {
-    return type == DT_F64 ? ((const double *)p)[i]
+    return type == DT_F64   ? ((const double *)p)[i]
            : type == DT_F32 ? (double)((const float *)p)[i]
                             : ((const int32_t *)p)[i];
 }
@@ -112,7 +115,8 @@ static inline int32_t *draw_int(struct run *r, int64_t n, int64_t lo, int64_t hi
     return p;
 }
 
-static inline void *output_of(struct run *r, const char *name, enum dtype type, void *data, int64_t n)
+static inline void *output_of(struct run *r, const char *name, enum dtype type, void *data,
+                              int64_t n)
 {
     struct tensor *t = &r->out[r->outs++];
     *t = (struct tensor){name, data, run_take(r, n * 8), NULL, n, type};
@@ -155,8 +159,8 @@ static inline void only_columns(struct run *r, int64_t cols, int64_t ld)
         t->live[i] = i % ld < cols;
 }
 
-/* max|a-b| / max|b|; infinite where either is no number.  Equal infinities agree.  Inputs are near 1, so
- * a result that is 0 but for what cancels is measured against SMALL. */
+/* max|a-b| / max|b|; infinite where either is no number.  Equal infinities agree.  Inputs are near
+ * 1, so a result that is 0 but for what cancels is measured against SMALL. */
 #define SMALL 1e-3
 struct distance {
     double off, size;
@@ -196,8 +200,8 @@ static inline void expect(struct run *r, const char *name, const double *want)
     r->verdict->stated = 1;
 }
 
-/* In the definition's run: grad (n), what the op gave, against central differences of loss() in each of
- * x (n), or in some of them, evenly chosen, when they are many. */
+/* In the definition's run: grad (n), what the op gave, against central differences of loss() in
+ * each of x (n), or in some of them, evenly chosen, when they are many. */
 static inline void differ(struct run *r, const double *grad, double *x, int64_t n,
                           double (*loss)(void *arg), void *arg)
 {

@@ -3,13 +3,16 @@ struct expert_data {
     struct run *r;
     int32_t *at, *count, *source, *place;
     double *x, *up, *down, *gate, *h, *a, *dout;
+    double *da; /* (M,F) down^T dout */
     int64_t m, n, e, k, d, f;
 };
 
 static struct expert_data draw_experts(struct run *r)
 {
     const struct shape *s = r->s;
-    struct expert_data x = {r, .m = map_rows(s), .n = s->t, .e = s->e, .k = s->k, .d = s->d, .f = s->f};
+    struct expert_data x = {r, .m = map_rows(s), .n = s->t, .e = s->e, .k = s->k};
+    x.d = s->d;
+    x.f = s->f;
     const int32_t *index = draw_choices(r);
     x.at = run_take(r, (x.e + 1) * 4);
     x.count = run_take(r, x.e * 4);
@@ -110,13 +113,11 @@ static double experts_loss(void *arg)
 {
     const struct expert_data *x = arg;
     double sum = 0;
-    for (int64_t m = 0; m < x->m; m++) {
-        if (x->source[m] < 0)
-            continue;
-        const double *dout = x->dout + x->source[m] / x->k * x->d, *h = x->h + m * 2 * x->f;
-        const double *down = x->down + expert_of(x, m) * x->d * x->f;
-        for (int64_t j = 0; j < x->f; j++)
-            sum += x->gate[x->source[m]] * silu(h[j]) * h[x->f + j] * dot(dout, 1, down + j, x->f, x->d);
+    for (int64_t i = 0; i < x->m * x->f; i++) {
+        int64_t m = i / x->f;
+        const double *h = x->h + m * 2 * x->f + i % x->f;
+        if (x->source[m] >= 0)
+            sum += x->gate[x->source[m]] * silu(h[0]) * h[x->f] * x->da[i];
     }
     return sum;
 }
@@ -130,15 +131,18 @@ static void case_experts_dh(struct run *r)
     output(r, "a", x.m * f);
     only_live(&x, f);
     double *a = last_output(r)->data, *dgate = output(r, "dgate", x.n * x.k);
-    RUN(r, experts_dh, dh, a, dgate, x.dout, x.down, x.h, x.gate, x.at, x.count, x.source, x.n, x.e, x.k,
-        d, f);
+    RUN(r, experts_dh, dh, a, dgate, x.dout, x.down, x.h, x.gate, x.at, x.count, x.source, x.n, x.e,
+        x.k, d, f);
     if (!stating(r))
         return;
     double *want_a = work(r, x.m * f), *live_dh = work(r, x.m * 2 * f);
+    x.da = work(r, x.m * f);
     for (int64_t m = 0; m < x.m; m++)
         for (int64_t j = 0; x.source[m] >= 0 && j < f; j++) {
             const double *h = x.h + m * 2 * f;
             want_a[m * f + j] = x.gate[x.source[m]] * silu(h[j]) * h[f + j];
+            x.da[m * f + j] =
+                dot(x.dout + x.source[m] / x.k * d, 1, x.down + expert_of(&x, m) * d * f + j, f, d);
             live_dh[m * 2 * f + j] = dh[m * 2 * f + j];
             live_dh[m * 2 * f + f + j] = dh[m * 2 * f + f + j];
         }
@@ -160,7 +164,8 @@ static void case_experts_dx(struct run *r)
     double *want = work(r, x.m * d);
     for (int64_t i = 0; i < x.m * d; i++)
         if (x.source[i / d] >= 0)
-            want[i] = dot(x.h + i / d * 2 * f, 1, x.up + expert_of(&x, i / d) * 2 * f * d + i % d, d, 2 * f);
+            want[i] = dot(x.h + i / d * 2 * f, 1, x.up + expert_of(&x, i / d) * 2 * f * d + i % d,
+                          d, 2 * f);
     expect(r, "dx", want);
 }
 

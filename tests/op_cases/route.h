@@ -22,13 +22,13 @@ static struct route_data draw_route(struct run *r)
 static void call_route(const struct route_data *d)
 {
     const struct shape *s = d->r->s;
-    RUN(d->r, route, d->index, d->gate, d->prob, d->lse, d->count, d->psum, d->logits, d->group, s->t, s->e,
-        s->k, s->a, d->norm);
+    RUN(d->r, route, d->index, d->gate, d->prob, d->lse, d->count, d->psum, d->logits, d->group,
+        s->t, s->e, s->k, s->a, d->norm);
 }
 
 /* A token's index, gate, prob and lse by sorting experts by (prob, lower number). */
-static void route_naive(const struct route_data *d, int64_t i, double *index, double *gate, double *prob,
-                        double *lse)
+static void route_naive(const struct route_data *d, int64_t i, double *index, double *gate,
+                        double *prob, double *lse)
 {
     int64_t e = d->r->s->e, k = d->r->s->k;
     double sum = 0, chosen = 0;
@@ -68,7 +68,8 @@ static void case_route(struct run *r)
     call_route(&d);
     if (!stating(r))
         return;
-    double *index = work(r, t * k), *gate = work(r, t * k), *prob = work(r, t * e), *lse = work(r, t);
+    double *index = work(r, t * k), *gate = work(r, t * k), *prob = work(r, t * e),
+           *lse = work(r, t);
     double *count = work(r, a * e), *psum = work(r, a * e);
     for (int64_t i = 0; i < t; i++) {
         route_naive(&d, i, index + i * k, gate + i * k, prob + i * e, lse + i);
@@ -132,8 +133,8 @@ static void case_route_dgrad(struct run *r)
     d.dgate = draw(r, s->t * s->k, -1, 1);
     d.coef = draw(r, 2, 0.1, 0.3);
     double *dlogits = output(r, "dlogits", s->t * s->e);
-    RUN(r, route_dgrad, dlogits, d.dgate, d.prob, d.lse, d.index, d.count, d.group, d.coef, s->t, s->e,
-        s->k, s->a, d.norm);
+    RUN(r, route_dgrad, dlogits, d.dgate, d.prob, d.lse, d.index, d.count, d.group, d.coef, s->t,
+        s->e, s->k, s->a, d.norm);
     if (stating(r))
         differ(r, dlogits, d.logits, s->t * s->e, route_total, &d);
 }
@@ -153,15 +154,16 @@ static void case_route_loss(struct run *r)
         for (int64_t j = 0; j < s->t; j++)
             m += d.group[j] == i;
         for (int64_t j = 0; m > 0 && j < s->e; j++)
-            want[0] += (double)s->e / (double)s->k * d.count[i * s->e + j] * d.psum[i * s->e + j] / m;
+            want[0] +=
+                (double)s->e / (double)s->k * d.count[i * s->e + j] * d.psum[i * s->e + j] / m;
     }
     for (int64_t i = 0; i < s->t; i++)
         want[1] += d.group[i] < 0 ? 0 : d.lse[i] * d.lse[i];
     expect(r, "loss", want);
 }
 
-/* K different local experts a row, -1 for some; expert 1 is always left empty; variant 1: nothing is
- * live. */
+/* K different local experts a row, -1 for some; expert 1 is always left empty; variant 1: nothing
+ * is live. */
 static int32_t *draw_choices(struct run *r)
 {
     const struct shape *s = r->s;
@@ -169,7 +171,8 @@ static int32_t *draw_choices(struct run *r)
     for (int64_t i = 0; i < s->t; i++)
         for (int64_t j = 0; j < s->k; j++) {
             int64_t e = rng_permute(rng_key((uint64_t)i, "choice"), s->e, j);
-            int none = r->variant || (e == 1 && r->bench_s == 0) || (!index[i * s->k + j] && r->bench_s == 0);
+            int none = r->variant || (e == 1 && r->bench_s == 0) ||
+                       (!index[i * s->k + j] && r->bench_s == 0);
             index[i * s->k + j] = none ? -1 : (int32_t)e;
         }
     return index;

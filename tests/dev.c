@@ -1,0 +1,88 @@
+/* dev.c -- arenas hand out what they promise; lanes run every task once, whoever runs it. */
+#include "tap.h"
+
+#include "dev/dev.h"
+
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void test_arena(void)
+{
+    struct arena a;
+    arena_init(&a, dev_open("cpu"));
+    char *p = arena_take(&a, 3), *q = arena_take(&a, 5);
+    ok((uintptr_t)p % 256 == 0 && q == p + 256, "what is taken begins at multiples of 256");
+    struct arena_mark mark = arena_mark(&a);
+    char *big = arena_take(&a, 5 << 20);
+    memset(big, 1, 5 << 20);
+    ok((uintptr_t)big % 256 == 0 && a.chunks == 2,
+       "what does not fit goes into a chunk of its own");
+    int64_t peak = a.peak;
+    arena_back(&a, mark);
+    ok(arena_take(&a, 5) == q + 256, "what was taken after a mark is free again");
+    arena_reset(&a);
+    int64_t bytes = a.bytes;
+    ok(arena_take(&a, 3) == p && arena_take(&a, 5) == q && arena_take(&a, 5 << 20) == big,
+       "after a reset the same requests get the same places");
+    ok(a.bytes == bytes && a.peak == peak && a.peak >= 512 + (5 << 20),
+       "and take no more memory than before");
+    arena_release(&a);
+}
+
+enum { TASKS = 1000 };
+struct count {
+    int done[TASKS];
+    int spoilt[TASKS]; /* somebody else wrote to the task's scratch */
+};
+
+static void count_task(void *arg, int64_t i, void *scratch)
+{
+    struct count *c = arg;
+    int64_t *own = scratch; /* (100) */
+    for (int j = 0; j < 100; j++)
+        own[j] = i;
+    for (int j = 0; j < 100; j++)
+        c->spoilt[i] += own[j] != i;
+    c->done[i]++;
+}
+
+static void test_lane(int64_t threads)
+{
+    struct lane l;
+    struct count c = {0};
+    int once = 1, spoilt = 0;
+    lane_init(&l, dev_open("cpu"), threads);
+    for (int64_t n = 0; n < 3; n++) /* nothing, one, all */
+        lane_for(&l, n == 2 ? TASKS - 1 : n, count_task, &c, 100 * 8);
+    for (int i = 0; i < TASKS; i++) {
+        once &= c.done[i] == (i < TASKS - 1) + (i == 0);
+        spoilt += c.spoilt[i];
+    }
+    ok(once, "%d threads run every task once", (int)threads);
+    ok(!spoilt && !l.scratch.used, "and each has its scratch to itself, which is given back");
+    lane_release(&l);
+}
+
+static int status_of(const char *device)
+{
+    pid_t child = fork();
+    if (!child) {
+        if (!freopen("/dev/null", "w", stderr))
+            _exit(99);
+        dev_open(device);
+        _exit(0);
+    }
+    int status;
+    return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+int main(void)
+{
+    test_arena();
+    test_lane(1);
+    test_lane(3);
+    ok(status_of("cpu") == 0, "there is a device cpu");
+    ok(status_of("gpu") == EXIT_MISUSED, "and none called gpu");
+    return finish();
+}
