@@ -100,6 +100,12 @@ void tok_split(struct tok *t, const char *s, size_t n, int first, struct ids *ou
 /* ---- tok_steps.c ---- */
 void tok_read_steps(struct tok *t, struct json root, const char *who);
 
+/* ---- tok_write.c ---- */
+enum { TOK_SPECIALS = 64 };
+/* token: the bytes of each, by id; those of the first TOK_SPECIALS are not read.  merge: pairs of
+ * ids. */
+void tok_write(const struct buf *token, const int32_t *merge, int64_t merges, struct buf *json);
+
 /* ---- tok_bpe.c ---- */
 void tok_merge(struct tok *t, const char *piece, size_t n, struct ids *out);
 
