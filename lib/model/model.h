@@ -161,6 +161,21 @@ struct cache { /* keys and values of sequences being decoded */
 void model_logits(struct model *m, struct batch *b, const int32_t *token_row /* (n) host */, int64_t n,
                   double *logits);
 
+/* The last segment's output of every token, as doubles (T): log-probability of its label (0 where there is
+ * none), or a reward model's score. */
+void model_outputs(struct model *m, struct batch *b, double *out);
+
+/* ---- score.c: whole documents ---- */
+
+struct score_doc {
+    const int32_t *token;
+    const uint8_t *target; /* 1 where the token is learnt: what a language model's score sums over */
+    int64_t n;
+};
+/* score[i]: a reward model's score of the last token, or the log-probability of the learnt tokens.  The
+ * same bits for a document whatever n, its place and its neighbours are. */
+void model_scores(struct model *m, const struct score_doc *doc, int64_t n, double *score);
+
 /* ---- decode.c: many sequences decoded side by side ---- */
 
 /* Slots for sequences of at most `capacity` tokens.  A step runs the pending tokens of all active slots in
