@@ -249,7 +249,7 @@ static void test_chat(struct json_doc *doc, struct tok *t)
         r = parse(doc, cannot[i]);
         ids.n = 0;
         const char *why = chat_render(chat, t, &r, &ids, &target);
-        ok(why && !ids.n, "cannot be rendered: %s", why);
+        ok(why && !ids.n, "cannot be rendered: %s", why ? why : "it was");
     }
     r = parse(doc, "{\"prompt\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"user\","
                    "\"content\":\"b\"}],\"response\":\"r\"}");
