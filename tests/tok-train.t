@@ -17,7 +17,7 @@ assert [a["id"] for a in t["added_tokens"] if a["special"]] == list(range(64))
 assert v["!"] == 64 + 33 and sorted(v.values()) == list(range(len(v)))
 X'
 # The definition: count all pairs anew for each merge, ties to the pair whose bytes sort first.
-ok 'merges are those of the plain algorithm' 'pref-cat -q "$TOP/lib/text/text.h" >r && tok-train -q --vocab 620 -o p.json r && python3 - <<X
+ok 'merges are those of the plain algorithm' 'pref-cat -q "$TOP/lib/base/base.h" >r && tok-train -q --vocab 620 -o p.json r && python3 - <<X
 import json, collections, re
 text = json.load(open("r"))["text"]; assert text.isascii()
 words = collections.Counter(re.findall(r"""'"'"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+""", text))
@@ -65,6 +65,7 @@ refuses 'another model'    'WordPiece' 't["model"]["type"] = "WordPiece"'
 refuses 'dropout'          'dropout' 't["model"]["dropout"] = 0.1'
 refuses 'another normalizer' 'Lowercase' 't["normalizer"] = {"type": "Lowercase"}'
 refuses 'another pre-tokenizer' 'BertPreTokenizer' 't["pre_tokenizer"] = {"type": "BertPreTokenizer"}'
+refuses 'a step behind ByteLevel' 'ByteLevel that is not the last' 't["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [t["pre_tokenizer"], {"type": "Digits"}]}'
 refuses 'another decoder'  'CTC' 't["decoder"] = {"type": "CTC"}'
 refuses 'a wrong pattern'  'pattern' 't["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "(a"}, "behavior": "Isolated"}'
 refuses 'a merge of unknown tokens' 'merge 1 ' 't["model"]["merges"][0] = "xyz zyx"'

@@ -115,6 +115,20 @@ void row_explode(const struct row *row, int64_t k, struct row_edit *e);
  * to end are the text.  0, or -1 when the text has no more than n words. */
 int row_cut_words(const struct row *row, int64_t n, struct row_edit *e);
 
+/* An id for a row that has none: the file's name without folder and compression suffix, ":", n. */
+void row_make_id(struct buf *out, const char *file, int64_t n);
+
+/* ---- texts.c: texts in one file ---- */
+
+/* Texts between lines that are exactly `separator` (NULL: the whole file is one).  The newline before a
+ * separator belongs to it, and nothing between two of them is no text. */
+struct texts { /* set at, end, separator; the rest zero */
+    const char *at, *end, *separator;
+    int64_t number, line; /* of the last text in the file, of its first line; from 1 */
+    int64_t lines;        /* lines read so far */
+};
+int texts_next(struct texts *t, const char **text, size_t *len); /* 1, or 0 at the end */
+
 /* ---- import.c: what people have becomes canonical rows ---- */
 
 /* Recognises the JSON object in row (parsed by row_parse_json) by its fields, or takes it for the form
@@ -166,17 +180,23 @@ void tok_free(struct tok *t);
 const struct buf *tok_json(const struct tok *t); /* the file's bytes */
 const char *tok_hash(const struct tok *t);       /* XXH3-64 of them, 16 hex digits */
 int64_t tok_size(const struct tok *t);           /* ids are below this */
-/* Appends the ids of text; special tokens in the text are recognised only where `special`. */
-struct ids {
+struct ids { /* a zeroed struct is empty; the caller owns id until ids_release() */
     int32_t *id;
     int64_t n, cap;
 };
-void tok_encode(struct tok *t, const char *text, size_t len, int special, struct ids *out);
-void tok_decode(struct tok *t, const int32_t *id, int64_t n, int skip_special, struct buf *out);
 void ids_add(struct ids *v, int32_t id);
 void ids_release(struct ids *v);
+/* Appends the ids of text, without bos and eos; special tokens in the text are recognised only where
+ * `special`.  Bytes that are not UTF-8 count as U+FFFD.  A tokenizer remembers words, so it serves one
+ * thread at a time. */
+void tok_encode(struct tok *t, const char *text, size_t len, int special, struct ids *out);
+/* Appends the text of n ids; what is not UTF-8 becomes U+FFFD, ids that are no tokens are skipped. */
+void tok_decode(struct tok *t, const int32_t *id, int64_t n, int skip_special, struct buf *out);
 int64_t tok_id(const struct tok *t, const char *token); /* -1 when there is no such token */
-int64_t tok_bos(const struct tok *t); /* ids the tokenizer puts around a text, -1 for none */
+/* The ids that begin and end a text, -1 for none: what the file's post_processor puts there; without
+ * one, the first that exists of <|bos|> <s> <bos> <|begin_of_text|> and DeepSeek's, and of <|eos|>
+ * </s> <eos> <|end_of_text|> <|endoftext|> and DeepSeek's. */
+int64_t tok_bos(const struct tok *t);
 int64_t tok_eos(const struct tok *t);
 
 /* Trains a byte-level BPE (GPT-2's pattern) on pieces of text and returns tokenizer.json text: 64
@@ -195,11 +215,13 @@ void tok_trainer_finish(struct tok_trainer *t, int64_t vocab, struct buf *json);
  * text rows everything after bos is. */
 struct chat;
 const struct chat *chat_find(const char *name); /* dies (2) listing the names */
-/* Appends the row's tokens and their target flags (1: learnt).  tag goes before the answer, masked.
- * Returns NULL, or why the row cannot be rendered (a static sentence). */
+/* Appends the row's tokens and their target flags (1: learnt), a byte a token.  tag goes before the
+ * answer, masked, and is the only text whose special tokens count.  The answer is r->response; for a
+ * pair the caller sets response and response_len to one side, then the other.  Returns NULL, or why
+ * the row cannot be rendered (a static sentence); then nothing is appended. */
 const char *chat_render(const struct chat *c, struct tok *t, const struct row *r, struct ids *token,
                         struct buf *target);
-/* The same up to where the response begins: what moe-sample continues. */
+/* The same up to where the response begins: what moe-sample continues.  tag may be NULL. */
 const char *chat_render_prompt(const struct chat *c, struct tok *t, const struct row *r,
                                const char *tag, struct ids *token);
 int64_t chat_stop(const struct chat *c, struct tok *t); /* the id that ends a response */
