@@ -133,11 +133,13 @@ struct run_options {
     const char *valid;
     int64_t steps, seed, save_every, keep, valid_every, max_bad_steps;
     double epochs;
+    double deadline_s; /* of a collective between processes */
     int64_t ranks, tp, cp, pp, etp, ep;
     int eval_only;
     int status; /* set by run_train */
 };
-/* Trains to the end, or until a signal; returns the exit status.  ranks > 1: ranks as threads. */
+/* Trains to the end, or until a signal; returns the exit status.  The ranks are the processes of an MPI job,
+ * or with ranks > 1 threads.  A micro or threads of 0 in train is chosen here. */
 int run_train(struct run_options *o);
 
 /* The files of a run; all paths are within it. */
