@@ -22,7 +22,7 @@
 /* ---- batch.c: one micro-batch, fixed-capacity device arrays ---- */
 
 struct batch {
-    int64_t rows, seq, t;  /* packed rows, tokens a row, rows * seq */
+    int64_t rows, seq, t;  /* packed rows, tokens of each held here, rows * seq */
     int64_t spans;         /* documents and runs of pads */
     int32_t *token;        /* (T) */
     int32_t *label;        /* (T) the next token of the same document where it is learnt, else -1 */
@@ -32,6 +32,7 @@ struct batch {
     int32_t *k_beg, *k_end; /* (T) */
     void *weight;          /* S (T) of the label, 0 where there is none */
     void *dlogp, *logp;    /* S (T) written by the loss, and by the head */
+    const struct context *context; /* NULL when CP is 1 */
     /* decoding only */
     const int32_t *cache_row; /* (T) row of the cache that each token's key and value go to */
     struct cache *cache;
@@ -50,6 +51,21 @@ void batch_host_clear(struct batch_host *h);
 /* Fills row i from a packed sequence: document numbers ascend from 0, -1 marks pads (at the end). */
 void batch_host_row(struct batch_host *h, int64_t i, const int32_t *token, const uint8_t *target,
                     const int32_t *document, const float *weight);
+
+/* ---- context.c: rows cut over CP ---- */
+
+/* Where tokens are, on the device: "held" numbers the tokens of CP rank 0, then those of rank 1, and so on. */
+struct context {
+    int64_t tokens;      /* of whole rows: CP T */
+    int32_t *from, *to;  /* (tokens) token i of the whole rows is held as from[i]; held i is token to[i] */
+    int32_t *own;        /* 0, 1, 2, ... */
+};
+/* seq is of the whole rows, a multiple of 2 CP. */
+void context_init(struct context *c, const struct mesh *m, struct lane *l, int64_t rows, int64_t seq);
+void context_release(struct context *c, const struct dev_ops *dev);
+/* The tokens this rank holds of whole rows; keys of its spans are numbered in the whole rows.  part has been
+ * made for seq / CP; its sums are left 0. */
+void batch_host_cut(struct batch_host *part, const struct batch_host *whole, const struct mesh *m);
 
 /* ---- saved.c: what a segment keeps for its backward passes ---- */
 

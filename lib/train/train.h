@@ -98,7 +98,9 @@ struct trainer {
     struct optim optim;
     struct schedule schedule, eval;
     struct batch *batch;      /* (in_flight) on the device */
-    struct batch_host *host;  /* (micro-batches of a step on this rank) */
+    struct batch_host *host;  /* (micro-batches of a step on this rank) whole rows */
+    struct batch_host part;   /* what this rank of CP holds of one; used when CP > 1 */
+    struct context context;   /* as is this */
     struct saved *saved;      /* (in_flight, layers + 1) */
     int64_t micros;
     void *denom;              /* S (1) */
