@@ -11,7 +11,7 @@ static struct run_options o = {
               .beta = 0.1, .decay = 0.1, .aux = -1, .z = -1,
               .plan = {.lr = 3e-4, .floor = 0.1, .warmup = 0, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8,
                        .clip = 1}},
-    .epochs = 1, .save_every = 0, .keep = 2, .ranks = 1, .tp = 1, .cp = 1, .pp = 1, .etp = 1, .ep = 1};
+    .epochs = 1, .save_every = 0, .keep = 2, .deadline_s = 600, .ranks = 1, .tp = 1, .cp = 1, .pp = 1, .etp = 1, .ep = 1};
 
 static const struct opt options[] = {
     OPT_STR('m', "model", &o.model, "file", "config.json of a new model, in Hugging Face's terms"),
@@ -46,6 +46,7 @@ static const struct opt options[] = {
     OPT_FLAG(0, "eval-only", &o.eval_only, "print the loss of --init on --valid and stop"),
     OPT_INT(0, "max-bad-steps", &o.max_bad_steps, "n", "steps with a non-finite loss or gradient to pass over"),
     OPT_INT(0, "ranks", &o.ranks, "n", "ranks, as threads of this process"),
+    OPT_REAL(0, "deadline", &o.deadline_s, "s", "seconds until a call between processes that hangs ends the job"),
     OPT_INT(0, "tp", &o.tp, "n", "tensor parallelism of attention"),
     OPT_INT(0, "cp", &o.cp, "n", "context parallelism"),
     OPT_INT(0, "pp", &o.pp, "n", "pipeline stages"),
@@ -74,10 +75,5 @@ int main(int argc, char **argv)
         if (!o.model == !o.init)
             die_misused("give one of --model (new weights) and --init (weights to start from)");
     }
-    int64_t share = o.ranks / MAX(o.tp * o.cp * o.pp, 1);
-    if (o.train.micro == 0)
-        o.train.micro = share > 0 && o.train.batch % share == 0 ? o.train.batch / share : 1;
-    if (o.train.threads == 0)
-        o.train.threads = MAX(opt_threads() / MAX(o.ranks, 1), 1);
     return run_train(&o);
 }

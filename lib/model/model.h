@@ -22,7 +22,7 @@
 /* ---- batch.c: one micro-batch, fixed-capacity device arrays ---- */
 
 struct batch {
-    int64_t rows, seq, t;  /* packed rows, tokens a row, rows * seq */
+    int64_t rows, seq, t;  /* packed rows, tokens of each held here, rows * seq */
     int64_t spans;         /* documents and runs of pads */
     int32_t *token;        /* (T) */
     int32_t *label;        /* (T) the next token of the same document where it is learnt, else -1 */
@@ -34,6 +34,7 @@ struct batch {
     void *dlogp, *logp;    /* S (T) written by the loss, and by the head (or the score) */
     int32_t *chosen;       /* (T) by span: 1 where the span and the next are a pair */
     void *base, *margin;   /* S (T) by span */
+    const struct context *context; /* NULL when CP is 1 */
     /* decoding only */
     const int32_t *cache_row; /* (T) row of the cache that each token's key and value go to */
     struct cache *cache;
@@ -64,6 +65,21 @@ struct batch_doc {
 };
 void batch_host_pairs(struct batch_host *h, int64_t i, const struct batch_doc *doc, int64_t n,
                       int last_token_only);
+
+/* ---- context.c: rows cut over CP ---- */
+
+/* Where tokens are, on the device: "held" numbers the tokens of CP rank 0, then those of rank 1, and so on. */
+struct context {
+    int64_t tokens;      /* of whole rows: CP T */
+    int32_t *from, *to;  /* (tokens) token i of the whole rows is held as from[i]; held i is token to[i] */
+    int32_t *own;        /* 0, 1, 2, ... */
+};
+/* seq is of the whole rows, a multiple of 2 CP. */
+void context_init(struct context *c, const struct mesh *m, struct lane *l, int64_t rows, int64_t seq);
+void context_release(struct context *c, const struct dev_ops *dev);
+/* The tokens this rank holds of whole rows; keys of its spans are numbered in the whole rows.  part has been
+ * made for seq / CP; its sums are left 0. */
+void batch_host_cut(struct batch_host *part, const struct batch_host *whole, const struct mesh *m);
 
 /* ---- saved.c: what a segment keeps for its backward passes ---- */
 

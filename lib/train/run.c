@@ -180,6 +180,56 @@ static void start_model(struct run *r, const char *resume)
     }
 }
 
+/* Rank 0's string, on every rank; caller frees.  What the file system shows may differ from rank to rank. */
+static char *of_rank_0(struct comm *all, const char *s)
+{
+    int n = comm_size(all);
+    int64_t *len = xmalloc(n * sizeof *len);
+    char **each = xmalloc(n * sizeof *each);
+    comm_gather_bytes(all, s, strlen(s), each, len);
+    for (int i = 1; i < n; i++)
+        free(each[i]);
+    s = each[0];
+    free(len), free(each);
+    return (char *)s;
+}
+
+/* Ranks that were told different things wait for each other until the deadline, or train nonsense. */
+static void check_agreement(const struct run *r, const char *what, const char *mine)
+{
+    char *first = of_rank_0(r->all, mine);
+    if (strcmp(first, mine))
+        die_misused("rank %d has another %s than rank 0: %s, not %s", world_rank(r->world), what, mine,
+                    first);
+    free(first);
+}
+
+static void check_setting(const struct run *r, const struct mesh *m, const struct trainer_options *t)
+{
+    char program[65] = "unknown";
+    struct buf b = {0};
+    hash_sha256_file(program, "/proc/self/exe");
+    check_agreement(r, "program", program);
+    buf_printf(&b, "tp %d cp %d pp %d etp %d ep %d micro %lld save-every %lld valid-every %lld steps %lld",
+               m->tp, m->cp, m->pp, m->etp, m->ep, (long long)t->micro, (long long)r->o->save_every,
+               (long long)(r->valid ? r->o->valid_every : 0), (long long)r->steps);
+    check_agreement(r, "mapping", b.data);
+    buf_release(&b);
+}
+
+/* Micro-batch and threads where they are left to choose: each rank's whole share of rows; the machine's
+ * cores shared among its processes, unless the launcher has already bound each to its own. */
+static void choose_defaults(const struct run *r, const struct mesh *m, struct trainer_options *t)
+{
+    int64_t processes = world_local(r->world) / r->o->ranks, threads = opt_threads();
+    if (t->micro == 0)
+        t->micro = t->batch % m->dp ? 1 : t->batch / m->dp;
+    if (processes > 1)
+        threads = MIN(threads, sysconf(_SC_NPROCESSORS_ONLN) / processes);
+    if (t->threads == 0)
+        t->threads = MAX(threads / r->o->ranks, 1);
+}
+
 /* ---- saving ---- */
 
 static void write_loss(struct buf *b, double loss)
@@ -222,17 +272,15 @@ static void copy_set_files(const struct run *r, const char *dir)
 
 static void save(struct run *r)
 {
-    char *dir = run_step_dir(r->o->out, r->step), *tmp = NULL;
     int n = world_size(r->world), rank = world_rank(r->world);
+    char *dir = run_step_dir(r->o->out, r->step), *begun = rank == 0 ? dir_begin(dir) : xstrdup("");
+    char *tmp = of_rank_0(r->all, begun);
     int64_t *len = xmalloc(n * sizeof *len);
-    char **part = xmalloc(n * sizeof *part), **name = xmalloc(n * sizeof *name);
+    char **part = xmalloc(n * sizeof *part);
 
     if (r->t.loss->reward)
         trainer_evaluate(&r->t, r->mix.set[0], r->moments);
-    if (rank == 0)
-        tmp = dir_begin(dir);
-    comm_gather_bytes(r->all, tmp ? tmp : "", tmp ? strlen(tmp) + 1 : 1, name, len);
-    struct ckpt_writer *w = ckpt_writer_open(name[0], rank, n);
+    struct ckpt_writer *w = ckpt_writer_open(tmp, rank, n);
     struct model *m = &r->t.model;
     enum dtype type = m->op->real;
     for (int64_t i = 0; i < m->layout.n; i++)
@@ -252,8 +300,8 @@ static void save(struct run *r)
     }
     comm_barrier(r->all);
     for (int i = 0; i < n; i++)
-        free(part[i]), free(name[i]);
-    free(dir), free(tmp), free(len), free(part), free(name), free(mine);
+        free(part[i]);
+    free(dir), free(begun), free(tmp), free(len), free(part), free(mine);
 }
 
 static void write_status(const struct run *r, const char *state, int code)
@@ -407,6 +455,7 @@ static int finished(const struct run *r)
 {
     char *path = path_join(r->o->out, "done.json");
     int there = path_exists(path);
+    comm_broadcast(r->all, NULL, &there, sizeof there, 0);
     if (there) {
         struct buf text = read_file(path);
         struct json_doc *doc = json_doc_new();
@@ -441,14 +490,20 @@ static void run_rank(struct world *world, void *arg)
     mix_open(&r);
     if (o->valid)
         r.valid = set_open(o->valid);
-    char *resume = o->out ? run_last(o->out) : NULL;
+    char *last = o->out ? run_last(o->out) : NULL, *resume = of_rank_0(r.all, last ? last : "");
+    free(last);
+    if (!*resume)
+        free(resume), resume = NULL;
     config_from(&r, resume, &cfg);
     struct trainer_options t = o->train;
     t.seq = set_info(r.mix.set[0])->seq;
     r.steps = o->steps > 0 ? o->steps : ceil(o->epochs * count_sequences(&r.mix) / t.batch);
     t.plan.steps = r.steps;
+    choose_defaults(&r, &mesh, &t);
+    check_setting(&r, &mesh, &t);
     trainer_init(&r.t, world, &mesh, &cfg, &t);
     run_identity(&r.identity, o, &r.t.model.cfg, &r.mix, r.steps);
+    check_agreement(&r, "run", r.identity.data);
 
     if (o->eval_only) {
         start_model(&r, NULL);
@@ -465,8 +520,7 @@ static void run_rank(struct world *world, void *arg)
         loop(&r);
     }
 
-    if (world_rank(world) == 0)
-        o->status = r.status;
+    __atomic_store_n(&o->status, r.status, __ATOMIC_RELAXED); /* every rank has the same */
     if (r.log_fd >= 0)
         close(r.log_fd);
     trainer_release(&r.t);
@@ -484,18 +538,20 @@ int run_train(struct run_options *o)
     struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGUSR1, &sa, NULL);
-    if (o->out) {
+    struct world *w = world_open(o->deadline_s);
+    if (o->ranks < 1 || (o->ranks > 1 && world_size(w) > 1))
+        die_misused("--ranks %lld: ranks as threads are at least 1, and 1 where %d processes are the ranks",
+                    (long long)o->ranks, world_size(w));
+    if (o->out && world_rank(w) == 0) {
         make_dirs(o->out);
         char *lock = path_join(o->out, ".lock");
         lock_take(lock);
         free(lock);
     }
-    if (o->ranks > 1) {
-        world_threads(o->ranks, run_rank, o);
-    } else {
-        struct world *w = world_self();
+    if (o->ranks == 1)
         run_rank(w, o);
-        world_free(w);
-    }
+    world_free(w);
+    if (o->ranks > 1)
+        world_threads(o->ranks, run_rank, o);
     return o->status;
 }

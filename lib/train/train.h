@@ -100,7 +100,9 @@ struct trainer {
     struct optim optim;
     struct schedule schedule, eval;
     struct batch *batch;      /* (in_flight) on the device */
-    struct batch_host *host;  /* (micro-batches of a step on this rank) */
+    struct batch_host *host;  /* (micro-batches of a step on this rank) whole rows */
+    struct batch_host part;   /* what this rank of CP holds of one; used when CP > 1 */
+    struct context context;   /* as is this */
     struct saved *saved;      /* (in_flight, layers + 1) */
     int64_t micros;
     void *denom;              /* S (1) */
@@ -138,11 +140,13 @@ struct run_options {
     const char *valid;
     int64_t steps, seed, save_every, keep, valid_every, max_bad_steps;
     double epochs;
+    double deadline_s; /* of a collective between processes */
     int64_t ranks, tp, cp, pp, etp, ep;
     int eval_only;
     int status; /* set by run_train */
 };
-/* Trains to the end, or until a signal; returns the exit status.  ranks > 1: ranks as threads. */
+/* Trains to the end, or until a signal; returns the exit status.  The ranks are the processes of an MPI job,
+ * or with ranks > 1 threads.  A micro or threads of 0 in train is chosen here. */
 int run_train(struct run_options *o);
 
 /* The files of a run; all paths are within it. */

@@ -17,10 +17,12 @@ static void *device_array(struct trainer *t, int64_t bytes)
     return p;
 }
 
-static void batch_init(struct trainer *t, struct batch *b, int64_t rows, int64_t seq)
+static void batch_init(struct trainer *t, struct batch *b)
 {
-    int64_t n = rows * seq, ssz = dtype_size(t->model.op->stat);
+    int64_t rows = t->o.micro, seq = t->o.seq / t->mesh.cp, n = rows * seq;
+    int64_t ssz = dtype_size(t->model.op->stat);
     *b = (struct batch){.rows = rows, .seq = seq, .t = n};
+    b->context = t->mesh.cp > 1 ? &t->context : NULL;
     int32_t **ints[] = {&b->token, &b->label, &b->position, &b->group,
                         &b->q_at,  &b->k_beg, &b->k_end,    &b->chosen};
     for (int64_t i = 0; i < ARRAY_LEN(ints); i++)
@@ -38,9 +40,12 @@ static void batch_release(struct trainer *t, struct batch *b)
         t->lane.dev->free(all[i]);
 }
 
-static void batch_put(struct trainer *t, struct batch *b, const struct batch_host *h)
+static void batch_put(struct trainer *t, struct batch *b, const struct batch_host *whole)
 {
     const struct dev_ops *dev = t->lane.dev;
+    const struct batch_host *h = whole;
+    if (t->mesh.cp > 1)
+        batch_host_cut(&t->part, whole, &t->mesh), h = &t->part;
     int64_t n = b->t, ssz = dtype_size(t->model.op->stat);
     void *host = xmalloc(n * ssz);
     b->spans = h->spans;
@@ -72,14 +77,16 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     t->o = *o;
     t->world = w;
     t->mesh = *mesh;
-    if (mesh->cp > 1)
-        die_misused("--cp %d: context parallelism is not there yet", mesh->cp);
+    if (mesh->cp > 1 && o->seq % (2 * mesh->cp))
+        die_misused("--cp %d cuts a sequence in %d chunks, and %lld tokens do not divide by that", mesh->cp,
+                    2 * mesh->cp, (long long)o->seq);
     int64_t share = o->micro * mesh->dp;
     if (o->batch < 1 || o->micro < 1 || o->batch % share)
         die_misused("--batch %lld is not a multiple of --micro %lld times %d data-parallel ranks",
                     (long long)o->batch, (long long)o->micro, mesh->dp);
-    if (o->micro * o->seq % mesh->tp)
-        die_misused("the tokens of a micro-batch do not divide by --tp %d", mesh->tp);
+    if (o->micro * o->seq / mesh->cp % mesh->tp)
+        die_misused("the %lld tokens of a micro-batch do not divide by --cp %d times --tp %d",
+                    (long long)(o->micro * o->seq), mesh->cp, mesh->tp);
     t->micros = o->batch / share;
     t->loss = loss_find(o->loss);
     int type = !strcmp(o->type, "f64") ? DT_F64 : DT_F32;
@@ -93,6 +100,8 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
         cfg->z = o->z;
     model_init(&t->model, cfg, mesh, w, &t->lane, op, 1);
     optim_init(&t->optim, &t->model, o->optimizer, o->plan, o->decay);
+    if (t->loss->pairs && mesh->cp > 1)
+        die_misused("--loss %s needs --cp 1: a document's tokens must be on one rank", t->loss->name);
     if (t->loss->reward != t->model.cfg.reward)
         die_misused("--loss %s needs a %s", t->loss->name,
                     t->loss->reward ? "reward model" : "language model, and this is a reward model");
@@ -104,13 +113,17 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     t->batch = xcalloc(alive, sizeof *t->batch);
     t->saved = xcalloc(alive * (t->model.layers + 1), sizeof *t->saved);
     for (int64_t i = 0; i < alive; i++)
-        batch_init(t, &t->batch[i], o->micro, o->seq);
+        batch_init(t, &t->batch[i]);
     for (int64_t i = 0; i < alive * (t->model.layers + 1); i++)
         t->saved[i].pool = t->model.pool;
     t->host = xcalloc(t->micros, sizeof *t->host);
     for (int64_t i = 0; i < t->micros; i++)
         batch_host_init(&t->host[i], o->micro, o->seq);
     t->denom = device_array(t, sizeof(double));
+    if (mesh->cp > 1) {
+        batch_host_init(&t->part, o->micro, o->seq / mesh->cp);
+        context_init(&t->context, mesh, &t->lane, o->micro, o->seq);
+    }
 }
 
 void trainer_release(struct trainer *t)
@@ -122,6 +135,10 @@ void trainer_release(struct trainer *t)
         batch_release(t, &t->batch[i]);
     for (int64_t i = 0; i < t->micros; i++)
         batch_host_release(&t->host[i]);
+    if (t->mesh.cp > 1) {
+        batch_host_release(&t->part);
+        context_release(&t->context, t->lane.dev);
+    }
     t->lane.dev->free(t->denom);
     free(t->batch), free(t->saved), free(t->host);
     schedule_release(&t->schedule);
