@@ -14,19 +14,26 @@ static const char small[] =
     "\"initializer_range\":0.3,\"tie_word_embeddings\":false,\"router_aux_loss_coef\":0.02,"
     "\"hidden_act\":\"silu\"}";
 
-static struct trainer *trainer_new(struct world *w, const char *config, size_t len, const char *type,
-                                   int64_t batch, int64_t micro, int64_t seq, double z)
+static struct trainer *trainer_of(struct world *w, const char *loss, const char *config, size_t len,
+                                  const char *type, int64_t batch, int64_t micro, int64_t seq, double z)
 {
     struct trainer *t = xcalloc(1, sizeof *t);
-    struct trainer_options o = {.device = "cpu", .type = type, .optimizer = "sgd", .loss = "nll",
+    struct trainer_options o = {.device = "cpu", .type = type, .optimizer = "sgd", .loss = loss, .beta = 0.3,
                                 .batch = batch, .micro = micro, .seq = seq, .aux = -1, .z = z,
                                 .threads = 2, .plan = {.lr = 0.1, .floor = 1, .steps = 100}};
     struct mesh mesh;
     struct config c;
     mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
     config_parse(&c, config, len, "test");
+    c.reward = !strcmp(loss, "bt");
     trainer_init(t, w, &mesh, &c, &o);
     return t;
+}
+
+static struct trainer *trainer_new(struct world *w, const char *config, size_t len, const char *type,
+                                   int64_t batch, int64_t micro, int64_t seq, double z)
+{
+    return trainer_of(w, "nll", config, len, type, batch, micro, seq, z);
 }
 
 static void trainer_done(struct trainer *t)
@@ -114,13 +121,28 @@ static double derivative(struct trainer *t, double *w)
     return (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * h);
 }
 
-static void test_finite_differences(struct world *w)
+/* The second row as a pair and a document alone, with a margin and reference log-probabilities. */
+static void fill_pairs(struct trainer *t)
 {
-    struct trainer *t = trainer_new(w, small, sizeof small - 1, "f64", 2, 2, 24, 0.01);
+    static const struct batch_doc docs[2][3] = {{{7, 0.1, -3}, {7, 0, -4}, {-1, 0, 0}},
+                                                {{-1, 0, 0}, {8, 0.2, -2}, {8, 0, -1}}};
+    batch_host_clear(&t->host[0]);
+    for (int i = 0; i < 2; i++) {
+        fill_row(t, 0, i, rows[i], 11 + i);
+        batch_host_pairs(&t->host[0], i, docs[i], 3, t->loss->tokens == TOKENS_LAST);
+    }
+}
+
+static void test_finite_differences(struct world *w, const char *loss)
+{
+    struct trainer *t = trainer_of(w, loss, small, sizeof small - 1, "f64", 2, 2, 24, 0.01);
     double worst = 0;
     const char *where = "";
     model_random(&t->model, 5);
-    fill(t);
+    if (t->loss->pairs)
+        fill_pairs(t);
+    else
+        fill(t);
     for (int64_t i = 0; i < t->model.layout.n; i++) {
         const struct local *l = &t->model.layout.local[i];
         int64_t n = l->r.rows * l->r.cols, tries = MIN(n, 6);
@@ -140,8 +162,8 @@ static void test_finite_differences(struct world *w)
             worst = d / scale, where = l->p->name;
         free(g);
     }
-    ok(worst <= 1e-6, "f64 gradients of every tensor equal finite differences (worst %.1e, %s)", worst,
-       where);
+    ok(worst <= 1e-6, "%s: f64 gradients of every tensor equal finite differences (worst %.1e, %s)", loss,
+       worst, where);
     trainer_done(t);
 }
 
@@ -338,7 +360,9 @@ int main(void)
 {
     struct world *w = world_self();
     test_transformers(w);
-    test_finite_differences(w);
+    test_finite_differences(w, "nll");
+    test_finite_differences(w, "bt");
+    test_finite_differences(w, "dpo");
     test_types_and_micro_batches(w);
     test_documents_do_not_see_each_other(w);
     test_decoder(w);

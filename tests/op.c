@@ -15,6 +15,7 @@
 #include "op_cases/experts.h"
 #include "op_cases/head.h"
 #include "op_cases/optim.h"
+#include "op_cases/pair.h"
 
 #define CASE(name, variants, timed) {#name, case_##name, variants, timed}
 static const struct op_case {
@@ -54,6 +55,8 @@ static const struct op_case {
     CASE(step_control, ARRAY_LEN(controls), 0),
     CASE(adamw, 3, 2),
     CASE(sgd, 3, 2),
+    CASE(pair_dgrad, 1, 1),
+    CASE(pair_loss, 1, 1),
 };
 
 static const char *const listed[] = {

@@ -8,7 +8,7 @@
 
 static struct run_options o = {
     .train = {.device = "cpu", .type = "f32", .optimizer = "adamw", .loss = "nll", .batch = 16, .micro = 0,
-              .decay = 0.1, .aux = -1, .z = -1,
+              .beta = 0.1, .decay = 0.1, .aux = -1, .z = -1,
               .plan = {.lr = 3e-4, .floor = 0.1, .warmup = 0, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8,
                        .clip = 1}},
     .epochs = 1, .save_every = 0, .keep = 2, .deadline_s = 600, .ranks = 1, .tp = 1, .cp = 1, .pp = 1, .etp = 1, .ep = 1};
@@ -22,7 +22,8 @@ static const struct opt options[] = {
     OPT_REAL('e', "epochs", &o.epochs, "x", "passes over the data, when --steps is 0"),
     OPT_INT('b', "batch", &o.train.batch, "rows", "packed sequences a step, over all ranks"),
     OPT_INT(0, "micro", &o.train.micro, "rows", "packed sequences a rank takes at once; 0: all its share"),
-    OPT_STR(0, "loss", &o.train.loss, "name", "what is minimised: nll (weighted by the set's weights)"),
+    OPT_STR(0, "loss", &o.train.loss, "name", "what is minimised: nll (weighted by the set's weights), bt, dpo"),
+    OPT_REAL(0, "beta", &o.train.beta, "x", "dpo: how far the policy may move from its reference"),
     OPT_CHOICE(0, "optimizer", &o.train.optimizer, "adamw|sgd", "how weights are updated"),
     OPT_REAL('l', "lr", &o.train.plan.lr, "x", "peak learning rate"),
     OPT_REAL(0, "lr-floor", &o.train.plan.floor, "x", "last learning rate, as a fraction of the peak"),

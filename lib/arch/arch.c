@@ -1,6 +1,7 @@
 /* arch.c -- from a family's table and a configuration to the list of tensors of one model. */
 #include "arch/arch.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -101,6 +102,12 @@ static void list_add_layer(struct list *a, const struct arch_row *rows, int64_t 
     }
 }
 
+/* The head is one of three: rows of its own, the embedding's, or a reward model's score. */
+static int has_row(const struct config *c, enum role role)
+{
+    return role == P_HEAD ? !c->tied && !c->reward : role == P_SCORE ? c->reward : 1;
+}
+
 static void list_all(struct list *a)
 {
     const struct arch *arch = a->c->arch;
@@ -111,7 +118,7 @@ static void list_all(struct list *a)
         for (int l = 0; hi > lo && l < a->c->layers; l++)
             list_add_layer(a, rows + lo, hi - lo, l);
         if (hi == lo) {
-            if (rows[lo].role != P_HEAD || !a->c->tied)
+            if (has_row(a->c, rows[lo].role))
                 list_add(a, &rows[lo], rows[lo].role == P_EMBED ? STAGE_FIRST : STAGE_LAST, -1);
             hi++;
         }
@@ -162,5 +169,6 @@ double param_initial(const struct config *c, const struct param *p, uint64_t see
 {
     if (p->init == INIT_ONES)
         return 1;
-    return c->init * rng_normal(rng_key(seed, p->name), 0, (uint64_t)i);
+    double sd = p->init == INIT_SCORE ? 1 / sqrt((double)c->d + 1) : c->init;
+    return sd * rng_normal(rng_key(seed, p->name), 0, (uint64_t)i);
 }

@@ -26,15 +26,17 @@ struct config {
     double aux, z;         /* router_aux_loss_coef, router_z_loss_coef */
     int norm_gate;         /* gates of the chosen experts are divided by their sum; the family's */
     int tied;              /* tie_word_embeddings: the head is the embedding */
+    int reward;            /* a reward model: one score a token instead of the head
+                            * (architectures: ...ForSequenceClassification with one label) */
     int64_t bos, eos;      /* token ids, -1 for none */
 };
 
 enum role { /* the fused tensors of a layer, then those outside the layers */
     P_NORM1, P_QKV, P_OUT, P_NORM2, P_ROUTER, P_UP, P_DOWN, ROLE_LAYER,
-    P_EMBED = ROLE_LAYER, P_NORM, P_HEAD, ROLES
+    P_EMBED = ROLE_LAYER, P_NORM, P_HEAD, P_SCORE, ROLES
 };
 enum dim { DIM_ONE, DIM_D, DIM_Q /* heads * c */, DIM_KV /* groups * c */, DIM_F, DIM_E, DIM_V };
-enum init { INIT_NORMAL, INIT_ONES };
+enum init { INIT_NORMAL, INIT_ONES, INIT_SCORE /* sd 1 / sqrt(hidden_size + 1) */ };
 
 struct arch_row {
     const char *name; /* {l} layer, {e} expert */
@@ -60,6 +62,7 @@ struct config_field {
 struct arch {
     const char *model_type;   /* config.json "model_type" */
     const char *architecture; /* config.json "architectures"[0] */
+    const char *reward_architecture; /* the same of a reward model */
     const struct arch_row *rows; /* embedding, a layer's rows by role, norm, head */
     int64_t n;
     const struct config_field *fields; /* those that other families lack or call otherwise */

@@ -160,6 +160,24 @@ static void read_rope(struct config *c, struct json root, const char *who)
         die_misused("%s: \"rope_theta\" is missing", who);
 }
 
+/* Whether "architectures" asks for a reward model; it has one label, or it is another classifier. */
+static int read_reward(struct json root, const struct arch *arch, const char *who)
+{
+    struct json v, labels;
+    struct json_iter i;
+    size_t len;
+    if (!get_set(root, "architectures", &v) || json_type(v) != JSON_ARRAY)
+        return 0;
+    json_iter_init(&i, v);
+    const char *name = json_iter_next(&i) ? json_string(i.value, &len) : NULL;
+    if (!name || strcmp(name, arch->reward_architecture))
+        return 0;
+    if (get_set(root, "id2label", &labels) && json_count(labels) != 1)
+        die_misused("%s: \"id2label\" has %lld labels; a reward model has one", who,
+                    (long long)json_count(labels));
+    return 1;
+}
+
 /* What fields must hold together. */
 static void check(const struct config *c, const char *who)
 {
@@ -203,6 +221,7 @@ void config_parse(struct config *c, const char *text, size_t text_len, const cha
     read_fields(c, common, ARRAY_LEN(common), root, who);
     read_fields(c, c->arch->fields, c->arch->fields_n, root, who);
     read_only_values(root, who);
+    c->reward = read_reward(root, c->arch, who);
     read_rope(c, root, who);
     if (get_set(root, "quantization_config", &v))
         die_misused("%s: \"quantization_config\": quantised weights are not implemented", who);
@@ -272,8 +291,12 @@ void config_write(const struct config *c, struct buf *out, const char *torch_dty
     int has_rope = get_set(root, "rope_parameters", &rope);
     json_doc_free(doc);
 
-    buf_printf(&v, "[\"%s\"]", c->arch->architecture);
+    buf_printf(&v, "[\"%s\"]", c->reward ? c->arch->reward_architecture : c->arch->architecture);
     edit(&text, "architectures", v.data);
+    if (c->reward) {
+        edit(&text, "id2label", "{\"0\":\"reward\"}");
+        edit(&text, "label2id", "{\"reward\":0}");
+    }
     buf_reset(&v);
     buf_printf(&v, "\"%s\"", c->arch->model_type);
     edit(&text, "model_type", v.data);

@@ -25,6 +25,7 @@ static const struct arch_row rows[] = {
     {EXPERT "w2.weight", P_DOWN, DIM_D, DIM_F, ON_EXPERTS, CUT_COLS, INIT_NORMAL, 1},
     {"model.norm.weight", P_NORM, DIM_D, DIM_ONE, ON_ATTENTION, CUT_NONE, INIT_ONES, 0},
     {"lm_head.weight", P_HEAD, DIM_V, DIM_D, ON_ATTENTION, CUT_ROWS, INIT_NORMAL, 1},
+    {"score.weight", P_SCORE, DIM_ONE, DIM_D, ON_ATTENTION, CUT_NONE, INIT_SCORE, 1},
 };
 
 #define AT(member) offsetof(struct config, member)
@@ -58,6 +59,7 @@ static const char *read_own(struct config *c, struct json root)
 const struct arch arch_mixtral = {
     .model_type = "mixtral",
     .architecture = "MixtralForCausalLM",
+    .reward_architecture = "MixtralForSequenceClassification",
     .rows = rows,
     .n = ARRAY_LEN(rows),
     .fields = fields,

@@ -14,4 +14,9 @@ static void value(struct lane *l, const struct op *op, struct loss_rows *r)
     op->nll_loss(l, r->sum, r->weight, r->logp, r->t);
 }
 
-const struct loss loss_nll = {"nll", "weighted negative log likelihood", 1, dgrad, value};
+const struct loss loss_nll = {.name = "nll",
+                              .about = "weighted negative log likelihood",
+                              .known_beforehand = 1,
+                              .tokens = TOKENS_WEIGHTED,
+                              .dgrad = dgrad,
+                              .value = value};

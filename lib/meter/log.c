@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 /* MEASURED is a time or a rate: six digits say all there is to know.  REAL is exact, so that two
- * runs can be compared by their logs. */
-enum figure { INT, REAL, MEASURED, FLAG, TEXT, OBJECT };
+ * runs can be compared by their logs.  MAYBE is a REAL that is left out when there is none. */
+enum figure { INT, REAL, MAYBE, MEASURED, FLAG, TEXT, OBJECT };
 struct log_field {
     const char *name;
     enum figure type;
@@ -25,7 +25,7 @@ static const struct log_field head_fields[] = {
 static const struct log_field step_fields[] = {
     STEP(step, INT),        STEP(loss, REAL),      STEP(aux, REAL),         STEP(z, REAL),
     STEP(lr, REAL),         STEP(grad_norm, REAL), STEP(tokens, INT),       STEP(step_ms, MEASURED),
-    STEP(tflops, MEASURED), STEP(ok, FLAG),        STEP(seconds, MEASURED),
+    STEP(tflops, MEASURED), STEP(ok, FLAG),        STEP(seconds, MEASURED), STEP(won, MAYBE),
 };
 
 /* Config text may be laid out over lines; here it must be one. */
@@ -54,6 +54,8 @@ static void add_fields(struct buf *b, const struct log_field *f, int64_t n, cons
 {
     for (int64_t i = 0; i < n; i++) {
         const void *p = (const char *)from + f[i].at;
+        if (f[i].type == MAYBE && isnan(*(const double *)p))
+            continue;
         buf_printf(b, "%s\"%s\":", i || f == head_fields ? "," : "", f[i].name);
         switch (f[i].type) {
         case INT:
@@ -118,7 +120,12 @@ static void get_fields(const struct log_field *f, int64_t n, void *to, struct js
 {
     for (int64_t i = 0; i < n; i++) {
         struct json v;
-        if (!json_get(root, f[i].name, &v))
+        int found = json_get(root, f[i].name, &v);
+        if (!found && f[i].type == MAYBE) {
+            *(double *)((char *)to + f[i].at) = NAN;
+            continue;
+        }
+        if (!found)
             die_damaged("%s:%lld: \"%s\" is missing", path, (long long)line, f[i].name);
         if (get_field(&f[i], v, (char *)to + f[i].at))
             die_damaged("%s:%lld: \"%s\" has the wrong type", path, (long long)line, f[i].name);

@@ -42,6 +42,7 @@ struct log_head {
 struct step_line {
     int64_t step;
     double loss, aux, z;
+    double won; /* share of pairs the chosen one wins; NaN, and not in the line, without pairs */
     double lr, grad_norm;
     int64_t tokens; /* real ones, of all ranks */
     double step_ms;

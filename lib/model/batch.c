@@ -17,6 +17,9 @@ void batch_host_init(struct batch_host *h, int64_t rows, int64_t seq)
     h->position = xmalloc(t * sizeof *h->position);
     h->group = xmalloc(t * sizeof *h->group);
     h->weight = xmalloc(t * sizeof *h->weight);
+    h->chosen = xmalloc(t * sizeof *h->chosen);
+    h->base = xmalloc(t * sizeof *h->base);
+    h->margin = xmalloc(t * sizeof *h->margin);
     h->q_at = xmalloc((t + 1) * sizeof *h->q_at);
     h->k_beg = xmalloc(t * sizeof *h->k_beg);
     h->k_end = xmalloc(t * sizeof *h->k_end);
@@ -27,11 +30,12 @@ void batch_host_release(struct batch_host *h)
 {
     free(h->token), free(h->label), free(h->position), free(h->group);
     free(h->weight), free(h->q_at), free(h->k_beg), free(h->k_end);
+    free(h->chosen), free(h->base), free(h->margin);
 }
 
 void batch_host_clear(struct batch_host *h)
 {
-    h->spans = h->live = 0;
+    h->spans = h->live = h->pairs = 0;
     h->weight_sum = 0;
     h->q_at[0] = 0;
 }
@@ -42,6 +46,8 @@ static void add_span(struct batch_host *h, int64_t beg, int64_t end, int pads)
     h->q_at[i + 1] = end;
     h->k_beg[i] = beg;
     h->k_end[i] = pads ? beg : end; /* a pad sees no key */
+    h->chosen[i] = 0;
+    h->base[i] = h->margin[i] = 0;
 }
 
 void batch_host_row(struct batch_host *h, int64_t i, const int32_t *token, const uint8_t *target,

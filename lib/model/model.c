@@ -49,7 +49,7 @@ static void pointers_init(struct model *m)
             at->g[l->p->role] = (char *)m->grad[l->buffer] + l->at * ssz;
     }
     struct weights *out = &m->at[m->layers];
-    if (m->cfg.tied) {
+    if (m->cfg.tied && !m->cfg.reward) {
         out->w[P_HEAD] = out->w[P_EMBED];
         out->g[P_HEAD] = out->g[P_EMBED];
     }
@@ -105,7 +105,7 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
     pointers_init(m);
     rope_init(m);
     m->coef = zeroed(m, 2 * sizeof(double));
-    m->loss = zeroed(m, 3 * sizeof(double));
+    m->loss = zeroed(m, LOSS_SUMS * sizeof(double));
     m->pool = pool_new(lane->dev);
 }
 
@@ -167,11 +167,13 @@ void model_random(struct model *m, uint64_t seed)
     }
 }
 
-void model_load(struct model *m, struct ckpt *k)
+void model_load(struct model *m, struct ckpt *k, int fresh)
 {
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
         int64_t bytes = l->r.rows * l->r.cols * dtype_size(m->op->real);
+        if (l->p->role == fresh && !ckpt_has(k, "model", l->p->name))
+            continue;
         void *host = xmalloc(bytes);
         ckpt_get(k, "model", l->p, l->r, host, m->op->real);
         m->lane->dev->put(m->lane, model_weight(m, l), host, bytes);

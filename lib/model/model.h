@@ -31,7 +31,9 @@ struct batch {
     int32_t *q_at;         /* (T+1) spans, as op_list.h's attn takes them */
     int32_t *k_beg, *k_end; /* (T) */
     void *weight;          /* S (T) of the label, 0 where there is none */
-    void *dlogp, *logp;    /* S (T) written by the loss, and by the head */
+    void *dlogp, *logp;    /* S (T) written by the loss, and by the head (or the score) */
+    int32_t *chosen;       /* (T) by span: 1 where the span and the next are a pair */
+    void *base, *margin;   /* S (T) by span */
     const struct context *context; /* NULL when CP is 1 */
     /* decoding only */
     const int32_t *cache_row; /* (T) row of the cache that each token's key and value go to */
@@ -42,7 +44,10 @@ struct batch_host {
     int64_t rows, seq, spans;
     int32_t *token, *label, *position, *group, *q_at, *k_beg, *k_end;
     double *weight;
+    int32_t *chosen;       /* by span, as base and margin */
+    double *base, *margin;
     double weight_sum; /* of labels */
+    int64_t pairs;
     int64_t live;      /* tokens that are no pads */
 };
 void batch_host_init(struct batch_host *h, int64_t rows, int64_t seq);
@@ -51,6 +56,15 @@ void batch_host_clear(struct batch_host *h);
 /* Fills row i from a packed sequence: document numbers ascend from 0, -1 marks pads (at the end). */
 void batch_host_row(struct batch_host *h, int64_t i, const int32_t *token, const uint8_t *target,
                     const int32_t *document, const float *weight);
+
+/* What a pair loss needs of the documents just laid in row i, first span on: weights anew (TOKENS_LAST or
+ * TOKENS_LEARNT), pairs, margins and reference log-probabilities.  n documents. */
+struct batch_doc {
+    int64_t pair; /* number of the pair, -1 for none; the two are neighbours, chosen first */
+    double margin, ref_logp;
+};
+void batch_host_pairs(struct batch_host *h, int64_t i, const struct batch_doc *doc, int64_t n,
+                      int last_token_only);
 
 /* ---- context.c: rows cut over CP ---- */
 
@@ -106,6 +120,7 @@ struct weights { /* one layer, or with index `layers` what stands outside the la
     void *w[ROLES]; /* R, pointers into model.weight */
     void *g[ROLES]; /* S, pointers into model.grad; NULL when the model does not train */
 };
+enum { LOSS_MAIN, LOSS_WON, LOSS_AUX, LOSS_Z, LOSS_SUMS }; /* the loss, pairs won, the router's two */
 struct model {
     struct config cfg;
     struct mesh mesh;
@@ -122,7 +137,7 @@ struct model {
     int64_t h, g, c, el, f, v, v0; /* local sizes */
     void *freq;            /* S (C/2) rotary frequencies */
     void *coef;            /* S (2) of route_dgrad; set before each step */
-    void *loss;            /* S (3) sums of the step: nll, auxiliary, z */
+    void *loss;            /* S (LOSS_SUMS) of the step */
     struct pool *pool;
 };
 /* Builds the model of this rank: groups, layout, memory (gradients where train), zero weights.
@@ -130,14 +145,16 @@ struct model {
 void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, struct world *w,
                 struct lane *lane, const struct op *op, int train);
 void model_random(struct model *m, uint64_t seed); /* the initial weights of arch.h */
-void model_load(struct model *m, struct ckpt *k);
+/* Weights from a checkpoint.  A tensor of the role `fresh` (-1: none) that is not in it keeps what it has:
+ * a language model that becomes a reward model has no score yet. */
+void model_load(struct model *m, struct ckpt *k, int fresh);
 void model_release(struct model *m);
 void *model_weight(const struct model *m, const struct local *l); /* a slice's weights */
 
 /* ---- segments ---- */
 
 enum segment { SEG_EMBED, SEG_RECV, SEG_ATTN, SEG_ROUTE, SEG_DISPATCH, SEG_EXPERTS, SEG_COMBINE, SEG_HEAD,
-               SEG_SEND, SEGMENTS };
+               SEG_SCORE, SEG_SEND, SEGMENTS };
 enum pass { PASS_FORWARD, PASS_DGRAD, PASS_WGRAD, PASSES };
 struct task_context {
     struct model *m;
@@ -159,6 +176,25 @@ struct cache { /* keys and values of sequences being decoded */
 /* Leaves logits S (n, V), as doubles on the host, of the n given rows of the batch. */
 void model_logits(struct model *m, struct batch *b, const int32_t *token_row /* (n) host */, int64_t n,
                   double *logits);
+
+/* The last segment's output of every token, as doubles (T): log-probability of its label (0 where there is
+ * none), or a reward model's score. */
+void model_outputs(struct model *m, struct batch *b, double *out);
+
+/* A whole checkpoint on one rank, to be used and not trained: fills m and lane.  device "cpu" or "cuda". */
+void model_open(struct model *m, struct lane *lane, struct world *w, struct ckpt *k, const char *device,
+                int64_t threads);
+
+/* ---- score.c: whole documents ---- */
+
+struct score_doc {
+    const int32_t *token;
+    const uint8_t *target; /* 1 where the token is learnt: what a language model's score sums over */
+    int64_t n;
+};
+/* score[i]: a reward model's score of the last token, or the log-probability of the learnt tokens.  The
+ * same bits for a document whatever n, its place and its neighbours are. */
+void model_scores(struct model *m, const struct score_doc *doc, int64_t n, double *score);
 
 /* ---- decode.c: many sequences decoded side by side ---- */
 

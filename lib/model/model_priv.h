@@ -65,6 +65,8 @@ void experts_dgrad(struct task_context *t);
 void experts_wgrad(struct task_context *t);
 void head_forward(struct task_context *t);
 void head_dgrad(struct task_context *t);
+void score_forward(struct task_context *t);
+void score_dgrad(struct task_context *t);
 void recv_forward(struct task_context *t);
 void recv_dgrad(struct task_context *t);
 void send_forward(struct task_context *t);

@@ -36,7 +36,7 @@ void route_forward(struct task_context *t)
                  saved_keep(s, SLOT_GATE, n * k * ssz), saved_keep(s, SLOT_PROB, n * e * ssz), lse,
                  count, psum, logits, own_groups(t), n, e, k, a, m->cfg.norm_gate);
     comm_all_reduce(m->comm[GROUP_TP_CP], t->l, count, 2 * a * e, m->op->stat, COMM_SUM);
-    m->op->route_loss(t->l, (char *)m->loss + ssz, count, psum, lse, own_groups(t), n, e, k, a);
+    m->op->route_loss(t->l, (char *)m->loss + LOSS_AUX * ssz, count, psum, lse, own_groups(t), n, e, k, a);
 }
 
 void route_dgrad(struct task_context *t)

@@ -136,6 +136,19 @@ OP(nll_dgrad, (struct lane *l, void *dlogp /* S= (T) */, const void *weight /* S
 OP(nll_loss, (struct lane *l, void *loss /* S+= (1) */, const void *weight, const void *logp,
               int64_t t))
 
+/* Pairs of documents (Bradley & Terry 1952; DPO: Rafailov et al. 2023).  A span's score is
+ * s = sum of weight * out over its tokens, less base.  Where chosen[i] is 1, spans i and i + 1 are a pair
+ * with x = beta (s[i] - s[i + 1]) - margin[i] and loss -log sigmoid(x).  dout = dloss/dout / denom, 0 at
+ * tokens of no pair.  loss[0] += the losses, loss[1] += pairs with s[i] > s[i + 1], a tie counting half. */
+OP(pair_dgrad, (struct lane *l, void *dout /* S= (T) */, const void *out /* S (T) */,
+                const void *weight /* S (T) */, const int32_t *q_at /* (spans+1) */,
+                const int32_t *chosen /* (spans) */, const void *base /* S (spans) */,
+                const void *margin /* S (spans) */, const void *denom /* S (1) */, int64_t t,
+                int64_t spans, double beta))
+OP(pair_loss, (struct lane *l, void *loss /* S+= (2) */, const void *out, const void *weight,
+               const int32_t *q_at, const int32_t *chosen, const void *base, const void *margin,
+               int64_t spans, double beta))
+
 /* The optimizer.  state is a device struct op.h calls step_state: step_control turns the sum of
  * squared gradients and the flag `bad` (> 0 on any rank that met a non-finite value) into norm, scale,
  * learning rate and bias corrections, and counts the step only when it commits.  runs are stretches

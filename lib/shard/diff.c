@@ -1,7 +1,8 @@
 /* diff.c -- two files or folders, compared tensor by tensor.
  *
- * How tensors are spread over files, and their order, do not matter: a tensor is known by its folder and
- * its name.  Where files of one folder share a name, as those of a set do, the file is part of it. */
+ * How tensors are spread over files, and their order, do not matter: a tensor is known by its
+ * folder and its name.  Where files of one folder share a name, as those of a set do, the file is
+ * part of it. */
 #include "shard/shard_priv.h"
 
 #include <math.h>
@@ -137,7 +138,8 @@ static int compare(const struct member *a, const struct member *b, struct out *o
             apart += memcmp(x + i * size, y + i * size, (size_t)size) != 0;
         differ = apart > 0;
         if (differ)
-            out_printf(o, "%s\t%s\t%lld of %lld differ", a->key, left, (long long)apart, (long long)n);
+            out_printf(o, "%s\t%s\t%lld of %lld differ", a->key, left, (long long)apart,
+                       (long long)n);
         if (differ && is_float(t->type))
             out_printf(o, ", by up to %g", distance(t->type, x, y, n));
         if (differ)
@@ -157,9 +159,7 @@ int64_t shard_diff(const char *a, const char *b, struct out *o, int64_t *tensors
     side_open(&l, a);
     side_open(&r, b);
     for (*tensors = 0; i < l.members || k < r.members; ++*tensors) {
-        int order = i == l.members   ? 1
-                    : k == r.members ? -1
-                                     : by_key(&l.member[i], &r.member[k]);
+        int order = i == l.members ? 1 : k == r.members ? -1 : by_key(&l.member[i], &r.member[k]);
         if (order) {
             const struct member *m = order < 0 ? &l.member[i++] : &r.member[k++];
             char *what = form(m->tensor);

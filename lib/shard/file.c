@@ -36,7 +36,8 @@ static void file_read(const struct shard_file *f, void *dst, int64_t n, int64_t 
     }
 }
 
-/* A regular file, bare, that is no stream: in a stream's first header metadata "blob" comes first. */
+/* A regular file, bare, that is no stream: in a stream's first header metadata "blob" comes first.
+ */
 int shard_is_file(const char *path)
 {
     static const char stream[] = "{\"__metadata__\":{\"blob\":\"";

@@ -1,6 +1,6 @@
 /* set_open.c -- opens a set, a file or a stream, and proves that it is whole.
  *
- * Everything is read and verified once and is mapped from then on, so memory is the page cache's.  A
+ * Everything is read and verified once and is mapped from then on, so memory is the page cache's. A
  * stream is first copied, blob by blob, to a file without a name. */
 #include "shard/shard_priv.h"
 
@@ -132,7 +132,7 @@ static int64_t need_count(const char *path, struct json object, const char *key,
 static void same_count(const char *path, const char *of, const char *what, int64_t said, int64_t is)
 {
     if (said != is)
-        die_damaged("%s: %s: %lld %s, the data have %lld", path, of, (long long)said, what,
+        die_damaged("%s: %s: %lld %s, but there are %lld", path, of, (long long)said, what,
                     (long long)is);
 }
 

@@ -1,7 +1,7 @@
 /* sink.c -- where row groups go: one file, a stream, or a set.
  *
- * All three appear whole or not at all.  A set's manifest is written last and says what must be there:
- * each file's size and hashes, and the sums over all of them. */
+ * All three appear whole or not at all.  A set's manifest is written last and says what must be
+ * there: each file's size and hashes, and the sums over all of them. */
 #include "shard/shard_priv.h"
 
 #include <stdlib.h>
@@ -129,7 +129,8 @@ static void manifest_write(struct sink *s, const struct set_info *info, const ch
     put_text(&m, "schema", "moeutils.set");
     buf_str(&m, "  \"version\": 1,\n");
     put_text(&m, "fingerprint", fingerprint);
-    buf_printf(&m, "  \"seq\": %lld,\n  \"sequences\": %lld,\n  \"rows\": %lld,\n  \"tokens\": %lld,\n",
+    buf_printf(&m,
+               "  \"seq\": %lld,\n  \"sequences\": %lld,\n  \"rows\": %lld,\n  \"tokens\": %lld,\n",
                (long long)info->seq, (long long)sum->sequences, (long long)sum->rows,
                (long long)sum->tokens);
     put_text(&m, "tokenizer", info->tokenizer_hash);

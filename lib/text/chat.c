@@ -26,8 +26,10 @@ const struct chat *chat_find(const char *name)
     struct buf names = {0};
 
     for (int64_t i = 0; i < ARRAY_LEN(templates); i++) {
-        if (!strcmp(templates[i].name, name))
+        if (!strcmp(templates[i].name, name)) {
+            buf_release(&names);
             return &templates[i];
+        }
         buf_printf(&names, " %s", templates[i].name);
     }
     die_misused("no chat template \"%s\"; there are:%s", name, names.data);

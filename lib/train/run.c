@@ -32,6 +32,7 @@ struct run { /* one rank's view */
     int64_t samples; /* consumed: the cursor of the data */
     int64_t bad;     /* batches that were not finite and did not count as steps */
     double loss;     /* of the last step */
+    double moments[2]; /* mean and sd of a reward model's scores of its training data */
     int log_fd;
     int status;
 };
@@ -109,6 +110,8 @@ static void config_from(const struct run *r, const char *resume, struct config *
     } else {
         die_misused("give --model CONFIG for a new model or --init CHECKPOINT to start from one");
     }
+    if (loss_find(r->o->train.loss)->reward)
+        c->reward = 1;
 }
 
 /* Names the first option in which a run differs from what its checkpoint says. */
@@ -156,7 +159,7 @@ static void resume_from(struct run *r, const char *dir)
     r->bad = state_int(k, "bad_steps");
     if (json_get(ckpt_state(k), "loss", &was))
         json_real(was, &r->loss);
-    model_load(&r->t.model, k);
+    model_load(&r->t.model, k, -1);
     optim_load(&r->t.optim, k);
     optim_set_count(&r->t.optim, r->step - r->skipped);
     ckpt_close(k);
@@ -168,7 +171,9 @@ static void start_model(struct run *r, const char *resume)
         resume_from(r, resume);
     } else if (r->o->init) {
         struct ckpt *k = ckpt_open(r->o->init);
-        model_load(&r->t.model, k);
+        if (r->t.model.cfg.reward)
+            model_random(&r->t.model, r->o->seed); /* for the score, should it be new */
+        model_load(&r->t.model, k, P_SCORE);
         ckpt_close(k);
     } else {
         model_random(&r->t.model, r->o->seed);
@@ -243,12 +248,18 @@ static void save_state(const struct run *r, struct buf *b)
     write_loss(b, r->loss);
     buf_str(b, ",\"template\":");
     json_quote(b, template, strlen(template));
+    if (r->t.loss->reward) { /* what a score is normalised by when it is used */
+        buf_str(b, ",\"reward_mean\":");
+        json_number(b, r->moments[0]);
+        buf_str(b, ",\"reward_sd\":");
+        json_number(b, r->moments[1]);
+    }
     buf_printf(b, ",\"run\":%s}", r->identity.data);
 }
 
 static void copy_set_files(const struct run *r, const char *dir)
 {
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json"};
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "tags.json"};
     for (int64_t i = 0; i < ARRAY_LEN(names); i++) {
         const struct buf *text = set_file(r->mix.set[0], names[i]);
         if (!text)
@@ -267,6 +278,8 @@ static void save(struct run *r)
     int64_t *len = xmalloc(n * sizeof *len);
     char **part = xmalloc(n * sizeof *part);
 
+    if (r->t.loss->reward)
+        trainer_evaluate(&r->t, r->mix.set[0], r->moments);
     struct ckpt_writer *w = ckpt_writer_open(tmp, rank, n);
     struct model *m = &r->t.model;
     enum dtype type = m->op->real;
@@ -350,7 +363,8 @@ static void log_step(struct run *r, const struct step_result *s, double ms, doub
     double flops = meter_flops(&work, s->tokens, s->squares, COUNT_CAUSAL);
     struct step_line line = {.step = r->step, .loss = s->loss, .aux = s->aux, .z = s->z, .lr = s->lr,
                              .grad_norm = s->norm, .tokens = s->tokens, .step_ms = ms,
-                             .tflops = flops / ms / 1e9, .ok = s->ok, .seconds = seconds};
+                             .tflops = flops / ms / 1e9, .ok = s->ok, .seconds = seconds,
+                             .won = r->t.loss->pairs ? s->won : NAN};
     struct buf b = {0};
     meter_step_write(&b, &line);
     append(r->log_fd, &b, "log.jsonl");
@@ -361,7 +375,7 @@ static void log_step(struct run *r, const struct step_result *s, double ms, doub
 
 static void validate(struct run *r)
 {
-    double loss = trainer_evaluate(&r->t, r->valid);
+    double loss = trainer_evaluate(&r->t, r->valid, NULL);
     if (world_rank(r->world) == 0)
         say("step %lld: validation loss %.4f", (long long)r->step, loss);
 }

@@ -22,7 +22,8 @@ static void add(struct schedule *s, enum segment seg, enum pass pass, int layer,
 static const enum segment layer_segments[] = {SEG_ATTN, SEG_ROUTE, SEG_DISPATCH, SEG_EXPERTS,
                                               SEG_COMBINE};
 
-static void add_forward(struct schedule *s, const struct mesh *m, int64_t layers, int micro, int head)
+static void add_forward(struct schedule *s, const struct mesh *m, int64_t layers, int micro,
+                        int head /* SEG_HEAD, SEG_SCORE, or -1 for none */)
 {
     add(s, m->i_pp == 0 ? SEG_EMBED : SEG_RECV, PASS_FORWARD, 0, micro);
     for (int l = 0; l < layers; l++)
@@ -30,13 +31,14 @@ static void add_forward(struct schedule *s, const struct mesh *m, int64_t layers
             add(s, layer_segments[i], PASS_FORWARD, l, micro);
     if (m->i_pp + 1 < m->pp)
         add(s, SEG_SEND, PASS_FORWARD, layers, micro);
-    else if (head)
-        add(s, SEG_HEAD, PASS_FORWARD, layers, micro);
+    else if (head >= 0)
+        add(s, head, PASS_FORWARD, layers, micro);
 }
 
-static void add_backward(struct schedule *s, const struct mesh *m, int64_t layers, int micro)
+static void add_backward(struct schedule *s, const struct mesh *m, int64_t layers, int micro,
+                         enum segment head)
 {
-    add(s, m->i_pp + 1 < m->pp ? SEG_SEND : SEG_HEAD, PASS_DGRAD, layers, micro);
+    add(s, m->i_pp + 1 < m->pp ? SEG_SEND : head, PASS_DGRAD, layers, micro);
     for (int l = layers - 1; l >= 0; l--)
         for (int64_t i = ARRAY_LEN(layer_segments) - 1; i >= 0; i--) {
             add(s, layer_segments[i], PASS_DGRAD, l, micro);
@@ -50,23 +52,24 @@ static void add_backward(struct schedule *s, const struct mesh *m, int64_t layer
 }
 
 void schedule_1f1b(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros,
-                   int head_forward)
+                   enum segment head, int head_forward)
 {
     int64_t ahead = MIN(m->pp - 1 - m->i_pp, micros); /* forwards before the first backward */
     *s = (struct schedule){.in_flight = ahead + 1};
     for (int64_t i = 0; i < micros + ahead; i++) {
         if (i < micros)
-            add_forward(s, m, layers, i, head_forward);
+            add_forward(s, m, layers, i, head_forward ? (int)head : -1);
         if (i >= ahead)
-            add_backward(s, m, layers, i - ahead);
+            add_backward(s, m, layers, i - ahead, head);
     }
 }
 
-void schedule_forward(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros)
+void schedule_forward(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros,
+                      enum segment head)
 {
     *s = (struct schedule){.in_flight = 1};
     for (int64_t i = 0; i < micros; i++) {
-        add_forward(s, m, layers, i, 1);
+        add_forward(s, m, layers, i, head);
         s->task[s->n - 1].last_of_micro = 1;
     }
 }

@@ -30,12 +30,13 @@ struct schedule {
     int64_t in_flight; /* micro-batches whose saved state is alive at once, at most */
 };
 /* One forward, one backward (Narayanan et al. 2021) for this stage: warm-up forwards, then pairs, then the
- * rest of the backwards.  With one stage it is F0 B0 F1 B1 ...  head_forward: the loss needs logp before
- * its gradient. */
+ * rest of the backwards.  With one stage it is F0 B0 F1 B1 ...  head is SEG_HEAD or SEG_SCORE;
+ * head_forward: the loss needs its output before its gradient. */
 void schedule_1f1b(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros,
-                   int head_forward);
+                   enum segment head, int head_forward);
 /* Forward passes only, for evaluation. */
-void schedule_forward(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros);
+void schedule_forward(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros,
+                      enum segment head);
 void schedule_release(struct schedule *s);
 
 /* ---- optim.c: ZeRO-1 shards of the optimizer ---- */
@@ -85,6 +86,7 @@ struct trainer_options {
     const char *device, *type, *optimizer, *loss; /* "cpu"; "f32" or "f64" */
     int64_t batch, micro, seq; /* packed rows a step over all ranks; rows a micro-batch; tokens a row */
     double decay, aux, z;
+    double beta; /* of dpo */
     struct step_plan plan;
     int64_t threads;
 };
@@ -104,10 +106,12 @@ struct trainer {
     struct saved *saved;      /* (in_flight, layers + 1) */
     int64_t micros;
     void *denom;              /* S (1) */
+    double scores[3];         /* of an evaluation: documents, sum of their scores, sum of squares */
 };
 /* One line of the log. */
 struct step_result {
     double loss, aux, z, norm, lr, weight; /* weight: the denominator */
+    double won;     /* share of pairs in which the chosen one scores higher */
     double squares; /* sum of squared document lengths, over all ranks */
     int64_t tokens; /* live, over all ranks */
     int ok, skipped; /* committed; nothing to learn from (denominator 0) */
@@ -122,8 +126,9 @@ void trainer_gradients(struct trainer *t, struct step_result *r); /* forward, ba
 void trainer_step(struct trainer *t, const struct mix *mix, int64_t first, struct step_result *r);
 /* Warns with this rank and the first tensor of its shards whose gradient is not finite. */
 void trainer_blame(const struct trainer *t, int64_t step);
-/* Mean loss over every sequence of a set. */
-double trainer_evaluate(struct trainer *t, struct set *set);
+/* Mean loss over every sequence of a set; of a reward model also the mean and standard deviation of its
+ * scores of whole documents, where moments is not NULL. */
+double trainer_evaluate(struct trainer *t, struct set *set, double moments[2]);
 
 /* ---- run.c, run_files.c: a run on disk (formats/ckpt.md) ---- */
 

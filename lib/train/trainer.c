@@ -23,10 +23,11 @@ static void batch_init(struct trainer *t, struct batch *b)
     int64_t ssz = dtype_size(t->model.op->stat);
     *b = (struct batch){.rows = rows, .seq = seq, .t = n};
     b->context = t->mesh.cp > 1 ? &t->context : NULL;
-    int32_t **ints[] = {&b->token, &b->label, &b->position, &b->group, &b->q_at, &b->k_beg, &b->k_end};
+    int32_t **ints[] = {&b->token, &b->label, &b->position, &b->group,
+                        &b->q_at,  &b->k_beg, &b->k_end,    &b->chosen};
     for (int64_t i = 0; i < ARRAY_LEN(ints); i++)
         *ints[i] = device_array(t, (n + 1) * sizeof(int32_t));
-    void **stats[] = {&b->weight, &b->dlogp, &b->logp};
+    void **stats[] = {&b->weight, &b->dlogp, &b->logp, &b->base, &b->margin};
     for (int64_t i = 0; i < ARRAY_LEN(stats); i++)
         *stats[i] = device_array(t, n * ssz);
 }
@@ -34,7 +35,7 @@ static void batch_init(struct trainer *t, struct batch *b)
 static void batch_release(struct trainer *t, struct batch *b)
 {
     void *all[] = {b->token, b->label, b->position, b->group, b->q_at,
-                   b->k_beg, b->k_end, b->weight,   b->dlogp, b->logp};
+                   b->k_beg, b->k_end, b->weight,   b->dlogp, b->logp, b->chosen, b->base, b->margin};
     for (int64_t i = 0; i < ARRAY_LEN(all); i++)
         t->lane.dev->free(all[i]);
 }
@@ -46,7 +47,7 @@ static void batch_put(struct trainer *t, struct batch *b, const struct batch_hos
     if (t->mesh.cp > 1)
         batch_host_cut(&t->part, whole, &t->mesh), h = &t->part;
     int64_t n = b->t, ssz = dtype_size(t->model.op->stat);
-    void *weight = xmalloc(n * ssz);
+    void *host = xmalloc(n * ssz);
     b->spans = h->spans;
     dev->put(&t->lane, b->token, h->token, n * sizeof(int32_t));
     dev->put(&t->lane, b->label, h->label, n * sizeof(int32_t));
@@ -55,10 +56,18 @@ static void batch_put(struct trainer *t, struct batch *b, const struct batch_hos
     dev->put(&t->lane, b->q_at, h->q_at, (h->spans + 1) * sizeof(int32_t));
     dev->put(&t->lane, b->k_beg, h->k_beg, h->spans * sizeof(int32_t));
     dev->put(&t->lane, b->k_end, h->k_end, h->spans * sizeof(int32_t));
-    dtype_convert(weight, t->model.op->stat, h->weight, DT_F64, n);
-    dev->put(&t->lane, b->weight, weight, n * ssz);
-    dev->wait(&t->lane);
-    free(weight);
+    dev->put(&t->lane, b->chosen, h->chosen, h->spans * sizeof(int32_t));
+    const struct {
+        void *to;
+        const double *from;
+        int64_t n;
+    } stats[] = {{b->weight, h->weight, n}, {b->base, h->base, h->spans}, {b->margin, h->margin, h->spans}};
+    for (int64_t i = 0; i < ARRAY_LEN(stats); i++) {
+        dtype_convert(host, t->model.op->stat, stats[i].from, DT_F64, stats[i].n);
+        dev->put(&t->lane, stats[i].to, host, stats[i].n * ssz);
+        dev->wait(&t->lane);
+    }
+    free(host);
 }
 
 void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, struct config *cfg,
@@ -91,8 +100,14 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
         cfg->z = o->z;
     model_init(&t->model, cfg, mesh, w, &t->lane, op, 1);
     optim_init(&t->optim, &t->model, o->optimizer, o->plan, o->decay);
-    schedule_1f1b(&t->schedule, mesh, t->model.layers, t->micros, !t->loss->known_beforehand);
-    schedule_forward(&t->eval, mesh, t->model.layers, t->micros);
+    if (t->loss->pairs && mesh->cp > 1)
+        die_misused("--loss %s needs --cp 1: a document's tokens must be on one rank", t->loss->name);
+    if (t->loss->reward != t->model.cfg.reward)
+        die_misused("--loss %s needs a %s", t->loss->name,
+                    t->loss->reward ? "reward model" : "language model, and this is a reward model");
+    enum segment head = t->loss->reward ? SEG_SCORE : SEG_HEAD;
+    schedule_1f1b(&t->schedule, mesh, t->model.layers, t->micros, head, !t->loss->known_beforehand);
+    schedule_forward(&t->eval, mesh, t->model.layers, t->micros, head);
 
     int64_t alive = t->schedule.in_flight;
     t->batch = xcalloc(alive, sizeof *t->batch);
@@ -139,17 +154,19 @@ struct row_buffers {
     int32_t *token, *document; /* (seq) */
     uint8_t *target;
     float *weight;
+    struct set_doc *doc;
 };
 
 static struct row_buffers row_buffers_new(int64_t seq)
 {
     return (struct row_buffers){xmalloc(seq * sizeof(int32_t)), xmalloc(seq * sizeof(int32_t)),
-                                xmalloc(seq), xmalloc(seq * sizeof(float))};
+                                xmalloc(seq), xmalloc(seq * sizeof(float)),
+                                xmalloc(seq * sizeof(struct set_doc))};
 }
 
 static void row_buffers_free(struct row_buffers *r)
 {
-    free(r->token), free(r->document), free(r->target), free(r->weight);
+    free(r->token), free(r->document), free(r->target), free(r->weight), free(r->doc);
 }
 
 static void fetch_row(struct trainer *t, struct batch_host *h, int64_t i, const struct set *set,
@@ -161,6 +178,14 @@ static void fetch_row(struct trainer *t, struct batch_host *h, int64_t i, const 
             die("token %d of packed sequence %lld is outside the model's vocabulary of %lld", r->token[j],
                 (long long)sequence, (long long)t->model.cfg.vocab);
     batch_host_row(h, i, r->token, r->target, r->document, r->weight);
+    if (!t->loss->pairs)
+        return;
+    int64_t n = set_documents(set, sequence, r->doc);
+    struct batch_doc *doc = xmalloc(MAX(n, 1) * sizeof *doc);
+    for (int64_t d = 0; d < n; d++)
+        doc[d] = (struct batch_doc){r->doc[d].pair, r->doc[d].margin, r->doc[d].ref_logp};
+    batch_host_pairs(h, i, doc, n, t->loss->tokens == TOKENS_LAST);
+    free(doc);
 }
 
 void trainer_fetch(struct trainer *t, const struct mix *mix, int64_t first)
@@ -193,7 +218,7 @@ static void count_batch(struct trainer *t, struct step_result *r)
     double sums[3] = {0, 0, 0};
     for (int64_t m = 0; m < t->micros; m++) {
         const struct batch_host *h = &t->host[m];
-        sums[0] += h->weight_sum;
+        sums[0] += t->loss->pairs ? (double)h->pairs : h->weight_sum;
         sums[1] += h->live;
         for (int64_t i = 0; i < h->spans; i++)
             sums[2] += pow(h->k_end[i] - h->k_beg[i], 2);
@@ -205,8 +230,28 @@ static void count_batch(struct trainer *t, struct step_result *r)
 
 static void run_loss(struct trainer *t, struct batch *b, int gradient)
 {
-    struct loss_rows r = {b->weight, b->logp, b->dlogp, t->denom, t->model.loss, b->t};
+    struct loss_rows r = {.weight = b->weight, .logp = b->logp, .dlogp = b->dlogp, .denom = t->denom,
+                          .sum = t->model.loss, .t = b->t, .spans = b->spans, .q_at = b->q_at,
+                          .chosen = b->chosen, .base = b->base, .margin = b->margin,
+                          .beta = t->loss->reward ? 1 : t->o.beta};
     (gradient ? t->loss->dgrad : t->loss->value)(&t->lane, t->model.op, &r);
+}
+
+/* A reward model's scores of the documents of a batch, where weights mark their last tokens. */
+static void add_scores(struct trainer *t, const struct batch *b, const struct batch_host *h)
+{
+    double *x = xmalloc(b->t * sizeof *x);
+    void *raw = xmalloc(b->t * dtype_size(t->model.op->stat));
+    t->lane.dev->get(&t->lane, raw, b->logp, b->t * dtype_size(t->model.op->stat));
+    t->lane.dev->wait(&t->lane);
+    dtype_convert(x, DT_F64, raw, t->model.op->stat, b->t);
+    for (int64_t i = 0; i < b->t; i++)
+        if (h->weight[i] > 0) {
+            t->scores[0]++;
+            t->scores[1] += x[i];
+            t->scores[2] += x[i] * x[i];
+        }
+    free(x), free(raw);
 }
 
 static void run_schedule(struct trainer *t, const struct schedule *s)
@@ -217,7 +262,8 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
         int64_t slot = k->micro % alive;
         struct task_context c = {&t->model, &t->lane, &t->batch[slot], &t->saved[slot * per], k->layer};
         int starts = k->pass == PASS_FORWARD && (k->segment == SEG_EMBED || k->segment == SEG_RECV);
-        int head_dgrad = k->segment == SEG_HEAD && k->pass == PASS_DGRAD;
+        int head = k->segment == SEG_HEAD || k->segment == SEG_SCORE;
+        int head_dgrad = head && k->pass == PASS_DGRAD;
         if (starts)
             batch_put(t, c.b, &t->host[k->micro]);
         if (head_dgrad)
@@ -225,8 +271,10 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
         segment_run[k->segment][k->pass](&c);
         arena_reset(&t->lane.scratch);
         /* the last pass of the head has written logp; one rank of a TP group counts it */
-        if (k->segment == SEG_HEAD && (head_dgrad || s == &t->eval) && t->mesh.i_tp == 0)
+        if (head && (head_dgrad || s == &t->eval) && t->mesh.i_tp == 0)
             run_loss(t, c.b, 0);
+        if (k->segment == SEG_SCORE && s == &t->eval && t->mesh.i_tp == 0)
+            add_scores(t, c.b, &t->host[k->micro]);
         if (k->last_of_micro)
             for (int64_t l = 0; l < per; l++)
                 saved_clear(&c.s[l]);
@@ -236,16 +284,17 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
 /* The three sums of the step over all ranks, as means; the auxiliary ones a layer. */
 static void read_losses(struct trainer *t, double weight, double live, struct step_result *r)
 {
-    double host[3], sums[3];
+    double host[LOSS_SUMS], sums[LOSS_SUMS];
     struct model *m = &t->model;
-    t->lane.dev->get(&t->lane, host, m->loss, 3 * dtype_size(m->op->stat));
+    t->lane.dev->get(&t->lane, host, m->loss, LOSS_SUMS * dtype_size(m->op->stat));
     t->lane.dev->wait(&t->lane);
-    dtype_convert(sums, DT_F64, host, m->op->stat, 3);
-    comm_all_reduce(m->comm[GROUP_WORLD], NULL, sums, 3, DT_F64, COMM_SUM);
-    r->loss = sums[0] / weight;
+    dtype_convert(sums, DT_F64, host, m->op->stat, LOSS_SUMS);
+    comm_all_reduce(m->comm[GROUP_WORLD], NULL, sums, LOSS_SUMS, DT_F64, COMM_SUM);
+    r->loss = sums[LOSS_MAIN] / weight;
+    r->won = sums[LOSS_WON] / weight;
     /* every rank of TP x CP computed the whole group's auxiliary loss */
-    r->aux = sums[1] / live / m->cfg.layers / (t->mesh.tp * t->mesh.cp);
-    r->z = sums[2] / live / m->cfg.layers;
+    r->aux = sums[LOSS_AUX] / live / m->cfg.layers / (t->mesh.tp * t->mesh.cp);
+    r->z = sums[LOSS_Z] / live / m->cfg.layers;
 }
 
 void trainer_gradients(struct trainer *t, struct step_result *r)
@@ -255,11 +304,11 @@ void trainer_gradients(struct trainer *t, struct step_result *r)
     count_batch(t, r);
     if (r->skipped)
         return;
-    double live = r->tokens, zero[3] = {0};
+    double live = r->tokens, zero[LOSS_SUMS] = {0};
     double coef[2] = {c->aux * c->experts / (c->k * live), 2 * c->z / live};
     put_stat(t, m->coef, coef, 2);
     put_stat(t, t->denom, &r->weight, 1);
-    put_stat(t, m->loss, zero, 3);
+    put_stat(t, m->loss, zero, LOSS_SUMS);
     for (int b = 0; b < BUFFERS; b++)
         t->lane.dev->zero(&t->lane, m->grad[b], m->layout.size[b] * dtype_size(m->op->stat));
     run_schedule(t, &t->schedule);
@@ -306,13 +355,14 @@ void trainer_blame(const struct trainer *t, int64_t step)
         }
 }
 
-double trainer_evaluate(struct trainer *t, struct set *set)
+double trainer_evaluate(struct trainer *t, struct set *set, double moments[2])
 {
     struct row_buffers row = row_buffers_new(t->o.seq);
-    double weight = 0, one = 1, zero[3] = {0};
+    double weight = 0, one = 1, zero[LOSS_SUMS] = {0};
     struct step_result r;
+    memset(t->scores, 0, sizeof t->scores);
     put_stat(t, t->denom, &one, 1);
-    put_stat(t, t->model.loss, zero, 3);
+    put_stat(t, t->model.loss, zero, LOSS_SUMS);
     for (int64_t first = 0; first < set_sequences(set); first += t->o.batch) {
         for (int64_t m = 0; m < t->micros; m++) {
             struct batch_host *h = &t->host[m];
@@ -335,5 +385,11 @@ double trainer_evaluate(struct trainer *t, struct set *set)
     }
     read_losses(t, weight, 1, &r);
     row_buffers_free(&row);
+    if (moments) {
+        comm_all_reduce(t->model.comm[GROUP_WORLD], NULL, t->scores, 3, DT_F64, COMM_SUM);
+        double n = t->scores[0], mean = t->scores[1] / n;
+        moments[0] = mean;
+        moments[1] = sqrt(MAX(t->scores[2] / n - mean * mean, 0));
+    }
     return r.loss;
 }
