@@ -111,7 +111,7 @@ static void stay(struct world *w, void *arg)
     trainer_init(&t, w, &mesh, &c, &o);
     if (h->from) {
         struct ckpt *k = ckpt_open(h->from);
-        model_load(&t.model, k);
+        model_load(&t.model, k, 0);
         optim_load(&t.optim, k);
         ckpt_close(k);
         if (h->spoil && world_rank(w) == 0)
