@@ -185,6 +185,97 @@ x  'ca: eleven bins'                     2 '--bins 11: must be from 2 to 10' 'pr
 x  'ca: other bins than those saved'     2 '--bins 5: .* has 3' \
    'pref-filter -q --method ca --bins 3 --manifest m3 rows.jsonl >/dev/null; pref-filter --method ca --norm-from m3 --bins 5 rows.jsonl'
 
+# pairs: p has 1 3 2 3 (the threes say the same), q 2 and -1, r a tie, s one answer, t one text twice
+cat >answers.jsonl <<'ROWS'
+{"id":"0","prompt":"p","response":"a","reward":1}
+{"id":"1","prompt":"q","response":"e","reward":2}
+{"id":"2","prompt":"p","response":"ccc","reward":3,"meta":1}
+{"id":"3","prompt":"r","response":"x","reward":1}
+{"id":"4","prompt":"p","response":"dd","reward":2}
+{"id":"5","prompt":"p","response":"ccc","reward":3}
+{"id":"6","prompt":"q","response":"f","reward":-1}
+{"id":"7","prompt":"r","response":"y","reward":1}
+{"id":"8","prompt":"s","response":"y","reward":1}
+{"id":"9","prompt":"t","response":"same","reward":1}
+{"id":"10","prompt":"t","response":"same","reward":2}
+ROWS
+pairs() { pref-filter -q --method pairs "$@" answers.jsonl | sed -E 's/.*"id":"([^"]*)".*"margin":([^}]*).*/\1=\2/' | tr '\n' ' '; }
+has_pairs() { local want=$1 got; shift; got=$(pairs "$@"); [ "$got" = "$want " ] || { echo "got $got, wanted $want"; false; }; }
+export -f pairs has_pairs
+t  pairs                                 'pref-filter --method pairs --rejects rej answers.jsonl; cat rej'
+ok 'pairs: the best and the worst'       'has_pairs "2>0=2 1>6=3"'
+ok 'pairs: all, the best first'          'has_pairs "2>4=1 2>0=2 5>4=1 5>0=2 4>0=1 1>6=3" --pairs all'
+ok 'pairs: a least margin'               'has_pairs "2>0=2 5>0=2 1>6=3" --pairs all --min-margin 2 && has_pairs "1>6=3" --min-margin 2.5'
+ok 'pairs: the worst that says something else' \
+   'printf "{\"id\":\"%s\",\"prompt\":\"p\",\"response\":\"%s\",\"reward\":%s}\n" a same 3 b other 2 c other 1 d same 0 | pref-filter -q --method pairs | grep -q "\"id\":\"a>c\""'
+ok 'pairs: never the same text twice, whatever the rewards' \
+   'python3 -c "
+import random, json
+random.seed(1)
+for i in range(3000): print(json.dumps(dict(prompt=str(random.randrange(300)), response=random.choice(\"abcd\"), reward=random.randrange(4))))" >noise.jsonl
+    for how in all best-worst; do pref-filter -q --method pairs --pairs $how noise.jsonl | python3 -c "
+import sys, json
+n = 0
+for l in sys.stdin:
+    r = json.loads(l); n += 1
+    assert r[\"chosen\"] != r[\"rejected\"] and r[\"margin\"] == r[\"reward_chosen\"] - r[\"reward_rejected\"] > 0, r
+assert n > 200"; done'
+ok 'pairs: they are rows'                'pref-filter -q --method pairs answers.jsonl | pref-cat -q | wc -l | grep -qx 2'
+ok 'pairs: a prompt of messages and its id stay' \
+   'printf "{\"prompt_id\":\"x\",\"prompt\":[{\"role\":\"user\",\"content\":\"u\"}],\"response\":\"%s\",\"reward\":%s}\n" a 1 b 2 | pref-filter -q --method pairs |
+    grep -Fx "{\"prompt_id\":\"x\",\"prompt\":[{\"role\":\"user\",\"content\":\"u\"}],\"chosen\":\"b\",\"rejected\":\"a\",\"reward_chosen\":2,\"reward_rejected\":1,\"margin\":1}"'
+x  'pairs: none at all'                  3 'kept 0'       'head -n 1 answers.jsonl | pref-filter --method pairs'
+x  'pairs of pairs'                      3 'no prompt and response' 'echo "{\"prompt\":\"p\",\"chosen\":\"a\",\"rejected\":\"b\",\"reward\":1}" | pref-filter --method pairs'
+
+# repeated answers
+ok 'dedup exact: the greater reward, then the first, by prompt' \
+   'pref-filter -q --dedup exact answers.jsonl | grep -o "\"id\":\"[0-9]*" | cut -d\" -f4 | tr "\n" " " | grep -qx "0 1 2 3 4 6 7 8 10 "'
+ok 'dedup: the rejects name the row kept' \
+   'pref-filter -q --dedup exact --rejects rej answers.jsonl >/dev/null && [ $(wc -l <rej) = 2 ] && grep -q "\"line\":6.*\"cluster\":\"[0-9a-f]\{16\}\",\"kept\":\"2\"" rej && grep -q "\"line\":10.*\"kept\":\"10\"" rej'
+ok 'dedup: what is kept does not depend on the order' \
+   'pref-filter -q --dedup exact noise.jsonl | sed -E "s/.*prompt\": (.*)/\1/" | sort >a && shuf noise.jsonl | pref-filter -q --dedup exact | sed -E "s/.*prompt\": (.*)/\1/" | sort | cmp - a'
+ok 'dedup comes before the fraction'     '[ $(pref-filter -q --dedup exact noise.jsonl | wc -l) = $((2 * $(pref-filter -q --dedup exact --method fa --top-frac 0.5 noise.jsonl | wc -l))) ] ||
+    [ $(pref-filter -q --dedup exact noise.jsonl | wc -l) = $((2 * $(pref-filter -q --dedup exact --method fa --top-frac 0.5 noise.jsonl | wc -l) - 1)) ]'
+ok 'dedup: both sides of a pair count' \
+   'printf "{\"prompt\":\"p\",\"chosen\":\"%s\",\"rejected\":\"%s\"}\n" a b a c a b | pref-filter -q --dedup exact | wc -l | grep -qx 2'
+# Nineteen words have 15 grams; the last word changed leaves 14 of 16: 0.875; one in the middle 10 of 20.
+w='a b c d e f g h i j k l m n o p q r s'
+printf '{"id":"%s","prompt":"%s","response":"%s","reward":%s}\n' whole p "$w" 1 last p "${w% s} t" 3 middle p "${w/i j/i z}" 2 \
+    case p "${w^^}" 0 other q "$w" 0 short p 42 0 short2 p 43 0 point p 4.2 0 >near.jsonl
+near() { pref-filter -q --dedup near "$@" near.jsonl | grep -o '"id":"[a-z0-9]*' | cut -d'"' -f4 | tr '\n' ' '; }
+export -f near
+ok 'near: at 0.875 one changed word at the end, and case'  '[ "$(near --near 0.875)" = "last middle other short short2 point " ] || { near --near 0.875; false; }'
+ok 'near: above it they stay'            '[ "$(near --near 0.876)" = "whole last middle other short short2 point " ]'
+ok 'near: the best answer gathers its likes' '[ "$(near --near 0.5)" = "last middle other short short2 point " ] || { near --near 0.5; false; }'
+ok 'near: against an index computed in Python' \
+   'python3 - <<PY
+import random, json, subprocess
+random.seed(2)
+rows = []
+for i in range(400):
+    words = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen".split()
+    for _ in range(random.randrange(4)): words[random.randrange(14)] = random.choice("xyz")
+    rows.append(dict(id=str(i), prompt=str(i % 20), response=" ".join(words), reward=random.randrange(5)))
+open("r.jsonl", "w").write("".join(json.dumps(r) + "\n" for r in rows))
+def grams(s):
+    w = s.split()
+    return {tuple(w[k:k + 5]) for k in range(len(w) - 4)}
+for t in 0.3, 0.6, 0.9:
+    keep = set()
+    for p in range(20):
+        kept = []
+        for r in sorted((r for r in rows if r["prompt"] == str(p)), key=lambda r: (-r["reward"], int(r["id"]))):
+            g = grams(r["response"])
+            if all(len(g & h) < t * len(g | h) - 1e-9 for h in kept):
+                kept.append(g); keep.add(r["id"])
+    got = subprocess.run(["pref-filter", "-q", "--dedup", "near", "--near", str(t), "r.jsonl"], capture_output=True, text=True, check=True).stdout
+    got = {json.loads(l)["id"] for l in got.splitlines()}
+    assert got == keep and 20 < len(keep) < 400, (t, len(got), len(keep))
+PY'
+ok 'near: scripts without blanks have words of one character' \
+   'printf "{\"prompt\":\"p\",\"response\":\"%s\"}\n" 天地玄黄宇宙洪荒日月盈昃辰宿列张 天地玄黄宇宙洪荒日月盈昃辰宿列长 寒来暑往秋收冬藏 | pref-filter -q --dedup near --near 0.8 | wc -l | grep -qx 2'
+x  '--near without near'                 2 'near has no meaning' 'pref-filter --dedup exact --near 0.5 rows.jsonl'
+
 # rules about lengths and groups
 ok '--min-chars and --max-chars'         'is 234 --min-chars 2 --max-chars 3'
 ok 'lengths are characters, not bytes'   'is 015 --max-chars 1'

@@ -15,11 +15,14 @@ static struct pref_plan plan = {
 };
 static const char *method_name = "none", *baseline = "prompt", *weight_norm = "mean1",
                   *ca_mode = "bins", *norm_name = "none", *norm_from, *bad_reward = "error";
+static const char *which_pairs = "best-worst", *dedup_name = "none";
+static double near = 0.7;
+static struct dedup *dedup; /* or NULL */
 static const char *output, *manifest_path, *part_text;
 static int64_t digits = 1, min_chars, max_chars;
 
 static const struct opt options[] = {
-    OPT_CHOICE(0, "method", &method_name, "none|fa|rwr|ca|random", "how rows are chosen"),
+    OPT_CHOICE(0, "method", &method_name, "none|fa|rwr|ca|pairs|random", "how rows are chosen"),
     OPT_REAL(0, "min-reward", &plan.min_reward, "t", "fa: keep rewards above t"),
     OPT_FLAG(0, "inclusive", &plan.inclusive, "fa: keep rewards equal to t, too"),
     OPT_INT('k', "top-k", &plan.top_k, "k", "fa, random: keep the k best of each prompt (0: all)"),
@@ -34,10 +37,14 @@ static const struct opt options[] = {
     OPT_INT(0, "digits", &digits, "1|2", "ca: decimals of the number"),
     OPT_REAL(0, "ca-drop", &plan.tag_drop, "p", "ca: share of rows left without a tag"),
     OPT_FLAG(0, "allow-control", &plan.allow_control, "ca: accept rows that spell a control token"),
+    OPT_CHOICE(0, "pairs", &which_pairs, "best-worst|all", "pairs: which of a prompt's answers"),
+    OPT_REAL(0, "min-margin", &plan.pairs.min_margin, "d", "pairs: skip those with rewards nearer than d"),
     OPT_CHOICE(0, "norm", &norm_name, "none|global|prompt", "z-scores instead of rewards"),
     OPT_STR(0, "norm-from", &norm_from, "file", "take constants and bins from this manifest"),
     OPT_STR(0, "manifest", &manifest_path, "file", "write constants and figures here, as JSON"),
     OPT_STR(0, "part", &part_text, "a-b/n", "only prompts in parts a to b of n, split by hash"),
+    OPT_CHOICE(0, "dedup", &dedup_name, "none|exact|near", "drop answers to a prompt that repeat one"),
+    OPT_REAL(0, "near", &near, "t", "dedup near: least share of common word 5-grams"),
     OPT_INT(0, "min-chars", &min_chars, "n", "drop rows with a shorter answer"),
     OPT_INT(0, "max-chars", &max_chars, "n", "drop rows with a longer answer (0: none)"),
     OPT_INT(0, "min-group", &plan.min_group, "n", "drop prompts with fewer rows"),
@@ -73,6 +80,8 @@ static int choice(const char *const *names, const char *name)
 static void plan_finish(struct pref_part *part)
 {
     int text = !strcmp(ca_mode, "text");
+    if (opt_given("near") && strcmp(dedup_name, "near"))
+        die_misused("--near has no meaning for --dedup %s", dedup_name);
     if (part_text && pref_part_parse(part, part_text))
         die_misused("--part %s: wanted a/n or a-b/n with 1 <= a <= b <= n", part_text);
     if (norm_from && opt_given("norm"))
@@ -82,6 +91,7 @@ static void plan_finish(struct pref_part *part)
     plan.rwr.baseline = (enum pref_baseline)choice(pref_baseline_name, baseline);
     plan.rwr.norm = (enum pref_weight_norm)choice(pref_weight_norm_name, weight_norm);
     plan.norm.kind = (enum pref_norm_kind)choice(pref_norm_name, norm_name);
+    plan.pairs.all = !strcmp(which_pairs, "all");
     if (norm_from)
         pref_manifest_read(norm_from, &plan.norm, &plan.tags);
     plan.norm_known = norm_from != NULL;
@@ -107,6 +117,8 @@ static void check_numbers(void)
         {"bins", "from 2 to 10", (double)plan.bins, plan.bins >= 2 && plan.bins <= PREF_BINS_MAX},
         {"digits", "1 or 2", (double)digits, digits == 1 || digits == 2},
         {"ca-drop", "in [0, 1]", plan.tag_drop, plan.tag_drop >= 0 && plan.tag_drop <= 1},
+        {"min-margin", "0 or more", plan.pairs.min_margin, plan.pairs.min_margin >= 0},
+        {"near", "in (0, 1]", near, near > 0 && near <= 1},
         {"require-spread", "0 or more", plan.require_spread, plan.require_spread >= 0},
         {"min-group", "0 or more", (double)plan.min_group, plan.min_group >= 0},
         {"min-chars", "0 or more", (double)min_chars, min_chars >= 0},
@@ -155,27 +167,30 @@ static void admit(struct row_reader *r, const struct pref_method *m, const struc
     if (pref_reward(&r->row, plan.field, &reward))
         reward = NAN;
     pref_set_add(set, group, score);
+    if (dedup)
+        dedup_add(dedup, &r->row, group, reward);
     spool_add(spool, &r->row, reward, pref_length(&r->row));
 }
 
-struct totals {
-    struct moments in, kept, weight; /* reward by length, and weight by length */
-    struct pref_tally tally;         /* for the manifest, filled only if there is one */
-};
+/* Accounts for a row that was judged and not kept; of a repeated answer, what was kept for it. */
+static void dropped(struct row_reader *r, struct spool *spool, const struct spool_row *row,
+                    int64_t i, int verdict)
+{
+    struct buf more = {0};
+    if (r->rejects && (verdict == PREF_DUPLICATE || verdict == PREF_NEAR_DUPLICATE))
+        dedup_describe(dedup, i, spool, &more);
+    r->row = (struct row){
+        .line = row->line, .len = row->len, .file = row->file, .number = row->number};
+    row_drop_with(r, pref_verdict_name[verdict], more.len ? more.data : "");
+    buf_release(&more);
+}
 
 /* Writes the row, with the member of the method where that has one. */
 static void emit(struct out *out, const struct pref_method *m, const struct pref_item *it,
-                 struct spool_row *row, struct totals *t)
+                 struct spool_row *row, struct pref_tally *tally)
 {
     static struct row_edit edit;
     static struct buf value;
-    const struct buf *line = &edit.line;
-    if (isfinite(row->reward) && row->length >= 0)
-        moments_add(&t->kept, row->reward, (double)row->length);
-    if (row->length >= 0)
-        moments_add(&t->weight, it->score, (double)row->length);
-    if (manifest_path && isfinite(row->reward))
-        numbers_add(&t->tally.reward, row->reward);
     if (!m->member) {
         row->line[row->len] = '\n';
         out_write(out, row->line, row->len + 1);
@@ -185,39 +200,31 @@ static void emit(struct out *out, const struct pref_method *m, const struct pref
     int has = m->value(&plan, it, hash_xxh3(row->line, row->len), &value);
     row_edit_begin(&edit, row->line, row->len);
     row_edit_json(&edit, m->member, has ? value.data : NULL);
-    out_write(out, line->data, line->len);
-    out_write(out, "\n", 1);
+    buf_char(&edit.line, '\n');
+    out_write(out, edit.line.data, edit.line.len);
     if (manifest_path && !strcmp(m->member, "tag"))
-        pref_tally_tag(&t->tally, &plan.tags, it->score, row->reward, has);
+        pref_tally_tag(tally, &plan.tags, it, row, has);
 }
 
-/* Selection by reward favours easy prompts and long answers: say what it did to both. */
-static void report(int64_t groups, int64_t left, const struct totals *t)
+/* The second pass: every row is written or accounted for. */
+static void pass(struct row_reader *r, const struct pref_method *m, struct pref_set *set,
+                 struct spool *spool, struct out *out, struct pref_tally *tally)
 {
-    struct buf b = {0};
-    buf_printf(&b, "prompts %lld -> %lld", (long long)groups, (long long)left);
-    if (t->kept.n) {
-        buf_printf(&b, ", mean reward %.4g -> %.4g", t->in.mean_x, t->kept.mean_x);
-        buf_printf(&b, ", mean length %.4g -> %.4g", t->in.mean_y, t->kept.mean_y);
-        if (isfinite(moments_correlation(&t->in)))
-            buf_printf(&b, ", length-reward correlation %.3f", moments_correlation(&t->in));
+    struct spool_row row;
+    const struct pref_item *next = set->item; /* in the order of the input */
+    spool_rewind(spool);
+    for (int64_t i = 0; spool_next(spool, &row); i++) {
+        pref_tally_in(tally, &row);
+        if (set->verdict[i] != PREF_KEPT) {
+            dropped(r, spool, &row, i, set->verdict[i]);
+            continue;
+        }
+        while (next->at != i) /* a row that is in no pair has its item still */
+            next++;
+        pref_tally_kept(tally, next, &row, manifest_path != NULL);
+        if (!m->pairs)
+            emit(out, m, next, &row, tally);
     }
-    say("%s", b.data);
-    buf_release(&b);
-}
-
-static void report_weights(int64_t n, const struct totals *t)
-{
-    struct buf b = {0};
-    buf_printf(&b, "weights: effective sample size %.1f of %lld, %.1f %% capped, greatest %.4g",
-               plan.rwr.effective, (long long)n, 100 * (double)plan.rwr.clipped / (double)n,
-               plan.rwr.largest);
-    if (isfinite(moments_correlation(&t->weight)))
-        buf_printf(&b, ", weight-length correlation %.3f", moments_correlation(&t->weight));
-    say("%s", b.data);
-    buf_release(&b);
-    if (plan.rwr.effective < 0.1 * (double)n)
-        warn("the effective sample size is below 10 %% of the rows: a larger --beta spreads it");
 }
 
 int main(int argc, char **argv)
@@ -231,8 +238,13 @@ int main(int argc, char **argv)
 
     struct row_reader r;
     struct pref_set set = {0};
+    struct pref_tally tally = {0};
     struct spool *spool = spool_new();
     struct progress p;
+    if (strcmp(dedup_name, "none"))
+        dedup = dedup_new(strcmp(dedup_name, "near") ? 2 : near);
+    if (dedup || m->pairs)
+        spool_index(spool);
     row_reader_init(&r, argv + first, argc - first);
     progress_start(&p, "reading", "rows", 0);
     while (row_next(&r)) {
@@ -240,7 +252,11 @@ int main(int argc, char **argv)
         progress_add(&p, 1);
     }
     progress_end(&p);
-    int64_t lost, groups = pref_set_groups(&set, &lost);
+
+    int64_t left, prompts = pref_set_groups(&set, &left);
+    spool_rewind(spool);
+    if (dedup)
+        dedup_judge(dedup, &set, spool);
     int64_t flat = pref_judge(&plan, m, &set);
     if (flat && plan.norm.kind == PREF_NORM_GLOBAL)
         warn("the rewards do not differ: their z-scores are 0");
@@ -248,33 +264,19 @@ int main(int argc, char **argv)
         say("the rewards of %lld prompts do not differ: their z-scores are 0", (long long)flat);
 
     struct out *out = out_open(output);
-    struct totals totals = {0};
-    struct spool_row row;
-    const struct pref_item *next = set.item;
-    spool_rewind(spool);
-    for (int64_t i = 0; spool_next(spool, &row); i++) {
-        if (isfinite(row.reward) && row.length >= 0)
-            moments_add(&totals.in, row.reward, (double)row.length);
-        if (set.verdict[i] == PREF_KEPT) {
-            emit(out, m, next++, &row, &totals);
-            continue;
-        }
-        r.row = (struct row){
-            .line = row.line, .len = row.len, .file = row.file, .number = row.number};
-        row_drop(&r, pref_verdict_name[set.verdict[i]]);
-    }
-    int64_t kept = set.n;
-    report(groups, pref_set_groups(&set, &lost), &totals);
-    if (kept && m->member && !strcmp(m->member, "weight"))
-        report_weights(kept, &totals);
-    struct pref_manifest manifest = {&plan, m, r.in, kept, moments_correlation(&totals.weight),
-                                     &totals.tally};
+    if (m->pairs)
+        pref_pairs_write(&plan.pairs, &set, spool, out);
+    pass(&r, m, &set, spool, out, &tally);
+    pref_set_groups(&set, &left);
+    int64_t kept = pref_set_kept(&set), in = r.in;
+    pref_report(&plan, m, &tally, prompts, left, kept);
     row_reader_close(&r, kept); /* exits 3 when nothing is left */
     if (manifest_path)
-        pref_manifest_write(manifest_path, &manifest);
+        pref_manifest_write(manifest_path, &plan, m, &tally, in, kept);
     out_close(out);
     spool_free(spool);
+    dedup_free(dedup);
     pref_set_release(&set);
-    pref_tally_release(&totals.tally);
+    pref_tally_release(&tally);
     return EXIT_DONE;
 }

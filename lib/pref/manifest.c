@@ -9,9 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Levels may be negative, groups are not. */
-static const uint64_t level_zero = UINT64_C(1) << 63;
-
 static void member(struct buf *b, const char *name, double x)
 {
     buf_printf(b, ",\"%s\":", name);
@@ -43,9 +40,8 @@ static void write_reward(struct buf *b, struct numbers *reward)
     buf_char(b, '}');
 }
 
-static void write_rwr(struct buf *b, const struct pref_manifest *m)
+static void write_rwr(struct buf *b, const struct pref_rwr *p, const struct pref_tally *t)
 {
-    const struct pref_rwr *p = &m->plan->rwr;
     buf_str(b, ",\n\"weight\":{\"beta\":");
     json_number(b, p->beta); /* infinity is null */
     member(b, "max", p->max_weight);
@@ -55,7 +51,7 @@ static void write_rwr(struct buf *b, const struct pref_manifest *m)
     member(b, "effective_sample_size", p->effective);
     buf_printf(b, ",\"clipped\":%lld", (long long)p->clipped);
     member(b, "largest", p->largest);
-    member(b, "length_correlation", m->weight_length);
+    member(b, "length_correlation", moments_correlation(&t->weight));
     buf_char(b, '}');
 }
 
@@ -67,11 +63,11 @@ static void write_tag(struct buf *b, const struct pref_tags *t, int64_t level)
     buf_release(&text);
 }
 
-static void write_tags(struct buf *b, const struct pref_manifest *m)
+static void write_tags(struct buf *b, const struct pref_plan *p, struct pref_tally *tally)
 {
-    const struct pref_tags *t = &m->plan->tags;
-    struct pref_set *tag = &m->tally->tag;
-    struct numbers *score = &m->tally->score;
+    const struct pref_tags *t = &p->tags;
+    struct pref_set *tag = &tally->tag;
+    struct numbers *score = &tally->score;
     sort_doubles(score->v, score->n);
     /* Of text, a tag that was seen in training, and more than once if there are many. */
     double top = score->n ? score->v[(int64_t)((double)(score->n - 1) * (t->digits ? 0.95 : 1))] : 0;
@@ -84,8 +80,8 @@ static void write_tags(struct buf *b, const struct pref_manifest *m)
         json_number(b, t->edge[j]);
     }
     buf_str(b, t->digits ? "" : "]");
-    member(b, "drop", m->plan->tag_drop);
-    buf_printf(b, ",\"untagged\":%lld", (long long)m->tally->untagged);
+    member(b, "drop", p->tag_drop);
+    buf_printf(b, ",\"untagged\":%lld", (long long)tally->untagged);
     if (score->n) {
         buf_str(b, ",\"top\":");
         write_tag(b, t, pref_tag_level(t, top));
@@ -97,7 +93,7 @@ static void write_tags(struct buf *b, const struct pref_manifest *m)
         for (j = i; j < tag->n && tag->item[j].group == tag->item[i].group; j++)
             sum += tag->item[j].score;
         buf_str(b, i ? ",\n{\"tag\":" : "\n{\"tag\":");
-        write_tag(b, t, (int64_t)(tag->item[i].group - level_zero));
+        write_tag(b, t, pref_tally_level(&tag->item[i]));
         buf_printf(b, ",\"count\":%lld", (long long)(j - i));
         member(b, "reward_mean", sum / (double)(j - i));
         buf_char(b, '}');
@@ -105,20 +101,20 @@ static void write_tags(struct buf *b, const struct pref_manifest *m)
     buf_str(b, "]}");
 }
 
-void pref_manifest_write(const char *path, const struct pref_manifest *m)
+void pref_manifest_write(const char *path, const struct pref_plan *p, const struct pref_method *m,
+                         struct pref_tally *t, int64_t in, int64_t kept)
 {
     struct buf b = {0};
     buf_printf(&b,
                "{\"tool\":\"pref-filter\",\"version\":\"%s\",\"method\":\"%s\",\"seed\":%lld,"
                "\n\"rows\":{\"in\":%lld,\"kept\":%lld}",
-               MOEUTILS_VERSION, m->method->name, (long long)m->plan->seed, (long long)m->in,
-               (long long)m->kept);
-    write_norm(&b, &m->plan->norm);
-    write_reward(&b, &m->tally->reward);
-    if (m->method->member && !strcmp(m->method->member, "weight"))
-        write_rwr(&b, m);
-    if (m->method->member && !strcmp(m->method->member, "tag"))
-        write_tags(&b, m);
+               MOEUTILS_VERSION, m->name, (long long)p->seed, (long long)in, (long long)kept);
+    write_norm(&b, &p->norm);
+    write_reward(&b, &t->reward);
+    if (m->member && !strcmp(m->member, "weight"))
+        write_rwr(&b, &p->rwr, t);
+    if (m->member && !strcmp(m->member, "tag"))
+        write_tags(&b, p, t);
     buf_str(&b, "}\n");
     write_file(path, b.data, b.len);
     buf_release(&b);
@@ -181,22 +177,4 @@ void pref_manifest_read(const char *path, struct pref_norm *norm, struct pref_ta
         die_misused("%s: the edges of the bins are damaged", path);
     json_doc_free(doc);
     buf_release(&text);
-}
-
-void pref_tally_tag(struct pref_tally *t, const struct pref_tags *tags, double score, double reward,
-                    int tagged)
-{
-    t->untagged += !tagged;
-    if (!tagged)
-        return;
-    numbers_add(&t->score, score);
-    pref_set_add(&t->tag, (uint64_t)pref_tag_level(tags, score) + level_zero, reward);
-}
-
-void pref_tally_release(struct pref_tally *t)
-{
-    free(t->reward.v);
-    free(t->score.v);
-    pref_set_release(&t->tag);
-    *t = (struct pref_tally){0};
 }

@@ -28,6 +28,14 @@ static const char *score_ca(const struct pref_plan *p, const struct row *r, uint
     return pref_reward(r, p->field, score);
 }
 
+static const char *score_pairs(const struct pref_plan *p, const struct row *r, uint64_t group,
+                               double *score)
+{
+    if (!r->response || !r->has_prompt)
+        return "no prompt and response to make a pair of";
+    return pref_reward(r, p->field, score);
+}
+
 /* The bytes of the line decide, not its place: the same rows are drawn from a shuffled file. */
 static const char *score_random(const struct pref_plan *p, const struct row *r, uint64_t group,
                                 double *score)
@@ -92,9 +100,11 @@ const struct pref_method pref_methods[] = {
     {"none", score_none, judge_none, .uses = ""},
     {"fa", score_reward, judge_fa, .uses = " min-reward inclusive top-k top-frac" SCALE},
     {"rwr", score_reward, judge_rwr, "weight", value_weight,
-     " beta max-weight baseline weight-norm" SCALE},
+     .uses = " beta max-weight baseline weight-norm" SCALE},
     {"ca", score_ca, judge_ca, "tag", value_tag,
-     " ca-mode bins digits ca-drop allow-control" SCALE},
+     .uses = " ca-mode bins digits ca-drop allow-control" SCALE},
+    {"pairs", score_pairs, judge_none, .pairs = 1,
+     .uses = " pairs min-margin require-spread bad-reward "},
     {"random", score_random, judge_top, .uses = " top-k top-frac "},
 };
 const int64_t pref_methods_count = ARRAY_LEN(pref_methods);

@@ -30,10 +30,64 @@ struct pref_part {
 int pref_part_parse(struct pref_part *p, const char *s); /* 0 or -1 */
 int pref_part_has(const struct pref_part *p, uint64_t key, uint64_t group);
 
+/* ---- spool.c: the input, waiting on disk until it is judged ---- */
+
+struct spool; /* an unlinked file in $TMPDIR (default /var/tmp, which is not in memory) */
+struct spool_row {
+    char *line; /* NUL-terminated, writable, good until the next call */
+    size_t len;
+    const char *file; /* good as long as the spool */
+    int64_t number, length;
+    double reward;
+};
+struct spool *spool_new(void);
+void spool_index(struct spool *s); /* before the first row: spool_at() will be wanted, 8 bytes a row */
+void spool_add(struct spool *s, const struct row *r, double reward, int64_t length);
+int64_t spool_count(const struct spool *s);
+void spool_rewind(struct spool *s);
+int spool_next(struct spool *s, struct spool_row *out); /* 1, or 0 at the end */
+/* The i-th row, good until the next spool_at(); spool_next() is not disturbed.  After a rewind. */
+void spool_at(struct spool *s, int64_t i, struct spool_row *out);
+/* "FILE:LINE" of the i-th row, for messages; it reads the spool from the start.  Caller frees. */
+char *spool_where(struct spool *s, int64_t i);
+void spool_free(struct spool *s);
+
+/* ---- stat.c: lists, moments, quantiles, and the bootstrap ---- */
+
+struct numbers { /* a growing list; a zeroed struct is empty, the caller frees v */
+    double *v;
+    int64_t n, cap;
+};
+void numbers_add(struct numbers *a, double x);
+
+struct moments { /* of pairs (x, y), in one pass (Welford) */
+    int64_t n;
+    double mean_x, mean_y, xx, yy, xy;
+};
+void moments_add(struct moments *m, double x, double y);
+double moments_sd(const struct moments *m);          /* of x, ddof 1; NaN below two */
+double moments_correlation(const struct moments *m); /* NaN where either does not vary */
+void sort_doubles(double *v, int64_t n);
+/* Linear between the two nearest ranks, as numpy.quantile does; NaN when n is 0. */
+double sorted_quantile(const double *v, int64_t n, double q);
+
+struct interval {
+    double mean, low, high; /* NaN when there is nothing to draw from */
+};
+/* The mean of v and the 95 % percentile interval of the mean under resampling.  Draw j of resample
+ * i is a pure function of (key, i, j): threads do not change it. */
+struct interval bootstrap_mean(const double *v, int64_t n, int64_t resamples, uint64_t key,
+                               int64_t threads);
+/* The differences mean_b - mean_a of the groups both have, as they come from
+ * pref_set_means().  Returns how many; out has room for min(n_a, n_b). */
+int64_t paired_differences(const uint64_t *group_a, const double *mean_a, int64_t n_a,
+                           const uint64_t *group_b, const double *mean_b, int64_t n_b, double *out);
+
 /* ---- select.c: which rows stay ---- */
 
 enum pref_verdict { PREF_KEPT, PREF_LOW, PREF_NOT_TOP_K, PREF_NOT_TOP_FRAC, PREF_SMALL_GROUP,
-                    PREF_FLAT_GROUP, PREF_VERDICTS };
+                    PREF_FLAT_GROUP, PREF_DUPLICATE, PREF_NEAR_DUPLICATE, PREF_ALONE, PREF_TIED,
+                    PREF_NARROW, PREF_SAME_TEXT, PREF_UNPAIRED, PREF_VERDICTS };
 extern const char *const pref_verdict_name[PREF_VERDICTS]; /* the reason in the accounts */
 
 struct pref_item {
@@ -134,13 +188,32 @@ void tag_count_free(struct tag_count *c);
 /* Whether the prompt, response or text spells a control token, <|name|> or <rm_score>. */
 int pref_has_control(const struct row *r);
 
-/* ---- stat.c, first: a list of numbers ---- */
+/* ---- dedup.c: answers to one prompt that say the same ---- */
 
-struct numbers { /* a growing list; a zeroed struct is empty, the caller frees v */
-    double *v;
-    int64_t n, cap;
+struct dedup; /* 40 bytes a row; near: and the words of one prompt's answers */
+/* threshold: of the Jaccard index of two answers' word 5-grams; above 1, only equal answers. */
+struct dedup *dedup_new(double threshold);
+/* To be called for every row of the set, in order; NaN is the least reward. */
+void dedup_add(struct dedup *d, const struct row *r, uint64_t group, double reward);
+/* Marks every row that repeats one with a greater reward, or an earlier one with the same.  near
+ * reads the rows from the spool, which must have an index. */
+void dedup_judge(struct dedup *d, struct pref_set *s, struct spool *rows);
+/* Appends the members "cluster", a hash of the row kept instead of this marked one, and "kept", its id
+ * or FILE:LINE; a comma before each. */
+void dedup_describe(struct dedup *d, int64_t at, struct spool *rows, struct buf *out);
+void dedup_free(struct dedup *d);
+
+/* ---- pairs.c: from scored answers to chosen and rejected ---- */
+
+struct pref_pairs { /* what to make, and what came of it */
+    int all; /* every pair of a prompt, not only the best and the worst */
+    double min_margin;
+    int64_t pairs, prompts, tied, narrow, same; /* tied to same: pairs that could not be */
 };
-void numbers_add(struct numbers *a, double x);
+/* Writes a row for each pair, prompts in the order of their first rows, and marks the rows that are
+ * in no pair.  Reads the spool, which must have an index; holds one prompt's answers. */
+void pref_pairs_write(struct pref_pairs *p, struct pref_set *s, struct spool *rows,
+                      struct out *out);
 
 /* ---- method.c: from rows to verdicts, and to what is written into the rows ---- */
 
@@ -153,6 +226,7 @@ struct pref_plan { /* what a person asked for; every method reads its part */
     struct pref_tags tags;         /* ca; of bins, 0: to be fitted */
     int64_t bins;                  /* ca: how many to fit */
     double tag_drop;               /* ca: share of rows without a tag */
+    struct pref_pairs pairs;
     struct pref_norm norm;
     int norm_known;                /* its constants are given, not to be fitted */
     int64_t min_group;
@@ -169,6 +243,7 @@ struct pref_method {
     /* Appends its JSON; returns 0 when this row is to have none. */
     int (*value)(const struct pref_plan *p, const struct pref_item *it, uint64_t line_hash,
                  struct buf *out);
+    int pairs;        /* it writes pairs instead of its rows */
     const char *uses; /* " top-k top-frac ": options that mean something to it, and not to all */
 };
 extern const struct pref_method pref_methods[];
@@ -180,46 +255,34 @@ int pref_method_uses(const struct pref_method *m, const char *option);
  * or 1) had no spread to be normalised by. */
 int64_t pref_judge(struct pref_plan *p, const struct pref_method *m, struct pref_set *s);
 
-/* ---- manifest.c: what was done, for whoever does the same to other rows ---- */
+/* ---- report.c: what a method did, in figures ---- */
 
-struct pref_tally { /* of the kept rows */
-    struct numbers reward, score; /* the score: of tagged rows, normalised */
-    struct pref_set tag;          /* group: level, from 2^63; score: reward */
+struct pref_tally {
+    struct moments in, kept, weight; /* reward by length, and weight by length */
+    struct numbers reward, score;    /* of the kept rows; of those with a tag, normalised */
+    struct pref_set tag;             /* group: pref_tally_level(); score: the reward */
     int64_t untagged;
 };
-struct pref_manifest {
-    const struct pref_plan *plan;
-    const struct pref_method *method;
-    int64_t in, kept;     /* rows */
-    double weight_length; /* correlation; NaN where there is none */
-    struct pref_tally *tally;
-};
-void pref_manifest_write(const char *path, const struct pref_manifest *m);
+void pref_tally_in(struct pref_tally *t, const struct spool_row *row);
+/* full: for a manifest, too, which takes up to 40 bytes a row. */
+void pref_tally_kept(struct pref_tally *t, const struct pref_item *it, const struct spool_row *row,
+                     int full);
+void pref_tally_tag(struct pref_tally *t, const struct pref_tags *tags, const struct pref_item *it,
+                    const struct spool_row *row, int tagged);
+int64_t pref_tally_level(const struct pref_item *it); /* of an item of t->tag */
+void pref_tally_release(struct pref_tally *t);
+/* Says what selection did to prompts (in all, and left), rewards and lengths, and what the method
+ * has to add. */
+void pref_report(const struct pref_plan *p, const struct pref_method *m, const struct pref_tally *t,
+                 int64_t prompts, int64_t left, int64_t kept);
+
+/* ---- manifest.c: what was done, for whoever does the same to other rows ---- */
+
+void pref_manifest_write(const char *path, const struct pref_plan *p, const struct pref_method *m,
+                         struct pref_tally *t, int64_t in, int64_t kept);
 /* Takes the constants of a manifest, and its bins where it has some (else tags->bins is 0).  Dies
  * (2) on what is no manifest. */
 void pref_manifest_read(const char *path, struct pref_norm *norm, struct pref_tags *tags);
-void pref_tally_tag(struct pref_tally *t, const struct pref_tags *tags, double score, double reward,
-                    int tagged);
-void pref_tally_release(struct pref_tally *t);
-
-/* ---- spool.c: the input, waiting on disk until it is judged ---- */
-
-struct spool; /* an unlinked file in $TMPDIR (default /var/tmp, which is not in memory) */
-struct spool_row {
-    char *line; /* NUL-terminated, writable, good until the next call */
-    size_t len;
-    const char *file; /* good as long as the spool */
-    int64_t number, length;
-    double reward;
-};
-struct spool *spool_new(void);
-void spool_add(struct spool *s, const struct row *r, double reward, int64_t length);
-int64_t spool_count(const struct spool *s);
-void spool_rewind(struct spool *s);
-int spool_next(struct spool *s, struct spool_row *out); /* 1, or 0 at the end */
-/* "FILE:LINE" of the i-th row, for messages; it reads the spool from the start.  Caller frees. */
-char *spool_where(struct spool *s, int64_t i);
-void spool_free(struct spool *s);
 
 /* ---- scorer.c: what gives rows their rewards ---- */
 
@@ -255,30 +318,5 @@ int coproc_feed(struct coproc *c, const char *line, size_t len);
 /* Ends the command's input, waits for it and returns its answers, one for each row of the spool, or
  * dies with the command and the row.  The caller frees the answers; c is gone. */
 double *coproc_finish(struct coproc *c, struct spool *rows);
-
-/* ---- stat.c: moments, quantiles, and the bootstrap ---- */
-
-struct moments { /* of pairs (x, y), in one pass (Welford) */
-    int64_t n;
-    double mean_x, mean_y, xx, yy, xy;
-};
-void moments_add(struct moments *m, double x, double y);
-double moments_sd(const struct moments *m);          /* of x, ddof 1; NaN below two */
-double moments_correlation(const struct moments *m); /* NaN where either does not vary */
-void sort_doubles(double *v, int64_t n);
-/* Linear between the two nearest ranks, as numpy.quantile does; NaN when n is 0. */
-double sorted_quantile(const double *v, int64_t n, double q);
-
-struct interval {
-    double mean, low, high; /* NaN when there is nothing to draw from */
-};
-/* The mean of v and the 95 % percentile interval of the mean under resampling.  Draw j of resample
- * i is a pure function of (key, i, j): threads do not change it. */
-struct interval bootstrap_mean(const double *v, int64_t n, int64_t resamples, uint64_t key,
-                               int64_t threads);
-/* The differences mean_b - mean_a of the groups both have, as they come from
- * pref_set_means().  Returns how many; out has room for min(n_a, n_b). */
-int64_t paired_differences(const uint64_t *group_a, const double *mean_a, int64_t n_a,
-                           const uint64_t *group_b, const double *mean_b, int64_t n_b, double *out);
 
 #endif

@@ -16,6 +16,13 @@ const char *const pref_verdict_name[PREF_VERDICTS] = {
     [PREF_NOT_TOP_FRAC] = "not in --top-frac",
     [PREF_SMALL_GROUP] = "its prompt has fewer rows than --min-group",
     [PREF_FLAT_GROUP] = "its prompt's rewards differ by less than --require-spread",
+    [PREF_DUPLICATE] = "repeats another answer to its prompt",
+    [PREF_NEAR_DUPLICATE] = "nearly repeats another answer to its prompt",
+    [PREF_ALONE] = "the only answer to its prompt",
+    [PREF_TIED] = "the rewards of its prompt are equal",
+    [PREF_NARROW] = "no answer to its prompt is --min-margin away",
+    [PREF_SAME_TEXT] = "no answer to its prompt says anything else",
+    [PREF_UNPAIRED] = "in no pair",
 };
 
 void pref_set_add(struct pref_set *s, uint64_t group, double score)

@@ -23,6 +23,10 @@ struct spool {
     char **name; /* of the input files, in order of first use */
     int64_t names, count, read;
     struct buf line;
+    int64_t *at, cap; /* (count) where each row begins, if indexed */
+    int indexed;
+    int64_t end;
+    struct buf drawn; /* of spool_at() */
 };
 
 struct spool *spool_new(void)
@@ -44,6 +48,11 @@ struct spool *spool_new(void)
     return s;
 }
 
+void spool_index(struct spool *s)
+{
+    s->indexed = 1;
+}
+
 static uint64_t name_index(struct spool *s, const char *file)
 {
     if (!s->names || strcmp(s->name[s->names - 1], file)) { /* files come one after the other */
@@ -58,6 +67,13 @@ void spool_add(struct spool *s, const struct row *r, double reward, int64_t leng
     struct header h = {r->len, r->number, length, reward, name_index(s, r->file)};
     if (fwrite(&h, sizeof(h), 1, s->f) != 1 || fwrite(r->line, 1, r->len, s->f) != r->len)
         die("write a temporary file in %s:", s->dir);
+    if (s->indexed && s->count == s->cap) {
+        s->cap = s->cap ? 2 * s->cap : 1024;
+        s->at = xrealloc(s->at, (size_t)s->cap * sizeof(*s->at));
+    }
+    if (s->indexed)
+        s->at[s->count] = s->end;
+    s->end += (int64_t)(sizeof(h) + r->len);
     s->count++;
 }
 
@@ -93,6 +109,25 @@ int spool_next(struct spool *s, struct spool_row *out)
     return 1;
 }
 
+void spool_at(struct spool *s, int64_t i, struct spool_row *out)
+{
+    int64_t end = i + 1 < s->count ? s->at[i + 1] : s->end;
+    size_t n = (size_t)(end - s->at[i]);
+    struct header h;
+    buf_reset(&s->drawn);
+    buf_reserve(&s->drawn, n + 1);
+    for (size_t got = 0; got < n;) { /* past the stream's buffer, which a seek would throw away */
+        ssize_t r = pread(fileno(s->f), s->drawn.data + got, n - got, s->at[i] + (int64_t)got);
+        if (r <= 0)
+            die("read a temporary file in %s:", s->dir);
+        got += (size_t)r;
+    }
+    memcpy(&h, s->drawn.data, sizeof(h));
+    s->drawn.data[n] = 0;
+    *out = (struct spool_row){s->drawn.data + sizeof(h), h.len, s->name[h.file], h.number, h.length,
+                              h.reward};
+}
+
 char *spool_where(struct spool *s, int64_t i)
 {
     struct spool_row r = {.file = "?"};
@@ -109,5 +144,7 @@ void spool_free(struct spool *s)
         free(s->name[i]);
     free(s->name);
     buf_release(&s->line);
+    buf_release(&s->drawn);
+    free(s->at);
     free(s);
 }

@@ -44,11 +44,10 @@ int row_next(struct row_reader *r)
     return 0;
 }
 
-/* {"file", "line", "verdict", "why"} and the row as it was, or its text when it is no JSON. */
-static void reject(struct row_reader *r, const char *verdict, const char *why)
+/* {"file", "line", "verdict", "why"}, more, and the row as it was, or its text when it is no JSON. */
+static void reject(struct row_reader *r, const char *verdict, const char *why, const char *more)
 {
     struct buf b = {0}, text = {0};
-    struct json_doc *doc;
     struct json json;
     const char *ignored;
 
@@ -59,8 +58,10 @@ static void reject(struct row_reader *r, const char *verdict, const char *why)
     json_quote(&b, text.data, text.len);
     buf_printf(&b, ",\"line\":%lld,\"verdict\":\"%s\",\"why\":", (long long)r->row.number, verdict);
     json_quote(&b, why, strlen(why));
-    doc = json_doc_new(); /* r->doc holds the row, which the tool may still be looking at */
-    if (json_parse(doc, r->row.line, r->row.len, &json, &ignored)) {
+    buf_str(&b, more);
+    if (!r->reject_doc) /* r->doc holds the row, which the tool may still be looking at */
+        r->reject_doc = json_doc_new();
+    if (json_parse(r->reject_doc, r->row.line, r->row.len, &json, &ignored)) {
         buf_str(&b, ",\"text\":");
         buf_reset(&text);
         utf8_repair(&text, r->row.line, r->row.len);
@@ -69,7 +70,6 @@ static void reject(struct row_reader *r, const char *verdict, const char *why)
         buf_str(&b, ",\"row\":");
         buf_add(&b, r->row.line, r->row.len);
     }
-    json_doc_free(doc);
     buf_str(&b, "}\n");
     out_write(r->rejects, b.data, b.len);
     buf_release(&b);
@@ -92,7 +92,7 @@ static void count(struct row_reader *r, const char *why, int bad)
 void row_bad(struct row_reader *r, const char *why)
 {
     warn("%s:%lld: %s", r->row.file, (long long)r->row.number, why);
-    reject(r, "bad", why);
+    reject(r, "bad", why, "");
     count(r, why, 1);
     if (++r->bad <= r->max_bad)
         return;
@@ -101,10 +101,15 @@ void row_bad(struct row_reader *r, const char *why)
     die_with(EXIT_BAD_DATA, "more bad rows than --max-bad %lld", (long long)r->max_bad);
 }
 
+void row_drop_with(struct row_reader *r, const char *why, const char *more)
+{
+    reject(r, "dropped", why, more);
+    count(r, why, 0);
+}
+
 void row_drop(struct row_reader *r, const char *why)
 {
-    reject(r, "dropped", why);
-    count(r, why, 0);
+    row_drop_with(r, why, "");
 }
 
 static int64_t summary(const struct row_reader *r, int bad, struct buf *out)
@@ -140,6 +145,7 @@ void row_reader_close(struct row_reader *r, int64_t kept)
         out_close(r->rejects);
     source_close(r->source);
     json_doc_free(r->doc);
+    json_doc_free(r->reject_doc);
     if (!kept && !row_allow_empty)
         die_with(EXIT_BAD_DATA, "no row is left (--allow-empty accepts that)");
 }

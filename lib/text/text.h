@@ -53,7 +53,7 @@ struct row { /* strings are NUL-terminated and point into the reader; NULL or Na
 /* Reads rows and keeps the accounts: in = kept + dropped by reason. */
 struct row_reader {
     struct source *source;
-    struct json_doc *doc;
+    struct json_doc *doc, *reject_doc;
     struct out *rejects; /* or NULL */
     int64_t max_bad, in, bad;
     struct row row;
@@ -83,6 +83,9 @@ int row_next(struct row_reader *r);
  * wanted); both go to the rejects with the reason, which must be a string constant. */
 void row_bad(struct row_reader *r, const char *why);
 void row_drop(struct row_reader *r, const char *why);
+/* As row_drop(); more stands in the rejects, behind the reason: JSON members, each with a comma before
+ * it. */
+void row_drop_with(struct row_reader *r, const char *why, const char *more);
 /* Prints "in N, kept N, dropped N (why N), bad N (why N)" with say(); kept is a count of input rows, and
  * the four must add up.  Exits 3 when kept is 0 and --allow-empty was not given, so call it before
  * the output is published.  Closes and frees. */
