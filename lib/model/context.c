@@ -32,6 +32,8 @@ void batch_host_cut(struct batch_host *part, const struct batch_host *whole, con
             int64_t end = MIN(whole->q_at[j + 1], hi), n = part->spans++;
             part->q_at[n + 1] = at + end - lo;
             part->k_beg[n] = whole->k_beg[j];
+            part->chosen[n] = 0; /* a loss on pairs of documents sees whole rows */
+            part->base[n] = part->margin[n] = 0;
             part->k_end[n] = MAX(whole->k_beg[j], whole->k_end[j] - (whole->q_at[j + 1] - end));
         }
     }
@@ -63,6 +65,23 @@ void context_init(struct context *c, const struct mesh *m, struct lane *l, int64
 void context_release(struct context *c, const struct dev_ops *dev)
 {
     dev->free(c->from), dev->free(c->to), dev->free(c->own);
+}
+
+void context_join(const struct context *c, struct model *m, struct lane *l, void *whole, const void *held)
+{
+    int64_t n = c->tokens / m->mesh.cp;
+    struct arena_mark mark = arena_mark(&l->scratch);
+    void *all = arena_take(&l->scratch, c->tokens * stat_size(m));
+    comm_all_gather(m->comm[GROUP_CP], l, all, held, n, m->op->stat);
+    m->op->gather_rows(l, stat_mat(m, whole, c->tokens, 1), stat_mat(m, all, c->tokens, 1), c->from);
+    arena_back(&l->scratch, mark);
+}
+
+void context_part(const struct context *c, struct model *m, struct lane *l, void *held, const void *whole)
+{
+    int64_t n = c->tokens / m->mesh.cp;
+    m->op->gather_rows(l, stat_mat(m, held, n, 1), stat_mat(m, whole, c->tokens, 1),
+                       c->to + m->mesh.i_cp * n);
 }
 
 /* Keys and values side by side, row after row: R (rows,2GC). */
