@@ -43,8 +43,8 @@ static const char *mapping_name(const struct mapping *x)
 {
     static char name[128];
     int dp = x->ranks / (x->tp * x->cp * x->pp), edp = x->ranks / (x->etp * x->ep * x->pp);
-    snprintf(name, sizeof name, "%d ranks, PP%d; attention TP%d CP%d DP%d; experts ETP%d EP%d EDP%d", x->ranks,
-             x->pp, x->tp, x->cp, dp, x->etp, x->ep, edp);
+    snprintf(name, sizeof name, "%d ranks, PP%d; attention TP%d CP%d DP%d; experts ETP%d EP%d EDP%d",
+             x->ranks, x->pp, x->tp, x->cp, dp, x->etp, x->ep, edp);
     return name;
 }
 
@@ -93,7 +93,8 @@ static void rank_main(struct world *w, void *arg)
     struct mesh mesh;
     struct config c;
     struct trainer_options opt = {.device = "cpu", .type = "f64", .optimizer = o.method.optimizer,
-                                  .loss = o.method.loss, .beta = 0.3, .batch = BATCH, .micro = x->micro, .seq = SEQ, .decay = 0.1, .aux = -1,
+                                  .loss = o.method.loss, .beta = 0.3, .batch = BATCH,
+                                  .micro = x->micro, .seq = SEQ, .decay = 0.1, .aux = -1,
                                   .z = 0.001, .threads = 1,
                                   .plan = {.lr = 0.01, .floor = 0.1, .warmup = 3, .steps = STEPS,
                                            .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 0.5}};
@@ -194,7 +195,8 @@ static void write_set(const char *path, int pairs)
     for (int i = 0; i < 120; i++) {
         int32_t token[SEQ];
         uint8_t target[SEQ];
-        struct doc d = {.token = token, .target = target, .weight = i % 5 ? 1 : 0.5, .reward = NAN, .pair = -1};
+        struct doc d = {.token = token, .target = target, .weight = i % 5 ? 1 : 0.5, .reward = NAN,
+                        .pair = -1};
         d.n = 3 + (int)(rng_uniform(1, 0, i) * ((pairs ? SEQ / 2 : SEQ) - 2));
         for (int j = 0; j < d.n; j++) {
             token[j] = rng_uniform(2, i, j) * 40;
@@ -351,7 +353,8 @@ int main(int argc, char **argv)
             struct difference d = compare(&o, &base);
             int same = grads_agree(&d) && losses_agree(&d);
             ok(same, "%s, %s %s: gradients %.1e (%s), losses %.1e, auxiliary %.1e, norms %.1e",
-               mapping_name(&list[i]), methods[k].loss, methods[k].optimizer, d.grad, d.where, d.loss, d.aux, d.norm);
+               mapping_name(&list[i]), methods[k].loss, methods[k].optimizer, d.grad, d.where, d.loss,
+               d.aux, d.norm);
             worst = fmax(fmax(fmax(worst, d.grad), fmax(d.loss, d.aux)), d.norm);
             agreed += same, tried++;
             outcome_release(&o);

@@ -56,7 +56,8 @@ static int64_t check(float *x, const char *set, const struct param *p, struct re
 }
 
 /* Calls fn on every slice of weights and every piece of the optimizer that this rank has. */
-static int64_t each(struct trainer *t, int64_t (*fn)(float *, const char *, const struct param *, struct rect))
+static int64_t each(struct trainer *t,
+                    int64_t (*fn)(float *, const char *, const struct param *, struct rect))
 {
     const struct layout *y = &t->model.layout;
     int64_t sum = 0;
