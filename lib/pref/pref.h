@@ -233,6 +233,7 @@ struct pref_method {
     /* Appends its JSON; returns 0 when this row is to have none. */
     int (*value)(const struct pref_plan *p, const struct pref_item *it, uint64_t line_hash,
                  struct buf *out);
+    int streams;      /* a row is judged by itself */
     int pairs;        /* it writes pairs instead of its rows */
     const char *uses; /* " top-k top-frac ": options that mean something to it, and not to all */
 };
@@ -265,6 +266,27 @@ void pref_tally_release(struct pref_tally *t);
  * has to add. */
 void pref_report(const struct pref_plan *p, const struct pref_method *m, const struct pref_tally *t,
                  int64_t prompts, int64_t left, int64_t kept);
+
+/* ---- run.c: a method over rows ---- */
+
+struct pref_run { /* the caller's: plan, method, reader, dedup (or NULL), full; the rest zero */
+    struct pref_plan *plan;
+    const struct pref_method *method;
+    struct row_reader *reader; /* for the accounts */
+    struct dedup *dedup;
+    int full; /* gather what a manifest tells */
+    int streams;
+    int64_t kept;
+    struct pref_set set;
+    struct spool *spool;
+    struct out *out; /* to be closed by the caller, when the accounts are good */
+    struct pref_tally tally;
+};
+void pref_run_start(struct pref_run *run, const char *output);
+void pref_run_take(struct pref_run *run, const struct row *r, uint64_t group, double score);
+/* When all rows were taken: judges, writes, accounts for the dropped and reports. */
+void pref_run_judge(struct pref_run *run);
+void pref_run_release(struct pref_run *run);
 
 /* ---- manifest.c: what was done, for whoever does the same to other rows ---- */
 
