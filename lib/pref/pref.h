@@ -92,7 +92,7 @@ extern const char *const pref_verdict_name[PREF_VERDICTS]; /* the reason in the 
 
 struct pref_item {
     uint64_t group;
-    double score; /* greater is better; NaN where the method reads none */
+    double score; /* greater is better; NaN where there is none */
     int64_t at;   /* which row of the input, from 0 */
 };
 struct pref_set {
@@ -123,8 +123,11 @@ void pref_select_spread(struct pref_set *s, double spread);
 int64_t pref_set_kept(const struct pref_set *s);
 /* The number of groups, and of those with a kept row. */
 int64_t pref_set_groups(struct pref_set *s, int64_t *kept);
-/* Means of the scores by group, in ascending order of group.  The caller frees *group and *mean. */
+/* Means of the scores by group, in ascending order of group, without the scores that are NaN and the
+ * groups that have no other.  The caller frees *group and *mean. */
 int64_t pref_set_means(struct pref_set *s, uint64_t **group, double **mean);
+/* As sorted_quantile(), of the n greatest scores after pref_set_sort_score(), which puts NaN last. */
+double pref_set_quantile(const struct pref_set *s, int64_t n, double q);
 
 /* ---- norm.c: rewards on a common scale ---- */
 
@@ -295,6 +298,12 @@ void pref_manifest_write(const char *path, const struct pref_plan *p, const stru
 /* Takes the constants of a manifest, and its bins where it has some (else tags->bins is 0).  Dies
  * (2) on what is no manifest. */
 void pref_manifest_read(const char *path, struct pref_norm *norm, struct pref_tags *tags);
+
+/* ---- show.c: rows for the eye ---- */
+
+/* Appends a row as text: a line of what it is and how it is rewarded, then its texts, each line behind
+ * the name of its part.  Control characters come as \u001b, so that no row commands a terminal. */
+void row_show(const struct row *r, struct buf *out);
 
 /* ---- scorer.c: what gives rows their rewards ---- */
 
