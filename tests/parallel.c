@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 static const char config_text[] =
-    "{\"model_type\":\"mixtral\",\"hidden_size\":16,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
+    "{\"model_type\":\"mixtral\",\"hidden_size\":16,\"num_hidden_layers\":4,\"num_attention_heads\":4,"
     "\"num_key_value_heads\":2,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"intermediate_size\":12,"
     "\"vocab_size\":40,\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
     "\"initializer_range\":0.2,\"tie_word_embeddings\":false,\"router_aux_loss_coef\":0.02,"
@@ -24,6 +24,7 @@ enum { SEQ = 16, BATCH = 8, STEPS = 20 };
 struct mapping {
     int ranks, tp, cp, pp, etp, ep;
     int64_t micro;
+    const char *layout; /* of the pipeline, NULL for even */
 };
 struct method {
     const char *loss, *optimizer, *set;
@@ -43,8 +44,9 @@ static const char *mapping_name(const struct mapping *x)
 {
     static char name[128];
     int dp = x->ranks / (x->tp * x->cp * x->pp), edp = x->ranks / (x->etp * x->ep * x->pp);
-    snprintf(name, sizeof name, "%d ranks, PP%d; attention TP%d CP%d DP%d; experts ETP%d EP%d EDP%d",
-             x->ranks, x->pp, x->tp, x->cp, dp, x->etp, x->ep, edp);
+    snprintf(name, sizeof name, "%d ranks, PP%d%s%s; attention TP%d CP%d DP%d; experts ETP%d EP%d EDP%d",
+             x->ranks, x->pp, x->layout ? " of " : "", x->layout ? x->layout : "",
+             x->tp, x->cp, dp, x->etp, x->ep, edp);
     return name;
 }
 
@@ -99,6 +101,8 @@ static void rank_main(struct world *w, void *arg)
                                   .plan = {.lr = 0.01, .floor = 0.1, .warmup = 3, .steps = STEPS,
                                            .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 0.5}};
     const char *why = mesh_init(&mesh, x->ranks, world_rank(w), x->tp, x->cp, x->pp, x->etp, x->ep);
+    if (!why && x->layout)
+        why = mesh_place(&mesh, x->layout);
     if (why)
         die("%s: %s", mapping_name(x), why);
     config_parse(&c, config_text, sizeof config_text - 1, "test");
@@ -215,7 +219,7 @@ static void write_set(const char *path, int pairs)
 /* ---- which mappings ---- */
 
 static const struct mapping chosen[] = {
-    /* ranks tp cp pp etp ep micro */
+    /* ranks tp cp pp etp ep micro layout */
     {2, 1, 1, 1, 1, 1, 2}, /* every dimension alone */
     {2, 1, 1, 1, 1, 2, 2},
     {2, 2, 1, 1, 1, 1, 2},
@@ -238,6 +242,12 @@ static const struct mapping chosen[] = {
     {8, 2, 2, 1, 1, 4, 2}, /* EP over TP x CP beside DP; all at once */
     {8, 2, 2, 2, 2, 2, 2},
     {8, 2, 1, 1, 2, 4, 1}, /* EP over TP x DP */
+    {4, 1, 1, 4, 1, 1, 2}, /* pipelines: deep, uneven, interleaved */
+    {2, 1, 1, 2, 1, 1, 2, "3,1"},
+    {2, 1, 1, 2, 1, 1, 1, "1,1,1,1"},
+    {4, 2, 1, 2, 1, 2, 2, "1,1,1,1"},
+    {4, 1, 2, 2, 2, 1, 2, "1,1,1,1"},
+    {8, 1, 2, 2, 1, 4, 1, "1,1,1,1"},
 };
 
 /* Every mapping of powers of two that fits the model, to 16 ranks; of the largest every third. */
