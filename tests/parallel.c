@@ -28,6 +28,7 @@ struct mapping {
 };
 struct method {
     const char *loss, *optimizer, *set;
+    int f32; /* no clipping, and only losses are kept */
 };
 struct outcome { /* of one mapping, as its rank 0 keeps it */
     struct mapping map;
@@ -94,12 +95,12 @@ static void rank_main(struct world *w, void *arg)
     struct trainer t;
     struct mesh mesh;
     struct config c;
-    struct trainer_options opt = {.device = "cpu", .type = "f64", .optimizer = o.method.optimizer,
+    struct trainer_options opt = {.device = "cpu", .type = o.method.f32 ? "f32" : "f64", .optimizer = o.method.optimizer,
                                   .loss = o.method.loss, .beta = 0.3, .batch = BATCH,
                                   .micro = x->micro, .seq = SEQ, .decay = 0.1, .aux = -1,
                                   .z = 0.001, .threads = 1,
                                   .plan = {.lr = 0.01, .floor = 0.1, .warmup = 3, .steps = STEPS,
-                                           .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 0.5}};
+                                           .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = o.method.f32 ? 0 : 0.5}};
     const char *why = mesh_init(&mesh, x->ranks, world_rank(w), x->tp, x->cp, x->pp, x->etp, x->ep);
     if (!why && x->layout)
         why = mesh_place(&mesh, x->layout);
@@ -121,7 +122,8 @@ static void rank_main(struct world *w, void *arg)
     trainer_gradients(&t, &r);
     if (o.spoil)
         o.spoil(&t, 1);
-    o.grad = collect_gradients(&o, &t.model);
+    if (!o.method.f32)
+        o.grad = collect_gradients(&o, &t.model);
     for (int i = 0; i < STEPS; i++) {
         trainer_step(&t, &mix, i * BATCH, &r);
         o.loss[i] = r.loss, o.won[i] = r.won, o.aux[i] = r.aux, o.norm[i] = r.norm;
@@ -318,6 +320,25 @@ static void test_the_test(const struct outcome *one, struct world *job)
     }
 }
 
+/* A pipeline computes what one rank computes, in the same order; only sums over all tensors differ. */
+static void test_bits(const struct mapping *one_rank, const char *set)
+{
+    static const struct mapping pipes[] = {
+        {2, 1, 1, 2, 1, 1, 2}, {2, 1, 1, 2, 1, 1, 2, "1,1,1,1"}, {4, 1, 1, 4, 1, 1, 1}};
+    struct world *w = world_self();
+    for (int64_t i = 0; i < ARRAY_LEN(pipes); i++) {
+        struct outcome one = {.map = *one_rank, .method = {"nll", "adamw", set, 1}}, o = one;
+        one.map.micro = pipes[i].micro;
+        o.map = pipes[i];
+        run(&one, w);
+        run(&o, w);
+        ok(!memcmp(one.loss, o.loss, sizeof o.loss), "%s: %d losses in f32 have one rank's bits",
+           mapping_name(&o.map), STEPS);
+        outcome_release(&one), outcome_release(&o);
+    }
+    world_free(w);
+}
+
 int main(int argc, char **argv)
 {
     static const struct mapping one_rank = {1, 1, 1, 1, 1, 1, 2};
@@ -371,6 +392,8 @@ int main(int argc, char **argv)
         }
         if (k == 0)
             test_the_test(&base, job);
+        if (k == 0 && size == 1)
+            test_bits(&one_rank, set);
         if (first)
             outcome_release(&base);
     }
