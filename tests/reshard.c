@@ -56,7 +56,8 @@ static int64_t check(float *x, const char *set, const struct param *p, struct re
 }
 
 /* Calls fn on every slice of weights and every piece of the optimizer that this rank has. */
-static int64_t each(struct trainer *t, int64_t (*fn)(float *, const char *, const struct param *, struct rect))
+static int64_t each(struct trainer *t,
+                    int64_t (*fn)(float *, const char *, const struct param *, struct rect))
 {
     const struct layout *y = &t->model.layout;
     int64_t sum = 0;
@@ -168,7 +169,9 @@ static struct mapping draw(int64_t i, const struct config *c, const struct param
 
 int main(int argc, char **argv)
 {
-    int64_t pairs = argc > 1 && !strcmp(argv[1], "--long") ? 2000 : 200, params, bad = 0;
+    const char *san = getenv("SAN"); /* set by make check; under sanitizers all is ten times slower */
+    int64_t pairs = argc > 1 && !strcmp(argv[1], "--long") ? 2000 : san && *san == '1' ? 50 : 200;
+    int64_t params, bad = 0;
     struct config c;
     /* in memory where that is possible: hundreds of checkpoints are written, each with fsync */
     char *dir = path_join(path_is_dir("/dev/shm") ? "/dev/shm" : "/tmp", "reshard-XXXXXX");

@@ -178,6 +178,16 @@ void pref_tags_fit(struct pref_tags *t, struct pref_set *s, int64_t bins);
 int64_t pref_tag_level(const struct pref_tags *t, double score);
 /* Appends "<|rw_3|>", or " <rm_score>: 1.5 ": a period in any locale, and never -0.0. */
 void pref_tag_text(const struct pref_tags *t, int64_t level, struct buf *out);
+/* ---- tag_count.c: what the tags of training data stood for (tags.json) ---- */
+
+struct tag_count;
+struct tag_count *tag_count_new(void);
+void tag_count_add(struct tag_count *c, const char *text, double reward); /* text NULL: no tag */
+/* Appends the object of tags.json, tags by mean reward, or nothing when there was no tag.  Once, at
+ * the end: it sorts what was counted. */
+void tag_count_json(struct tag_count *c, struct buf *out);
+void tag_count_free(struct tag_count *c);
+
 /* Whether the prompt, response or text spells a control token, <|name|> or <rm_score>. */
 int pref_has_control(const struct row *r);
 
