@@ -166,6 +166,8 @@ class Data:
         need(all(t >= 0 for t in v["tokens"]) and max(v["target"], default=0) <= 1, "values")
         need(all(math.isfinite(w) and w >= 0 for w in v["weight"]), "a weight")
         need(all(math.isfinite(x) for k in wanted & VALUES for x in v[k]), "a value is not finite")
+        own = tensors.get("file.tokenizer.json")
+        need(own is None or xxh3(own[1]) == meta["tokenizer"], "another tokenizer")
         for k in wanted:
             raw = tensors[k][1]
             if k == "tokens.offsets":
@@ -223,6 +225,8 @@ def read_set(folder, into):
             data = f.read()
         need(len(data) == entry["bytes"], "a size is not the manifest's")
         need(hashlib.sha256(data).hexdigest() == entry["sha256"], "a hash is not the manifest's")
+        if entry["name"] == "tokenizer.json":
+            need(xxh3(data) == manifest["tokenizer"], "another tokenizer")
         if "rows" in entry:
             read_blobs(data, into)
     need(into.sums() == tuple(manifest[k] for k in ("rows", "tokens", "sequences")), "sums")
