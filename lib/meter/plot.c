@@ -96,7 +96,7 @@ static void set_axis(struct buf *b, const char *axis, struct range r, int log)
             step = ten * steps[i];
         step = whole ? fmax(step, 1) : step;
         for (double k = ceil(r.low / step); k * step <= r.high; k++)
-            add_tic(b, k * step);
+            add_tic(b, k * step + 0.0); /* not -0 */
     }
     b->len -= 2; /* the last comma */
     buf_str(b, ")\n");
@@ -205,7 +205,11 @@ static void write_script(struct buf *b, const struct figure *f)
 {
     enum { WIDTH = 1000, PANEL = 300, ENTRY = 18 }; /* pixels */
     int rows = (f->shows + 1) / 2, columns = MIN(f->shows, 2);
-    int entries = (f->n + f->has_valid + 2) / 3; /* of the legend, in each of three columns */
+    size_t longest = strlen("validation");
+    for (int64_t i = 0; i < f->n; i++)
+        longest = MAX(longest, strlen(f->run[i].name));
+    int lists = MAX(WIDTH * 9 / 10 / (longest * 11 + 60), 1); /* of the legend, side by side */
+    int entries = (f->n + f->has_valid + lists - 1) / lists; /* in each */
     int legend = entries * ENTRY + 16, height = rows * PANEL + legend;
     double top = 1 - (double)legend / height;
     write_data(b, f);
