@@ -265,14 +265,14 @@ struct pref_tally {
     struct moments in, kept, weight; /* reward by length, and weight by length */
     struct numbers reward, score;    /* of the kept rows; of those with a tag, normalised */
     struct pref_set tag;             /* group: pref_tally_level(); score: the reward */
-    int64_t untagged;
+    int64_t untagged, in_bin[PREF_BINS_MAX];
 };
 void pref_tally_in(struct pref_tally *t, const struct spool_row *row);
-/* full: for a manifest, too, which takes up to 40 bytes a row. */
+/* full: for a manifest, too, which takes up to 40 bytes a row (here and in the next one). */
 void pref_tally_kept(struct pref_tally *t, const struct pref_item *it, const struct spool_row *row,
                      int full);
 void pref_tally_tag(struct pref_tally *t, const struct pref_tags *tags, const struct pref_item *it,
-                    const struct spool_row *row, int tagged);
+                    const struct spool_row *row, int tagged, int full);
 int64_t pref_tally_level(const struct pref_item *it); /* of an item of t->tag */
 void pref_tally_release(struct pref_tally *t);
 /* Says what selection did to prompts (in all, and left), rewards and lengths, and what the method
