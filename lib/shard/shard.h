@@ -63,6 +63,10 @@ char **shard_list(const char *folder, int64_t *n);
 /* Compares two files or folders tensor by tensor, by content.  Writes a line for each that differs
  * and returns how many do; *tensors: of how many. */
 int64_t shard_diff(const char *a, const char *b, struct out *o, int64_t *tensors);
+/* Its lines, for who finds tensors otherwise: of one that only path has, and of two (with data)
+ * that differ.  The latter returns whether they do. */
+void shard_diff_lone(struct out *o, const struct tensor *t, const char *path);
+int shard_diff_pair(struct out *o, const struct tensor *a, const struct tensor *b);
 
 /* Reading a stream or a file, blob by blob; zstd frames are recognised.  name is for messages. */
 struct stream;

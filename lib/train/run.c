@@ -369,8 +369,10 @@ static void log_open(struct run *r, int64_t sequence_length)
         die("open %s:", path);
     if (fresh) {
         struct buf b = {0};
-        struct log_head h = {r->identity.data, meter_flops(&work, s, s * s, COUNT_CAUSAL) / s, n.total,
-                             n.active, 0, (char *)set_hash(r->mix.set[0])};
+        struct log_head h = {.config = r->identity.data,
+                             .flops_token = meter_flops(&work, s, s * s, COUNT_CAUSAL) / s,
+                             .flops_square = work.square, .params = n.total, .active = n.active,
+                             .data = (char *)set_hash(r->mix.set[0])};
         meter_head_write(&b, &h);
         append(r->log_fd, &b, path);
         buf_release(&b);
@@ -385,20 +387,30 @@ static void log_step(struct run *r, const struct step_result *s, double ms, doub
     struct step_line line = {.step = r->step, .loss = s->loss, .aux = s->aux, .z = s->z, .lr = s->lr,
                              .grad_norm = s->norm, .tokens = s->tokens, .step_ms = ms,
                              .tflops = flops / ms / 1e9, .ok = s->ok, .seconds = seconds,
-                             .won = r->t.loss->pairs ? s->won : NAN};
+                             .won = r->t.loss->pairs ? s->won : NAN, .squares = s->squares};
     struct buf b = {0};
     meter_step_write(&b, &line);
     append(r->log_fd, &b, "log.jsonl");
     buf_release(&b);
 }
 
+static void log_valid(struct run *r, double loss, double seconds)
+{
+    struct valid_line line = {.step = r->step, .loss = loss, .seconds = seconds};
+    struct buf b = {0};
+    meter_valid_write(&b, &line);
+    append(r->log_fd, &b, "log.jsonl");
+    buf_release(&b);
+}
+
 /* ---- the loop ---- */
 
-static void validate(struct run *r)
+static double validate(struct run *r)
 {
     double loss = trainer_evaluate(&r->t, r->valid, NULL);
     if (world_rank(r->world) == 0)
         say("step %lld: validation loss %.4f", (long long)r->step, loss);
+    return loss;
 }
 
 static int any_signal(struct run *r)
@@ -449,8 +461,11 @@ static void loop(struct run *r)
             log_step(r, &s, (clock_s() - start) * 1e3, clock_s() - begun);
             progress_add(&progress, counts);
         }
-        if (counts && r->valid && o->valid_every > 0 && r->step % o->valid_every == 0)
-            validate(r);
+        if (counts && r->valid && o->valid_every > 0 && r->step % o->valid_every == 0) {
+            double loss = validate(r);
+            if (rank == 0)
+                log_valid(r, loss, clock_s() - begun);
+        }
         int stop = any_signal(r);
         if (saved < r->step && (stop || r->step == r->steps ||
                                 (o->save_every > 0 && r->step % o->save_every == 0))) {
