@@ -97,9 +97,10 @@ static void arm_read(struct arm *a, char *path)
         if (n >= 0) {
             numbers_add(&lengths, (double)n);
             moments_add(&length, (double)n, 0);
-            if (distinct)
-                distinct_words(pref_answer(&r.row, &len), len, &words, &pairs);
         }
+        const char *answer = pref_answer(&r.row, &len);
+        if (answer && distinct)
+            distinct_words(answer, len, &words, &pairs);
         if (pref_reward(&r.row, field, &x))
             x = NAN;
         pref_set_add(&set, group, x);
