@@ -26,4 +26,17 @@ x  'not a checkpoint' 4 'no manifest.json' 'mkdir -p empty && moe-sample -m empt
 x  'a missing file' 1 'nothere' "$s nothere"
 x  'a full disk' 1 'No space left' "$s five.jsonl >/dev/full"
 ok 'an output file appears whole'   "$s -n 3 -o out five.jsonl && cmp out a"
+ok 'a killed run goes on where it was' \
+   "$s -n 3 -o out2 -b 1 five.jsonl & p=\$!; for i in 1 2 3 4 5 6 7 8 9; do [ -s out2.part ] && break; sleep 0.05; done; kill -9 \$p; wait \$p; [ -e out2 ] || { cut=\$(wc -l <out2.part); printf 'half a row' >>out2.part; moe-sample -m run/ --max-tokens 12 -n 3 -o out2 five.jsonl 2>&1; } && cmp out2 a && ! ls out2.part*"
+if command -v strace >/dev/null && [ "${SAN:-0}" != 1 ] && strace -qq -o /dev/null true 2>/dev/null; then
+    # the disk is full when the rows are to be published; then four rows that only a part file can have
+    strace -f -qq -o /dev/null -e trace=rename -e inject=rename:error=ENOSPC:when=2 $s -n 3 -o out4 five.jsonl 2>/dev/null
+    head -n 4 a | sed '1s/{/{"kept":1,/' >out4.part
+    ok 'and keeps the rows it had' \
+       'moe-sample -m run/ --max-tokens 12 -n 3 -o out4 five.jsonl 2>said && grep "after 4 rows" said && head -n 1 out4 | grep kept && cmp <(tail -n +2 out4) <(tail -n +2 a)'
+else
+    skip 'and keeps the rows it had' 'strace cannot trace here'
+fi
+x  'a tag of a model without tags' 2 'was not trained with tags' "$s --tag top five.jsonl"
+ok 'a tag by its text' "$s --tag '<|rw_3|>' -n 3 five.jsonl >tagged && ! cmp -s tagged a"
 finish

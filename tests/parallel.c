@@ -1,7 +1,9 @@
-/* parallel.c -- the mapping is not a hyperparameter: ranks as threads against one rank, in f64.
+/* parallel.c -- the mapping is not a hyperparameter: many ranks against one, in f64.
  *
- * For each mapping: every reduced gradient of step 1 within 1e-10 of the tensor's maximum, and 20 losses
- * with SGD and with AdamW within 1e-9. */
+ * For each mapping: every reduced gradient of step 1 within 1e-10 of the tensor's maximum, and 20 losses,
+ * auxiliary losses and gradient norms within 1e-9: of a language model with SGD and with AdamW, of a reward
+ * model (Bradley-Terry) and of DPO.  Ranks are threads; under mpirun
+ * they are its processes, and the mappings of that many ranks are tried.  --long tries all that fit. */
 #include "tap.h"
 #include "train/train.h"
 
@@ -11,7 +13,7 @@
 #include <unistd.h>
 
 static const char config_text[] =
-    "{\"model_type\":\"mixtral\",\"hidden_size\":16,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
+    "{\"model_type\":\"mixtral\",\"hidden_size\":16,\"num_hidden_layers\":4,\"num_attention_heads\":4,"
     "\"num_key_value_heads\":2,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"intermediate_size\":12,"
     "\"vocab_size\":40,\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
     "\"initializer_range\":0.2,\"tie_word_embeddings\":false,\"router_aux_loss_coef\":0.02,"
@@ -20,40 +22,57 @@ static const char config_text[] =
 enum { SEQ = 16, BATCH = 8, STEPS = 20 };
 
 struct mapping {
-    const char *name;
-    int ranks, tp, pp, etp, ep;
+    int ranks, tp, cp, pp, etp, ep;
     int64_t micro;
+    const char *layout; /* of the pipeline, NULL for even */
 };
-struct outcome { /* of one mapping */
-    const struct mapping *map;
-    const char *optimizer, *set;
-    double loss[STEPS], aux[STEPS], norm[STEPS];
+struct method {
+    const char *loss, *optimizer, *set;
+    int f32; /* no clipping, and only losses are kept */
+};
+struct outcome { /* of one mapping, as its rank 0 keeps it */
+    struct mapping map;
+    struct method method;
+    void (*spoil)(struct trainer *t, int after); /* a bug planted before and after step 1's gradients */
+    double loss[STEPS], won[STEPS], aux[STEPS], norm[STEPS];
     double *grad;      /* all tensors in canonical order, of step 1 */
-    int64_t *at;       /* (params) where each begins in grad */
-    int64_t *size;     /* (params) */
+    int64_t *at;       /* (params + 1) where each begins in grad */
     char **name;
     int64_t params;
 };
 
-static void outcome_init(struct outcome *o, const struct model *m)
+static const char *mapping_name(const struct mapping *x)
 {
-    int64_t n = 0;
-    o->params = m->params;
-    o->at = xmalloc(m->params * sizeof *o->at);
-    o->size = xmalloc(m->params * sizeof *o->size);
-    o->name = xmalloc(m->params * sizeof *o->name);
-    for (int64_t i = 0; i < m->params; i++) {
-        o->at[i] = n;
-        o->size[i] = m->param[i].rows * MAX(m->param[i].cols, 1);
-        o->name[i] = xstrdup(m->param[i].name);
-        n += o->size[i];
-    }
-    o->grad = xcalloc(n, sizeof *o->grad);
+    static char name[128];
+    int dp = x->ranks / (x->tp * x->cp * x->pp), edp = x->ranks / (x->etp * x->ep * x->pp);
+    snprintf(name, sizeof name, "%d ranks, PP%d%s%s; attention TP%d CP%d DP%d; experts ETP%d EP%d EDP%d",
+             x->ranks, x->pp, x->layout ? " of " : "", x->layout ? x->layout : "",
+             x->tp, x->cp, dp, x->etp, x->ep, edp);
+    return name;
 }
 
-/* Every rank lays the slices it stores into the whole. */
-static void collect_gradients(struct outcome *o, struct model *m)
+static void outcome_init(struct outcome *o, const struct model *m)
 {
+    o->params = m->params;
+    o->at = xcalloc(m->params + 1, sizeof *o->at);
+    o->name = xmalloc(m->params * sizeof *o->name);
+    for (int64_t i = 0; i < m->params; i++) {
+        o->at[i + 1] = o->at[i] + m->param[i].rows * MAX(m->param[i].cols, 1);
+        o->name[i] = xstrdup(m->param[i].name);
+    }
+}
+
+static void outcome_release(struct outcome *o)
+{
+    for (int64_t i = 0; i < o->params; i++)
+        free(o->name[i]);
+    free(o->grad), free(o->at), free(o->name);
+}
+
+/* Every rank lays the slices it stores into the whole; elsewhere it has zeros, so the sum is the whole. */
+static double *collect_gradients(const struct outcome *o, struct model *m)
+{
+    double *whole = xcalloc(o->at[o->params], sizeof *whole);
     for (int b = 0; b < BUFFERS; b++)
         comm_all_gather(m->comm[b == BUFFER_DENSE ? GROUP_DP_CP : GROUP_EDP], m->lane, m->grad[b],
                         (double *)m->grad[b] + m->layout.shard_at[b], m->layout.shard[b], DT_F64);
@@ -62,66 +81,78 @@ static void collect_gradients(struct outcome *o, struct model *m)
         const double *g = (double *)m->grad[l->buffer] + l->at;
         int64_t p = l->p - m->param, cols = MAX(l->p->cols, 1);
         for (int64_t r = 0; l->writes && r < l->r.rows; r++)
-            memcpy(o->grad + o->at[p] + (l->r.row + r) * cols + l->r.col, g + r * l->r.cols,
+            memcpy(whole + o->at[p] + (l->r.row + r) * cols + l->r.col, g + r * l->r.cols,
                    l->r.cols * sizeof *g);
     }
+    comm_all_reduce(m->comm[GROUP_WORLD], NULL, whole, o->at[o->params], DT_F64, COMM_SUM);
+    return whole;
 }
 
 static void rank_main(struct world *w, void *arg)
 {
-    struct outcome *o = arg;
-    const struct mapping *x = o->map;
+    struct outcome *out = arg, o = *out;
+    const struct mapping *x = &o.map;
     struct trainer t;
     struct mesh mesh;
     struct config c;
-    struct trainer_options opt = {.device = "cpu", .type = "f64", .optimizer = o->optimizer, .loss = "nll",
-                                  .batch = BATCH, .micro = x->micro, .seq = SEQ, .decay = 0.1, .aux = -1,
+    struct trainer_options opt = {.device = "cpu", .type = o.method.f32 ? "f32" : "f64", .optimizer = o.method.optimizer,
+                                  .loss = o.method.loss, .beta = 0.3, .batch = BATCH,
+                                  .micro = x->micro, .seq = SEQ, .decay = 0.1, .aux = -1,
                                   .z = 0.001, .threads = 1,
                                   .plan = {.lr = 0.01, .floor = 0.1, .warmup = 3, .steps = STEPS,
-                                           .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 0.5}};
-    const char *why = mesh_init(&mesh, x->ranks, world_rank(w), x->tp, 1, x->pp, x->etp, x->ep);
+                                           .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = o.method.f32 ? 0 : 0.5}};
+    const char *why = mesh_init(&mesh, x->ranks, world_rank(w), x->tp, x->cp, x->pp, x->etp, x->ep);
+    if (!why && x->layout)
+        why = mesh_place(&mesh, x->layout);
     if (why)
-        die("%s: %s", x->name, why);
+        die("%s: %s", mapping_name(x), why);
     config_parse(&c, config_text, sizeof config_text - 1, "test");
+    c.reward = loss_find(o.method.loss)->reward;
     trainer_init(&t, w, &mesh, &c, &opt);
     model_random(&t.model, 1);
-    struct set *set = set_open(o->set);
+    struct set *set = set_open(o.method.set);
     int64_t one = 1;
     struct mix mix = {&set, &one, 1, 3};
     struct step_result r;
 
-    if (world_rank(w) == 0)
-        outcome_init(o, &t.model);
-    comm_barrier(t.model.comm[GROUP_WORLD]);
+    outcome_init(&o, &t.model);
     trainer_fetch(&t, &mix, 0);
+    if (o.spoil)
+        o.spoil(&t, 0);
     trainer_gradients(&t, &r);
-    collect_gradients(o, &t.model);
+    if (o.spoil)
+        o.spoil(&t, 1);
+    if (!o.method.f32)
+        o.grad = collect_gradients(&o, &t.model);
     for (int i = 0; i < STEPS; i++) {
         trainer_step(&t, &mix, i * BATCH, &r);
-        if (world_rank(w) == 0)
-            o->loss[i] = r.loss, o->aux[i] = r.aux, o->norm[i] = r.norm;
+        o.loss[i] = r.loss, o.won[i] = r.won, o.aux[i] = r.aux, o.norm[i] = r.norm;
     }
+    if (world_rank(w) == 0)
+        *out = o;
+    else
+        outcome_release(&o);
     set_close(set);
     trainer_release(&t);
 }
 
-static void run(struct outcome *o)
+/* In the processes of a job, or in as many threads as the mapping has ranks. */
+static void run(struct outcome *o, struct world *job)
 {
-    if (o->map->ranks == 1) {
-        struct world *w = world_self();
+    struct world *w = world_self();
+    if (world_size(job) > 1 && o->map.ranks > 1)
+        rank_main(job, o);
+    else if (o->map.ranks > 1)
+        world_threads(o->map.ranks, rank_main, o);
+    else
         rank_main(w, o);
-        world_free(w);
-    } else {
-        world_threads(o->map->ranks, rank_main, o);
-    }
+    world_free(w);
 }
 
-static void outcome_release(struct outcome *o)
-{
-    for (int64_t i = 0; i < o->params; i++)
-        free(o->name[i]);
-    free(o->grad), free(o->at), free(o->size), free(o->name);
-}
+struct difference {
+    double grad, loss, aux, norm; /* relative, the worst */
+    const char *where;            /* tensor of the worst gradient */
+};
 
 static double worst_of(const double *a, const double *b, int n)
 {
@@ -131,86 +162,248 @@ static double worst_of(const double *a, const double *b, int n)
     return worst;
 }
 
-static void compare(const struct outcome *o, const struct outcome *one)
+static struct difference compare(const struct outcome *o, const struct outcome *one)
 {
-    double worst = 0;
-    const char *where = "";
+    struct difference d = {.where = "all the same"};
     for (int64_t p = 0; p < one->params; p++) {
-        double d = 0, scale = 0;
-        for (int64_t i = 0; i < one->size[p]; i++) {
-            double a = o->grad[o->at[p] + i], b = one->grad[one->at[p] + i];
-            d = isfinite(a - b) ? fmax(d, fabs(a - b)) : INFINITY;
+        double off = 0, scale = 0;
+        for (int64_t i = one->at[p]; i < one->at[p + 1]; i++) {
+            double a = o->grad[i], b = one->grad[i];
+            off = isfinite(a - b) ? fmax(off, fabs(a - b)) : INFINITY;
             scale = fmax(scale, fabs(b));
         }
-        if (!(d / scale <= worst))
-            worst = d / scale, where = one->name[p];
+        if (!(off / scale <= d.grad))
+            d.grad = off / scale, d.where = one->name[p];
     }
-    ok(worst <= 1e-10, "%s: gradients of step 1 equal one rank's (worst %.1e, %s)", o->map->name, worst,
-       where);
-    double loss = worst_of(o->loss, one->loss, STEPS), aux = worst_of(o->aux, one->aux, STEPS);
-    double norm = worst_of(o->norm, one->norm, STEPS);
-    ok(loss <= 1e-9 && aux <= 1e-9 && norm <= 1e-9,
-       "%s: %d %s losses, auxiliary losses and norms (worst %.1e %.1e %.1e)", o->map->name, STEPS,
-       o->optimizer, loss, aux, norm);
+    d.loss = fmax(worst_of(o->loss, one->loss, STEPS), worst_of(o->won, one->won, STEPS));
+    d.aux = worst_of(o->aux, one->aux, STEPS);
+    d.norm = worst_of(o->norm, one->norm, STEPS);
+    return d;
 }
 
-static void write_set(const char *path)
+static int grads_agree(const struct difference *d)
 {
-    struct set_info info = {.seq = SEQ, .tokenizer_hash = "0123456789abcdef", .columns = "weight",
-                            .template = "plain", .bos = -1, .eos = -1};
+    return d->grad <= 1e-10;
+}
+
+static int losses_agree(const struct difference *d)
+{
+    return d->loss <= 1e-9 && d->aux <= 1e-9 && d->norm <= 1e-9;
+}
+
+/* Documents of random tokens, packed several to a sequence; or pairs of them. */
+static void write_set(const char *path, int pairs)
+{
+    struct set_info info = {.seq = SEQ, .tokenizer_hash = "0123456789abcdef",
+                            .columns = pairs ? "weight,pair,margin,ref_logp" : "weight", .template = "plain",
+                            .bos = -1, .eos = -1};
     struct packer *p = packer_open(path, &info, 1 << 20);
     for (int i = 0; i < 120; i++) {
         int32_t token[SEQ];
         uint8_t target[SEQ];
-        struct doc d = {token, target, 3 + (int)(rng_uniform(1, 0, i) * (SEQ - 3)), 1, NAN, -1};
+        struct doc d = {.token = token, .target = target, .weight = i % 5 ? 1 : 0.5, .reward = NAN,
+                        .pair = -1};
+        d.n = 3 + (int)(rng_uniform(1, 0, i) * ((pairs ? SEQ / 2 : SEQ) - 2));
         for (int j = 0; j < d.n; j++) {
             token[j] = rng_uniform(2, i, j) * 40;
-            target[j] = j > 0;
+            target[j] = j > pairs;
         }
-        d.weight = i % 5 ? 1 : 0.5;
+        if (pairs) {
+            d.pair = i / 2;
+            d.margin = i % 2 ? 0 : 0.2;
+            d.ref_logp = -rng_uniform(3, 0, i) * d.n;
+        }
         packer_add(p, &d);
     }
     packer_close(p, "{}");
 }
 
-int main(void)
+/* ---- which mappings ---- */
+
+static const struct mapping chosen[] = {
+    /* ranks tp cp pp etp ep micro layout */
+    {2, 1, 1, 1, 1, 1, 2}, /* every dimension alone */
+    {2, 1, 1, 1, 1, 2, 2},
+    {2, 2, 1, 1, 1, 1, 2},
+    {2, 1, 1, 1, 2, 1, 2},
+    {2, 1, 1, 2, 1, 1, 2},
+    {2, 1, 2, 1, 1, 1, 2},
+    {4, 1, 4, 1, 1, 1, 2},
+    {4, 1, 1, 1, 1, 1, 1},
+    {2, 2, 1, 1, 1, 2, 2}, /* EP over TP; over CP; over DP; over TP x CP */
+    {2, 1, 2, 1, 1, 2, 2},
+    {4, 1, 1, 1, 1, 2, 1},
+    {4, 1, 1, 1, 1, 4, 2},
+    {4, 2, 2, 1, 1, 4, 4},
+    {4, 2, 2, 1, 1, 1, 2}, /* pairs */
+    {4, 1, 2, 2, 1, 1, 2},
+    {4, 1, 2, 1, 1, 1, 1},
+    {4, 2, 1, 1, 2, 2, 1},
+    {4, 2, 1, 2, 1, 2, 1},
+    {4, 1, 2, 1, 2, 2, 2}, /* ETP over CP, EP over DP */
+    {8, 2, 2, 1, 1, 4, 2}, /* EP over TP x CP beside DP; all at once */
+    {8, 2, 2, 2, 2, 2, 2},
+    {8, 2, 1, 1, 2, 4, 1}, /* EP over TP x DP */
+    {4, 1, 1, 4, 1, 1, 2}, /* pipelines: deep, uneven, interleaved */
+    {2, 1, 1, 2, 1, 1, 2, "3,1"},
+    {2, 1, 1, 2, 1, 1, 1, "1,1,1,1"},
+    {4, 2, 1, 2, 1, 2, 2, "1,1,1,1"},
+    {4, 1, 2, 2, 2, 1, 2, "1,1,1,1"},
+    {8, 1, 2, 2, 1, 4, 1, "1,1,1,1"},
+};
+
+/* Every mapping of powers of two that fits the model, to 16 ranks; of the largest every third. */
+static int64_t all_mappings(struct mapping *list)
 {
-    static const struct mapping one = {"one rank", 1, 1, 1, 1, 1, 2};
-    static const struct mapping maps[] = {
-        /* name                ranks tp pp etp ep micro */
-        {"DP2", 2, 1, 1, 1, 1, 2},
-        {"EP2 folded over DP", 2, 1, 1, 1, 2, 2},
-        {"DP4", 4, 1, 1, 1, 1, 1},
-        {"DP2 x EP2", 4, 1, 1, 1, 2, 1},
-        {"EP4", 4, 1, 1, 1, 4, 2},
-        {"TP2", 2, 2, 1, 1, 1, 2},
-        {"TP2 with EP2 folded over it", 2, 2, 1, 1, 2, 2},
-        {"ETP2", 2, 1, 1, 2, 1, 2},
-        {"PP2", 2, 1, 2, 1, 1, 2},
-        {"TP2 DP2 with ETP2 EP2", 4, 2, 1, 2, 2, 1},
-        {"PP2 TP2 with EP2", 4, 2, 2, 1, 2, 1},
+    int64_t n = 0, seen = 0;
+    for (int ranks = 2; ranks <= 16; ranks *= 2)
+        for (int tp = 1; tp <= 2; tp *= 2)
+            for (int cp = 1; cp <= 8; cp *= 2)
+                for (int pp = 1; pp <= 2; pp *= 2)
+                    for (int etp = 1; etp <= 4; etp *= 2)
+                        for (int ep = 1; ep <= 4; ep *= 2) {
+                            int dp = ranks / (tp * cp * pp);
+                            if (!dp || dp > BATCH || etp * ep * pp > ranks || (ranks == 16 && seen++ % 3))
+                                continue;
+                            list[n++] = (struct mapping){ranks, tp, cp, pp, etp, ep, MIN(2, BATCH / dp)};
+                        }
+    return n;
+}
+
+/* ---- planted bugs: the test must see them ---- */
+
+static void double_rows(struct trainer *t, int after)
+{
+    int64_t tokens = t->o.micro * SEQ;
+    for (int64_t m = 0; !after && t->mesh.rank == t->mesh.world - 1 && m < t->micros; m++)
+        for (int64_t i = 0; i < tokens; i++)
+            t->host[m].weight[i] *= 2;
+}
+
+static void double_experts(struct trainer *t, int after)
+{
+    double *g = t->model.grad[BUFFER_EXPERTS];
+    for (int64_t i = 0; after && i < t->model.layout.size[BUFFER_EXPERTS]; i++)
+        g[i] *= 2;
+}
+
+static void unscale_gates(struct trainer *t, int after)
+{
+    if (t->mesh.rank == t->mesh.world - 1)
+        t->model.cfg.norm_gate = after; /* of the first step only */
+}
+
+static void swap_chunks(struct trainer *t, int after)
+{
+    t->mesh.i_cp = t->mesh.cp - 1 - t->mesh.i_cp;
+}
+
+static void test_the_test(const struct outcome *one, struct world *job)
+{
+    static const struct {
+        const char *what;
+        void (*spoil)(struct trainer *t, int after);
+        struct mapping map;
+    } bugs[] = {
+        {"the gradient of one rank's rows doubled", double_rows, {2, 1, 1, 1, 1, 1, 2}},
+        {"the gradient of the experts doubled", double_experts, {2, 1, 1, 1, 1, 2, 2}},
+        {"one rank's gates left unscaled", unscale_gates, {2, 1, 1, 1, 1, 2, 2}},
+        {"chunks given to the wrong ranks", swap_chunks, {2, 1, 2, 1, 1, 1, 2}},
     };
-    static const char *const optimizers[] = {"sgd", "adamw"};
-    char dir[] = "/tmp/parallel-XXXXXX";
-    if (!mkdtemp(dir))
-        die("mkdtemp:");
-    char *set = path_join(dir, "set/");
+    for (int64_t i = 0; world_size(job) == 1 && i < ARRAY_LEN(bugs); i++) {
+        struct outcome o = {.map = bugs[i].map, .method = one->method, .spoil = bugs[i].spoil};
+        run(&o, job);
+        struct difference d = compare(&o, one);
+        ok(!grads_agree(&d), "a planted bug is seen: %s (off by %.1e)", bugs[i].what, d.grad);
+        ok(losses_agree(&d), "and is gone with it");
+        outcome_release(&o);
+    }
+}
+
+/* A pipeline computes what one rank computes, in the same order; only sums over all tensors differ. */
+static void test_bits(const struct mapping *one_rank, const char *set)
+{
+    static const struct mapping pipes[] = {
+        {2, 1, 1, 2, 1, 1, 2}, {2, 1, 1, 2, 1, 1, 2, "1,1,1,1"}, {4, 1, 1, 4, 1, 1, 1}};
+    struct world *w = world_self();
+    for (int64_t i = 0; i < ARRAY_LEN(pipes); i++) {
+        struct outcome one = {.map = *one_rank, .method = {"nll", "adamw", set, 1}}, o = one;
+        one.map.micro = pipes[i].micro;
+        o.map = pipes[i];
+        run(&one, w);
+        run(&o, w);
+        ok(!memcmp(one.loss, o.loss, sizeof o.loss), "%s: %d losses in f32 have one rank's bits",
+           mapping_name(&o.map), STEPS);
+        outcome_release(&one), outcome_release(&o);
+    }
+    world_free(w);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct mapping one_rank = {1, 1, 1, 1, 1, 1, 2};
+    static struct mapping list[2000];
+    char dir[64] = "/tmp/parallel-XXXXXX";
+    int64_t n = ARRAY_LEN(chosen), agreed = 0, tried = 0;
+    double worst = 0;
+    memcpy(list, chosen, sizeof chosen);
+    if (argc > 1 && !strcmp(argv[1], "--long"))
+        n = all_mappings(list);
+
     opt_quiet = 1;
-    write_set(set);
-    for (int k = 0; k < 2; k++) {
-        struct outcome base = {.map = &one, .optimizer = optimizers[k], .set = set};
-        run(&base);
-        ok(base.loss[STEPS - 1] < base.loss[0], "one rank learns with %s (%.4f to %.4f)", optimizers[k],
-           base.loss[0], base.loss[STEPS - 1]);
-        for (int64_t i = 0; i < ARRAY_LEN(maps); i++) {
-            struct outcome o = {.map = &maps[i], .optimizer = optimizers[k], .set = set};
-            run(&o);
-            compare(&o, &base);
+    struct world *job = world_open(600);
+    int size = world_size(job), first = world_rank(job) == 0, all[64];
+    for (int i = 0; i < size; i++)
+        all[i] = i;
+    struct comm *c = comm_new(job, "job", all, size);
+    if (first && !mkdtemp(dir))
+        die("mkdtemp:");
+    comm_broadcast(c, NULL, dir, sizeof dir, 0);
+    char *set = path_join(dir, "set/"), *pairs = path_join(dir, "pairs/");
+    if (first) {
+        write_set(set, 0);
+        write_set(pairs, 1);
+    }
+    const struct method methods[] = {
+        {"nll", "sgd", set}, {"nll", "adamw", set}, {"bt", "adamw", pairs}, {"dpo", "sgd", pairs}};
+    comm_barrier(c);
+    for (int64_t k = 0; k < ARRAY_LEN(methods); k++) {
+        struct outcome base = {.map = one_rank, .method = methods[k]};
+        if (first) {
+            run(&base, job);
+            ok(base.loss[STEPS - 1] < base.loss[0], "one rank learns %s with %s (%.4f to %.4f)",
+               methods[k].loss, methods[k].optimizer, base.loss[0], base.loss[STEPS - 1]);
+        }
+        for (int64_t i = 0; i < n; i++) {
+            struct outcome o = {.map = list[i], .method = methods[k]};
+            if (size > 1 && list[i].ranks != size)
+                continue;
+            run(&o, job);
+            if (!first)
+                continue;
+            struct difference d = compare(&o, &base);
+            int same = grads_agree(&d) && losses_agree(&d);
+            ok(same, "%s, %s %s: gradients %.1e (%s), losses %.1e, auxiliary %.1e, norms %.1e",
+               mapping_name(&list[i]), methods[k].loss, methods[k].optimizer, d.grad, d.where, d.loss,
+               d.aux, d.norm);
+            worst = fmax(fmax(fmax(worst, d.grad), fmax(d.loss, d.aux)), d.norm);
+            agreed += same, tried++;
             outcome_release(&o);
         }
-        outcome_release(&base);
+        if (k == 0)
+            test_the_test(&base, job);
+        if (k == 0 && size == 1)
+            test_bits(&one_rank, set);
+        if (first)
+            outcome_release(&base);
     }
-    remove_tree(dir);
-    free(set);
-    return finish();
+    if (first) {
+        printf("# %lld of %lld runs of %lld mappings agree with one rank; the largest difference is %.1e\n",
+               (long long)agreed, (long long)tried, (long long)(tried / ARRAY_LEN(methods)), worst);
+        remove_tree(dir);
+    }
+    free(set), free(pairs);
+    comm_free(c);
+    world_free(job);
+    return first ? finish() : 0;
 }

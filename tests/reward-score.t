@@ -67,7 +67,7 @@ ok 'nothing is published by a command that fails' \
 ok 'a reader that leaves ends the tool' 'for i in $(seq 20); do cat many.jsonl; done | { reward-score -q --command "$late" || true; } | head -n 1 >/dev/null || true'
 
 # misuse and trouble
-x  'no scorer'                            2 '--lexicon or --command' 'reward-score rows.jsonl'
+x  'no scorer'                            2 '--lexicon, --command or --model' 'reward-score rows.jsonl'
 x  'two scorers'                          2 'two ways'               'reward-score --lexicon lex.tsv --command cat rows.jsonl'
 x  'an unknown option'                    2 'no-such'                'reward-score --no-such'
 x  'a lexicon that is not there'          1 'nowhere.tsv'            'reward-score --lexicon nowhere.tsv rows.jsonl'

@@ -1,5 +1,5 @@
-/* shard.c -- the container from the inside: what is written is read back, what is damaged is refused by
- * name, packing loses nothing, and the order of data is what mix_sample() promises. */
+/* shard.c -- the container from the inside: what is written is read back, what is damaged is
+ * refused by name, packing loses nothing, and the order of data is what mix_sample() promises. */
 #include "shard/shard.h"
 #include "tap.h"
 
@@ -47,7 +47,8 @@ static int dies(int status, const char *pattern, void (*use)(const char *), cons
     int right = WIFEXITED(end) && WEXITSTATUS(end) == status && !regexec(&re, words, 0, NULL, 0);
     regfree(&re);
     if (!right)
-        printf("# status %d, wanted %d; /%s/ against: %s\n", WEXITSTATUS(end), status, pattern, words);
+        printf("# status %d, wanted %d; /%s/ against: %s\n", WEXITSTATUS(end), status, pattern,
+               words);
     return right;
 }
 
@@ -96,30 +97,38 @@ static void cut(const char *from, const char *to, int64_t n)
 static void test_file(void)
 {
     char *path = in_dir("a.safetensors"), *again = in_dir("b.safetensors"), *bad = in_dir("bad");
-    float w[6] = {1, 2, 3, 4, 5, 6};       /* (2, 3) */
-    uint8_t flag[3] = {1, 0, 1};           /* (3) */
-    int64_t big[2] = {1, -1};              /* (2) */
-    uint16_t half[1] = {0x3f80};           /* () */
-    int64_t two_three[] = {2, 3}, three[] = {3}, two[] = {2}, zero[] = {0, 5};
+    float w[6] = {1, 2, 3, 4, 5, 6}; /* (2, 3) */
+    uint8_t flag[3] = {1, 0, 1};     /* (3) */
+    int64_t big[2] = {1, -1};        /* (2) */
+    uint16_t half[1] = {0x3f80};     /* () */
+    const struct {
+        const char *name;
+        enum dtype type;
+        int ndim;
+        int64_t shape[2];
+        const void *data;
+    } given[] = {{"w", DT_F32, 2, {2, 3}, w},
+                 {"flag", DT_BOOL, 1, {3}, flag},
+                 {"big", DT_I64, 1, {2}, big},
+                 {"half", DT_BF16, 0, {0}, half},
+                 {"none", DT_F32, 2, {0, 5}, NULL}};
     for (int order = 0; order < 2; order++) {
         struct blob b = {0};
         blob_meta(&b, "schema", "moeutils.test");
         blob_meta(&b, "quote", "\"\\\n\xc3\xa9");
-        for (int i = 0; i < 5; i++)
-            switch (order ? 4 - i : i) {
-            case 0: blob_tensor(&b, "w", DT_F32, 2, two_three, w); break;
-            case 1: blob_tensor(&b, "flag", DT_BOOL, 1, three, flag); break;
-            case 2: blob_tensor(&b, "big", DT_I64, 1, two, big); break;
-            case 3: blob_tensor(&b, "half", DT_BF16, 0, NULL, half); break;
-            case 4: blob_tensor(&b, "none", DT_F32, 2, zero, NULL); break;
-            }
+        for (int i = 0; i < 5; i++) {
+            int k = order ? 4 - i : i;
+            blob_tensor(&b, given[k].name, given[k].type, given[k].ndim, given[k].shape,
+                        given[k].data);
+        }
         struct out *o = out_open(order ? again : path);
         blob_write(&b, o, SHARD_FILE_ALIGN);
         out_close(o);
         blob_release(&b);
     }
     struct buf x = read_file(path), y = read_file(again);
-    ok(x.len == y.len && !memcmp(x.data, y.data, x.len), "bytes do not depend on the order of adding");
+    ok(x.len == y.len && !memcmp(x.data, y.data, x.len),
+       "bytes do not depend on the order of adding");
     ok(x.len == 4096 + 16 + 24 + 2 + 3, "data begin at 4096, nothing is padded");
 
     struct shard_file *f = shard_open(path);
@@ -183,14 +192,19 @@ static void docs_make(void)
         doc_token[7][t] = 7000 + t;
 }
 
+static char tokenizer_hash[17]; /* of "{}\n" */
+
 static void pack(const char *path, int64_t group_tokens, int64_t window, int pairs)
 {
-    struct set_info info = {SEQ, "0123456789abcdef", pairs ? "weight,pair" : "weight,reward", "plain", 1, -1};
+    struct set_info info = {
+        SEQ, tokenizer_hash, pairs ? "weight,pair,margin,ref_logp" : "weight,reward", "plain", 1,
+        -1};
     struct packer *p = packer_open(path, &info, group_tokens);
     packer_window(p, window);
     packer_file(p, "tokenizer.json", "{}\n", 3);
     for (int i = 0; i < DOCS; i++) {
-        struct doc d = {doc_token[i], doc_target[i], doc_length[i], i / 8.0, -i, pairs ? i / 2 : -1};
+        struct doc d = {doc_token[i], doc_target[i],      doc_length[i], i / 8.0,
+                        -i,           pairs ? i / 2 : -1, i / 4.0,       -i / 2.0};
         if (pairs && (i / 2 == 3))
             d.n = SEQ / 2;
         packer_add(p, &d);
@@ -236,11 +250,35 @@ static int64_t pads_or_fault(const struct set *s, int pairs)
     return pads;
 }
 
+/* Whether set_documents() and set_row() tell of each document what pack() said. */
+static int documents_hold(const struct set *s, int pairs)
+{
+    int64_t rows = 0;
+    for (int64_t i = 0; i < set_sequences(s); i++) {
+        struct set_doc d[SEQ];
+        int64_t n = set_documents(s, i, d);
+        for (int64_t k = 0; k < n; k++, rows++) {
+            struct doc row;
+            if (set_row(s, rows, &row) != i)
+                return 0;
+            int no = row.token[0] / 1000;
+            if (d[k].weight != (float)(no / 8.0) || d[k].pair != (pairs ? no / 2 : -1) ||
+                (pairs ? !isnan(d[k].reward) : d[k].reward != -no) ||
+                d[k].margin != (pairs ? no / 4.0 : 0) || d[k].ref_logp != (pairs ? -no / 2.0 : 0) ||
+                row.margin != d[k].margin || row.ref_logp != d[k].ref_logp)
+                return 0;
+        }
+    }
+    return rows == set_rows(s);
+}
+
 static void test_pack(void)
 {
     char hash[17], *set = in_dir("set/"), *many = in_dir("many/"), *best = in_dir("best/");
-    char *file = in_dir("one.safetensors"), *stream = in_dir("s.sts"), *frames = in_dir("s.sts.zst");
+    char *file = in_dir("one.safetensors"), *stream = in_dir("s.sts"),
+         *frames = in_dir("s.sts.zst");
     docs_make();
+    hash_hex(tokenizer_hash, hash_xxh3("{}\n", 3));
     pack(set, 1 << 20, 1, 0);
     pack(many, 500, 1, 0);
     pack(best, 500, 100, 0);
@@ -254,22 +292,26 @@ static void test_pack(void)
     ok(next_fit >= 0 && set_rows(s) == DOCS, "every document is in the set once, with its weight");
     ok(set_tokens(s) + next_fit == sequences * SEQ, "tokens and pads fill the sequences");
     ok(set_info(s)->seq == SEQ && set_info(s)->bos == 1 && set_info(s)->eos == -1 &&
-           !strcmp(set_info(s)->template, "plain") && !strcmp(set_info(s)->columns, "weight,reward"),
+           !strcmp(set_info(s)->template, "plain") &&
+           !strcmp(set_info(s)->columns, "weight,reward"),
        "what the rows share comes back");
     ok(set_file(s, "tokenizer.json")->len == 3 && !set_file(s, "config.json"), "so does a file");
+    ok(documents_hold(s, 0), "documents without pairs come with theirs");
     set_close(s);
 
     const char *other[] = {many, file, stream, frames};
     for (int i = 0; i < 4; i++) {
         s = set_open(other[i]);
-        ok(pads_or_fault(s, 0) == next_fit && !strcmp(hash, set_hash(s)) && set_file(s, "tokenizer.json"),
+        ok(pads_or_fault(s, 0) == next_fit && !strcmp(hash, set_hash(s)) &&
+               set_file(s, "tokenizer.json"),
            "the same data, same fingerprint and file from %s", other[i] + sizeof dir);
         set_close(s);
     }
     s = set_open(best);
     int64_t pads = pads_or_fault(s, 0);
-    ok(pads >= 0 && pads < next_fit / 4, "best fit loses nothing and pads %lld where next fit pads %lld",
-       (long long)pads, (long long)next_fit);
+    ok(pads >= 0 && pads < next_fit / 4,
+       "best fit loses nothing and pads %lld where next fit pads %lld", (long long)pads,
+       (long long)next_fit);
     set_close(s);
 
     char *pairs = in_dir("pairs/"), *pairs_best = in_dir("pairs.best/");
@@ -279,7 +321,10 @@ static void test_pack(void)
     pack(pairs, 300, 1, 1);
     pack(pairs_best, 300, 64, 1);
     s = set_open(pairs);
-    ok(pads_or_fault(s, 1) >= 0 && !strcmp(set_info(s)->columns, "weight,pair"), "pairs stay together");
+    ok(pads_or_fault(s, 1) >= 0 && set_info_has(set_info(s), "pair") &&
+           !set_info_has(set_info(s), "reward") && !set_info_has(set_info(s), "ref"),
+       "pairs stay together");
+    ok(documents_hold(s, 1), "documents of a sequence come with their values");
     set_close(s);
     s = set_open(pairs_best);
     ok(pads_or_fault(s, 1) >= 0, "best fit too");
@@ -290,7 +335,8 @@ static void test_pack(void)
 
 static void test_damage(void)
 {
-    char *stream = in_dir("s.sts"), *bad = in_dir("bad.sts"), *set = in_dir("many"), *two = in_dir("2.sts");
+    char *stream = in_dir("s.sts"), *bad = in_dir("bad.sts"), *set = in_dir("many"),
+         *two = in_dir("2.sts");
     struct buf b = read_file(stream), z = {0};
     int64_t caught = 0, tried = 0, at[64], blobs = 0;
     for (size_t p = 0; p < b.len;) { /* where blobs begin */
@@ -327,7 +373,8 @@ static void test_damage(void)
     set_close(s);
     buf_add(&z, b.data, 5);
     put(bad, z.data, z.len);
-    ok(dies(EXIT_DAMAGED, "cut off inside a header's length", use_stream, bad), "bytes after the end");
+    ok(dies(EXIT_DAMAGED, "cut off inside a header's length", use_stream, bad),
+       "bytes after the end");
     put(bad, "", 0);
     ok(dies(EXIT_DAMAGED, "bad.sts: empty", use_stream, bad), "an empty stream");
     put(bad, b.data, (size_t)at[1]);
@@ -351,7 +398,7 @@ static void test_damage(void)
     unlink(shard);
     ok(dies(EXIT_DAMAGED, "data-00001.safetensors: missing", use_set, set), "a missing shard");
     put(shard, keep.data, keep.len - 1);
-    ok(dies(EXIT_DAMAGED, "data-00001.safetensors: [0-9]+ bytes, the data have", use_set, set),
+    ok(dies(EXIT_DAMAGED, "data-00001.safetensors: [0-9]+ bytes, but there are", use_set, set),
        "a shard cut off");
     put(shard, keep.data, keep.len);
     char *tokenizer = in_dir("many/tokenizer.json");
@@ -385,17 +432,18 @@ static void test_mix(void)
                 count[from[i - w]]--;
             for (int j = 0; i >= w - 1 && j < 3; j++)
                 faults += count[j] != weights[k][j];
-            for (int j = 0; i < w && j < 3; j++) /* evenly spread: never a draw away from its share */
+            for (int j = 0; i < w && j < 3; j++) /* never a draw away from its share */
                 apart += llabs(count[j] * w - (i + 1) * weights[k][j]) > w;
         }
-        ok(!faults && !apart, "weights %lld %lld %lld hold in every window", (long long)weights[k][0],
-           (long long)weights[k][1], (long long)weights[k][2]);
+        ok(!faults && !apart, "weights %lld %lld %lld hold in every window",
+           (long long)weights[k][0], (long long)weights[k][1], (long long)weights[k][2]);
         free(from);
     }
 
     struct mix m = {sets, (int64_t[]){2, 1, 0}, 2, 7}, other = m;
     other.seed = 8;
-    int64_t n = set_sequences(a), *passes = xcalloc((size_t)(3 * n), sizeof *passes), draw = 0, j, q;
+    int64_t n = set_sequences(a), draw = 0, j, q;
+    int64_t *passes = xcalloc((size_t)(3 * n), sizeof *passes);
     for (int64_t i = 0; draw < 3 * n; i++) {
         mix_sample(&m, i, &j, &q);
         if (j == 0)
@@ -419,7 +467,8 @@ static void test_mix(void)
             seed_same += passes[draw++] == q;
     }
     ok(!faults, "each pass takes every sequence once");
-    ok(same < n / 4 && in_order < n / 4 && seed_same < n / 4, "each in an order of its own, by the seed");
+    ok(same < n / 4 && in_order < n / 4 && seed_same < n / 4,
+       "each in an order of its own, by the seed");
     int64_t again = 0, j2, q2;
     for (int64_t i = 100; i > 0; i--) {
         mix_sample(&m, i, &j, &q);

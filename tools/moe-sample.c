@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *model, *output, *device = "cpu", *template;
+static const char *model, *output, *device = "cpu", *template, *tag_wanted;
 static int64_t samples = 1, max_tokens = 128, seed, slots = 64, threads;
 static double temperature = 1, top_p = 1;
 
@@ -22,6 +22,8 @@ static const struct opt options[] = {
     OPT_REAL(0, "top-p", &top_p, "x", "draw from the likeliest tokens that reach this probability"),
     OPT_INT('s', "seed", &seed, "n", "of the draws"),
     OPT_INT('b', "batch", &slots, "n", "sequences decoded side by side"),
+    OPT_STR(0, "tag", &tag_wanted, "top|low|none|text",
+            "put this tag before the answer (default top, where the model was trained with tags)"),
     OPT_STR(0, "template", &template, "name", "chat template instead of the checkpoint's"),
     OPT_CHOICE(0, "device", &device, "cpu|cuda", "where to compute"),
     OPT_INT('j', "threads", &threads, "n", "threads; 0: all cores"),
@@ -69,7 +71,7 @@ static void set_text(struct buf *line, const char *key, const char *text, size_t
     *line = out;
 }
 
-static void write_row(struct out *o, struct tok *tok, const struct job *j)
+static void write_row(struct part *o, struct tok *tok, const struct job *j)
 {
     static const char *const dropped[] = {"reward", "reward_chosen", "reward_rejected", "chosen", "rejected",
                                           "margin", "weight", "tag", "text"};
@@ -87,7 +89,7 @@ static void write_row(struct out *o, struct tok *tok, const struct job *j)
     json_edit(&out, line.data, line.len, "sample", number);
     set_text(&out, "finish", finish, strlen(finish));
     buf_char(&out, '\n');
-    out_write(o, out.data, out.len);
+    part_write(o, out.data, out.len);
     buf_release(&line), buf_release(&text), buf_release(&out);
     free(id);
 }
@@ -131,7 +133,7 @@ static void advance(struct decoder *d, struct queue *q, int64_t stop)
 }
 
 /* Writes the finished jobs at the head of the queue. */
-static int64_t drain(struct queue *q, struct out *o, struct tok *tok)
+static int64_t drain(struct queue *q, struct part *o, struct tok *tok)
 {
     int64_t n = 0;
     while (n < q->n && q->job[n].state >= STOPPED) {
@@ -144,18 +146,45 @@ static int64_t drain(struct queue *q, struct out *o, struct tok *tok)
     return n;
 }
 
-static void load(struct model *m, struct lane *lane, struct world *w, struct ckpt *k)
+/* The tag before each answer (CA): which one asks for a high reward is in the checkpoint. */
+static char *tag_of(const char *dir)
 {
-    struct config cfg;
-    struct mesh mesh;
-    const struct op *op = op_table(device, DT_F32);
-    if (!op)
-        die_misused("--device %s: this build has no kernels for it", device);
-    mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
-    ckpt_config(k, &cfg);
-    lane_init(lane, dev_open(device), threads ? threads : opt_threads());
-    model_init(m, &cfg, &mesh, w, lane, op, 0);
-    model_load(m, k);
+    if (tag_wanted && !strcmp(tag_wanted, "none"))
+        return NULL;
+    if (tag_wanted && strcmp(tag_wanted, "top") && strcmp(tag_wanted, "low"))
+        return xstrdup(tag_wanted);
+    char *path = path_join(dir, "tags.json");
+    char *tag = tags_pick(path, tag_wanted && !strcmp(tag_wanted, "low") ? 0.05 : 0.95);
+    free(path);
+    if (tag_wanted && !tag)
+        die_misused("--tag %s: %s was not trained with tags", tag_wanted, dir);
+    return tag;
+}
+
+/* What decides the rows: the weights, the prompts, every option but how fast and where to.  NULL when the
+ * prompts come through a pipe, where they cannot be looked at twice. */
+static char *key_of(const char *dir, const char *tag, int argc, char **argv)
+{
+    struct buf b = {0};
+    char *path = path_join(dir, "manifest.json"), hash[17];
+    struct buf manifest = read_file(path);
+    hash_hex(hash, hash_xxh3(manifest.data, manifest.len));
+    buf_printf(&b, "%s samples %lld max-tokens %lld temperature %.17g top-p %.17g seed %lld tag %s\n", hash,
+               (long long)samples, (long long)max_tokens, temperature, top_p, (long long)seed,
+               tag ? tag : "none");
+    for (int i = 0; i < argc && strcmp(argv[i], "-"); i++) {
+        struct buf text = read_file(argv[i]);
+        hash_hex(hash, hash_xxh3(text.data, text.len));
+        buf_printf(&b, "%s\n", hash);
+        buf_release(&text);
+    }
+    buf_release(&manifest), free(path);
+    int piped = argc == 0; /* no operand is standard input */
+    for (int i = 0; i < argc; i++)
+        piped |= !strcmp(argv[i], "-");
+    if (piped)
+        buf_release(&b), b.data = NULL;
+    return b.data;
 }
 
 static const struct chat *chat_of(struct ckpt *k)
@@ -182,12 +211,18 @@ int main(int argc, char **argv)
     struct lane lane;
     struct model m;
     struct decoder d;
-    load(&m, &lane, world, k);
+    model_open(&m, &lane, world, k, device, threads);
+    if (m.cfg.reward)
+        die_misused("%s is a reward model: it scores and cannot answer", model);
     decoder_init(&d, &m, slots, m.cfg.positions);
+    int64_t done;
+    char *tag = tag_of(ckpt_path(k)), *key = key_of(ckpt_path(k), tag, argc - first, argv + first);
+    struct part *o = part_open(output, key, &done);
+    if (done)
+        say("%s.part: going on after %lld rows", output, (long long)done);
     ckpt_close(k);
 
     struct row_reader rows;
-    struct out *o = out_open(output);
     struct queue q = {0};
     struct progress progress;
     struct ids prompt = {0};
@@ -200,7 +235,7 @@ int main(int argc, char **argv)
         while (more && q.n < 2 * slots && (more = row_next(&rows))) {
             prompt.n = 0;
             const char *why = rows.row.has_prompt
-                                  ? chat_render_prompt(chat, tok, &rows.row, NULL, &prompt)
+                                  ? chat_render_prompt(chat, tok, &rows.row, tag, &prompt)
                                   : "no prompt";
             if (!why && prompt.n >= m.cfg.positions)
                 why = "the prompt is longer than the model's positions";
@@ -211,7 +246,8 @@ int main(int argc, char **argv)
             buf_reset(&group);
             row_group(&rows.row, &group);
             for (int64_t s = 0; s < samples; s++)
-                job_add(&q, &rows.row, group.data, &prompt, s);
+                if (kept * samples + s >= done)
+                    job_add(&q, &rows.row, group.data, &prompt, s);
             kept++;
         }
         if (q.n)
@@ -220,12 +256,12 @@ int main(int argc, char **argv)
     }
     progress_end(&progress);
     row_reader_close(&rows, kept);
-    out_close(o);
+    part_close(o);
     decoder_release(&d);
     model_release(&m);
     lane_release(&lane);
     world_free(world);
     tok_free(tok);
-    ids_release(&prompt), buf_release(&group), free(q.job);
+    ids_release(&prompt), buf_release(&group), free(q.job), free(tag), free(key);
     return EXIT_DONE;
 }

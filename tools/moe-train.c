@@ -8,10 +8,10 @@
 
 static struct run_options o = {
     .train = {.device = "cpu", .type = "f32", .optimizer = "adamw", .loss = "nll", .batch = 16, .micro = 0,
-              .decay = 0.1, .aux = -1, .z = -1,
+              .beta = 0.1, .decay = 0.1, .aux = -1, .z = -1,
               .plan = {.lr = 3e-4, .floor = 0.1, .warmup = 0, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8,
                        .clip = 1}},
-    .epochs = 1, .save_every = 0, .keep = 2, .ranks = 1, .tp = 1, .cp = 1, .pp = 1, .etp = 1, .ep = 1};
+    .epochs = 1, .save_every = 0, .keep = 2, .deadline_s = 600, .ranks = 1, .tp = 1, .cp = 1, .pp = 1, .etp = 1, .ep = 1};
 
 static const struct opt options[] = {
     OPT_STR('m', "model", &o.model, "file", "config.json of a new model, in Hugging Face's terms"),
@@ -22,7 +22,8 @@ static const struct opt options[] = {
     OPT_REAL('e', "epochs", &o.epochs, "x", "passes over the data, when --steps is 0"),
     OPT_INT('b', "batch", &o.train.batch, "rows", "packed sequences a step, over all ranks"),
     OPT_INT(0, "micro", &o.train.micro, "rows", "packed sequences a rank takes at once; 0: all its share"),
-    OPT_STR(0, "loss", &o.train.loss, "name", "what is minimised: nll (weighted by the set's weights)"),
+    OPT_STR(0, "loss", &o.train.loss, "name", "what is minimised: nll (weighted by the set's weights), bt, dpo"),
+    OPT_REAL(0, "beta", &o.train.beta, "x", "dpo: how far the policy may move from its reference"),
     OPT_CHOICE(0, "optimizer", &o.train.optimizer, "adamw|sgd", "how weights are updated"),
     OPT_REAL('l', "lr", &o.train.plan.lr, "x", "peak learning rate"),
     OPT_REAL(0, "lr-floor", &o.train.plan.floor, "x", "last learning rate, as a fraction of the peak"),
@@ -45,9 +46,11 @@ static const struct opt options[] = {
     OPT_FLAG(0, "eval-only", &o.eval_only, "print the loss of --init on --valid and stop"),
     OPT_INT(0, "max-bad-steps", &o.max_bad_steps, "n", "steps with a non-finite loss or gradient to pass over"),
     OPT_INT(0, "ranks", &o.ranks, "n", "ranks, as threads of this process"),
+    OPT_REAL(0, "deadline", &o.deadline_s, "s", "seconds until a call between processes that hangs ends the job"),
     OPT_INT(0, "tp", &o.tp, "n", "tensor parallelism of attention"),
     OPT_INT(0, "cp", &o.cp, "n", "context parallelism"),
     OPT_INT(0, "pp", &o.pp, "n", "pipeline stages"),
+    OPT_STR(0, "pp-layout", &o.pp_layout, "n,n,...", "layers of each chunk, dealt to the stages in turn"),
     OPT_INT(0, "etp", &o.etp, "n", "tensor parallelism of experts"),
     OPT_INT(0, "ep", &o.ep, "n", "expert parallelism"),
     OPT_END};
@@ -73,10 +76,5 @@ int main(int argc, char **argv)
         if (!o.model == !o.init)
             die_misused("give one of --model (new weights) and --init (weights to start from)");
     }
-    int64_t share = o.ranks / MAX(o.tp * o.cp * o.pp, 1);
-    if (o.train.micro == 0)
-        o.train.micro = share > 0 && o.train.batch % share == 0 ? o.train.batch / share : 1;
-    if (o.train.threads == 0)
-        o.train.threads = MAX(opt_threads() / MAX(o.ranks, 1), 1);
     return run_train(&o);
 }

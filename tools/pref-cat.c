@@ -39,26 +39,6 @@ struct cat {
     struct progress progress;
 };
 
-/* "corpus.jsonl" of "/data/corpus.jsonl.zst": an id does not depend on where and how a file lies.
- */
-static void id_make(struct buf *id, const char *file, int64_t number)
-{
-    static const char *const packed[] = {".gz", ".zst", ".xz", ".bz2", ".lz4"};
-    const char *slash = strrchr(file, '/'), *name = slash ? slash + 1 : file;
-    size_t len = strlen(name);
-
-    for (int64_t i = 0; i < ARRAY_LEN(packed); i++) {
-        size_t n = strlen(packed[i]);
-        if (len > n && !strcmp(name + len - n, packed[i])) {
-            len -= n;
-            break;
-        }
-    }
-    buf_reset(id);
-    utf8_repair(id, name, len);
-    buf_printf(id, ":%lld", (long long)number);
-}
-
 /* Names the row being made and adds it to those of the record.  Sample k of several (-1: the only
  * one) gets an id of its own and shares the prompt's. */
 static void add_row(struct cat *c, const struct row *row, const char *id, int64_t k)
@@ -113,7 +93,7 @@ static void take_rows(struct cat *c, int64_t n)
     int several = strchr(line, '\n')[1] != 0;
     struct buf id = {0};
 
-    id_make(&id, c->in.row.file, n);
+    row_make_id(&id, c->in.row.file, n);
     buf_reset(&c->made);
     for (int64_t k = 0; *line && !why; k++) {
         const char *end = strchr(line, '\n');
@@ -184,35 +164,14 @@ static void take_text(struct cat *c, const char *s, size_t len, int64_t n, int64
     take_rows(c, n);
 }
 
-/* The newline before a separator belongs to it.  Nothing between two separators is no text. */
 static void take_texts(struct cat *c, const struct buf *file)
 {
-    const char *s = file->data, *end = s + file->len, *start = s;
-    size_t want = split_on ? strlen(split_on) : 0;
-    int64_t n = 0, line = 1, first = 1;
+    struct texts texts = {file->data, file->data + file->len, split_on};
+    const char *s;
+    size_t len;
 
-    if (!split_on) {
-        take_text(c, s, file->len, 1, 1);
-        return;
-    }
-    while (s <= end) {
-        const char *stop = s < end ? memchr(s, '\n', (size_t)(end - s)) : NULL;
-        size_t len = (size_t)((stop ? stop : end) - s);
-        int last = !stop, hit;
-        len -= len && s[len - 1] == '\r';
-        hit = len == want && !memcmp(s, split_on, want);
-        if (hit || last) {
-            const char *to = hit ? s : end;
-            to -= to > start && to[-1] == '\n';
-            to -= to > start && to[-1] == '\r';
-            if (to > start)
-                take_text(c, start, (size_t)(to - start), ++n, first);
-            start = stop ? stop + 1 : end;
-            first = line + 1;
-        }
-        s = stop ? stop + 1 : end + 1;
-        line++;
-    }
+    while (texts_next(&texts, &s, &len))
+        take_text(c, s, len, texts.number, texts.line);
 }
 
 static enum kind kind_of(const char *head, size_t n)

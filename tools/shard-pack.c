@@ -1,7 +1,8 @@
 /* shard-pack.c -- rows in, packed sequences of tokens out: template, tokens, mask, packing.
  *
- * The first row decides what kind of data this is (pairs or not, with rewards or without), since the
- * columns of all row groups are the same; a later row of another kind is a bad row. */
+ * The first good row decides which columns there are, since those of all row groups are the same; a
+ * later row that has more of them or fewer is a bad row. */
+#include "pref/pref.h"
 #include "shard/shard.h"
 #include "text/text.h"
 
@@ -10,17 +11,25 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *output, *tokenizer, *template = "plain", *overlong = "error";
+static const char *output, *tokenizer, *template = "plain", *overlong = "error",
+                                       *control = "escape";
 static int64_t seq = 256, window = 1, group_bytes = 32 << 20;
+static int zstd;
 
 static const struct opt options[] = {
     OPT_STR('o', "output", &output, "path", "set/, file.safetensors or stream.sts[.zst]"),
-    OPT_STR('t', "tokenizer", &tokenizer, "path", "tokenizer.json, or a set or checkpoint with one"),
+    OPT_STR('t', "tokenizer", &tokenizer, "path",
+            "tokenizer.json, or a set or checkpoint with one"),
     OPT_CHOICE(0, "template", &template, "plain|chat", "how a row becomes tokens"),
     OPT_INT(0, "seq", &seq, "n", "tokens in a packed sequence"),
-    OPT_CHOICE(0, "overlong", &overlong, "error|drop|truncate|split", "rows that do not fit into one"),
+    OPT_CHOICE(0, "overlong", &overlong, "error|drop|truncate|left|split",
+               "rows that do not fit into one"),
+    OPT_CHOICE(0, "control", &control, "error|escape|allow",
+               "control tokens that a row's own text spells"),
     OPT_INT(0, "window", &window, "n", "pack n items at a time best fit; 1: next fit, in order"),
-    OPT_INT(0, "group-bytes", &group_bytes, "n", "size of a row group: one blob, one file of a set"),
+    OPT_INT(0, "group-bytes", &group_bytes, "n",
+            "size of a row group: one blob, one file of a set"),
+    OPT_FLAG(0, "zstd", &zstd, "a stream in zstd frames, whatever its name"),
     ROW_OPTIONS,
     OPT_END,
 };
@@ -28,122 +37,189 @@ static const struct opt options[] = {
 static struct tok *tok;
 static const struct chat *chat;
 static struct packer *packer; /* opened by the first good row */
-static int has_pair, has_reward;
+
+/* The columns a row may have beside the weight, and what is wrong when it differs from the first.
+ */
+enum { PAIR, REWARD, MARGIN, REF_LOGP, COLUMNS };
+static const struct {
+    const char *name, *extra, *missing;
+} column[COLUMNS] = {
+    {"pair", "a pair, and the first row is none", "not a pair, and the first row is one"},
+    {"reward", "has a reward, and the first row has none",
+     "has no reward, and the first row has one"},
+    {"margin", "has a margin, and the first row has none",
+     "has no margin, and the first row has one"},
+    {"ref_logp", "has ref_logp, and the first row has none",
+     "has no ref_logp, and the first row has it"},
+};
+static int has[COLUMNS]; /* the first row's */
 static int64_t tokens, learnt, rows_out, cut_rows, split_rows;
-static struct ids id[2]; /* chosen and rejected; else the first only */
-static struct buf target[2];
+static struct rendered rendered[2]; /* chosen and rejected; else the first only */
+static struct tag_count *tags;
 
 static void open_packer(void)
 {
-    struct set_info info = {.seq = seq, .tokenizer_hash = (char *)tok_hash(tok),
-                            .template = (char *)template, .bos = tok_bos(tok),
+    struct set_info info = {.seq = seq,
+                            .tokenizer_hash = (char *)tok_hash(tok),
+                            .template = (char *)template,
+                            .bos = tok_bos(tok),
                             .eos = chat_stop(chat, tok)};
-    info.columns = has_pair && has_reward ? "weight,reward,pair"
-                   : has_pair             ? "weight,pair"
-                   : has_reward           ? "weight,reward"
-                                          : "weight";
+    static const int order[COLUMNS] = {REWARD, PAIR, MARGIN, REF_LOGP};
+    struct buf columns = {0};
+    buf_str(&columns, "weight");
+    for (int k = 0; k < COLUMNS; k++)
+        if (has[order[k]])
+            buf_printf(&columns, ",%s", column[order[k]].name);
+    info.columns = columns.data;
     packer = packer_open(output, &info, group_bytes / 5); /* a token and its target flag */
     packer_window(packer, window);
+    if (zstd)
+        packer_zstd(packer);
     packer_file(packer, "tokenizer.json", tok_json(tok)->data, tok_json(tok)->len);
+    buf_release(&columns);
 }
 
-static int64_t count_learnt(const struct buf *flags, int64_t from, int64_t n)
+/* d: what is known of the document but its tokens. */
+static void put(const struct rendered *r, int64_t from, int64_t n, struct doc d)
 {
-    int64_t sum = 0;
-    for (int64_t i = from; i < from + n; i++)
-        sum += flags->data[i];
-    return sum;
-}
-
-static void put(int which, int64_t from, int64_t n, double weight, double reward, int64_t pair)
-{
-    struct doc d = {id[which].id + from, (const uint8_t *)target[which].data + from, n, weight, reward,
-                    pair};
+    d.token = r->token.id + from;                      /* (n) */
+    d.target = (const uint8_t *)r->target.data + from; /* (n) */
+    d.n = n;
     packer_add(packer, &d);
     tokens += n;
-    learnt += count_learnt(&target[which], from, n);
+    learnt += rendered_learnt(r, from, n);
     rows_out++;
 }
 
-/* Lengths that fit: of a pair, the longer gives way first. */
-static int fit(int64_t n[2])
+/* Fills in what goes along with a row's one or two documents, and which columns it has.  Returns
+ * NULL, or why the row is bad. */
+static const char *values(const struct row *row, struct doc d[2], int in[COLUMNS])
 {
-    int64_t half = seq / 2;
-    n[0] = MIN(n[0], MAX(seq - n[1], has_pair ? half : seq));
-    n[1] = MIN(n[1], seq - n[0]);
-    return count_learnt(&target[0], 0, n[0]) && (!has_pair || count_learnt(&target[1], 0, n[1]));
+    int pair = row->chosen && row->rejected;
+    double weight = isnan(row->weight) ? 1 : row->weight;
+    double margin = pair ? row->margin : NAN;
+    double reward[2] = {pair ? row->reward_chosen : row->reward, row->reward_rejected};
+    double ref_logp[2] = {pair ? row->ref_logp_chosen : NAN, row->ref_logp_rejected};
+    in[PAIR] = pair;
+    in[REWARD] = !isnan(reward[0]) && (!pair || !isnan(reward[1]));
+    in[MARGIN] = !isnan(margin);
+    in[REF_LOGP] = !isnan(ref_logp[0]) && !isnan(ref_logp[1]);
+    if (pair && isnan(reward[0]) != isnan(reward[1]))
+        return "one side of the pair has a reward, the other has none";
+    if (pair && isnan(ref_logp[0]) != isnan(ref_logp[1]))
+        return "one side of the pair has ref_logp, the other has none";
+    if (!(weight >= 0) || !isfinite((float)weight))
+        return "\"weight\" is negative or too large";
+    for (int k = 0; packer && k < COLUMNS; k++)
+        if (in[k] != has[k])
+            return in[k] ? column[k].extra : column[k].missing;
+    for (int i = 0; i <= pair; i++) {
+        d[i] = (struct doc){.weight = weight,
+                            .reward = reward[i],
+                            .pair = pair ? rows_out / 2 : -1,
+                            .margin = in[MARGIN] ? margin : 0,
+                            .ref_logp = in[REF_LOGP] ? ref_logp[i] : 0};
+        if (in[REWARD] && !isfinite((float)reward[i]))
+            return "a reward is too large";
+        if (!isfinite((float)d[i].margin) || !isfinite((float)d[i].ref_logp))
+            return "\"margin\" or ref_logp is too large";
+    }
+    return NULL;
+}
+
+/* Puts the row's one or two documents into the template.  Returns NULL, or why the row is bad. */
+static const char *render(const struct row *row, int docs)
+{
+    int allowed = !strcmp(control, "allow");
+    if (!strcmp(control, "error") && row_spells_control(row, tok))
+        return "its text spells a control token";
+    if (!allowed && row_spells_tag(row))
+        return "its text spells a tag in words, which cannot be escaped";
+    for (int i = 0; i < docs; i++) {
+        struct row one = *row;
+        one.control = allowed;
+        if (docs > 1) {
+            one.response = i ? row->rejected : row->chosen;
+            one.response_len = i ? row->rejected_len : row->chosen_len;
+        }
+        const char *why = chat_render_row(chat, tok, &one, &rendered[i]);
+        if (why)
+            return why;
+        if (!rendered_learnt(&rendered[i], 0, rendered[i].token.n))
+            return "nothing in it is learnt";
+    }
+    return NULL;
+}
+
+static int sides_equal(void)
+{
+    const struct ids *a = &rendered[0].token, *b = &rendered[1].token;
+    return a->n == b->n && !memcmp(a->id, b->id, (size_t)a->n * sizeof *a->id);
+}
+
+/* Makes a row that is too long fit.  Returns NULL, or why it is dropped. */
+static const char *cut(int docs, int has_logp)
+{
+    if (!strcmp(overlong, "drop"))
+        return docs > 1 ? "the pair is longer than --seq" : "longer than --seq";
+    if (has_logp)
+        return "its ref_logp is of more than fits into --seq";
+    const char *why = overlong_cut(rendered, docs, seq, !strcmp(overlong, "left"));
+    if (!why && docs > 1 && sides_equal())
+        return "within --seq chosen and rejected are the same";
+    cut_rows += !why;
+    return why;
 }
 
 /* Packs the reader's row.  Returns NULL, or why it is bad; *drop: it is fine, but not wanted. */
 static const char *take(const struct row *row, int *drop)
 {
-    int pair = row->chosen && row->rejected;
-    double weight = isnan(row->weight) ? 1 : row->weight;
-    double reward[2] = {pair ? row->reward_chosen : row->reward, row->reward_rejected};
-    int rewarded = !isnan(reward[0]) && (!pair || !isnan(reward[1]));
-    if (!(weight >= 0) || !isfinite((float)weight))
-        return "\"weight\" is negative or too large";
-    if (rewarded && (!isfinite((float)reward[0]) || (pair && !isfinite((float)reward[1]))))
-        return "a reward is too large";
-    if (packer && pair != has_pair)
-        return pair ? "a pair, and the first row is none" : "not a pair, and the first row is one";
-    if (packer && rewarded != has_reward)
-        return rewarded ? "has a reward, and the first row has none"
-                        : "has no reward, and the first row has one";
+    struct doc doc[2];
+    int in[COLUMNS];
+    const char *why = values(row, doc, in);
+    int docs = 1 + in[PAIR];
+    if (why || (why = render(row, docs)))
+        return why;
+    if (in[PAIR] && sides_equal())
+        return "chosen and rejected are the same";
 
-    int64_t n[2] = {0, 0};
-    for (int i = 0; i <= pair; i++) {
-        struct row one = *row;
-        if (pair) {
-            one.response = i ? row->rejected : row->chosen;
-            one.response_len = i ? row->rejected_len : row->chosen_len;
-        }
-        id[i].n = 0;
-        buf_reset(&target[i]);
-        const char *why = chat_render(chat, tok, &one, &id[i], &target[i]);
-        if (why)
-            return why;
-        n[i] = id[i].n;
-        if (!count_learnt(&target[i], 0, n[i]))
-            return "nothing in it is learnt";
-    }
-
-    int too_long = n[0] + n[1] > seq, splits = !row->has_prompt && !strcmp(overlong, "split");
+    int too_long = rendered[0].token.n + (in[PAIR] ? rendered[1].token.n : 0) > seq;
+    int splits = too_long && !row->has_prompt && !strcmp(overlong, "split");
     if (too_long && !strcmp(overlong, "error"))
-        return pair ? "the pair is longer than --seq" : "longer than --seq";
-    if (!packer)
-        has_pair = pair, has_reward = rewarded;
-    if (too_long && !splits && (!strcmp(overlong, "drop") || !fit(n))) {
+        return in[PAIR] ? "the pair is longer than --seq" : "longer than --seq";
+    if (too_long && !splits && (why = cut(docs, in[REF_LOGP]))) {
         *drop = 1;
-        return !strcmp(overlong, "drop") ? "longer than --seq" : "nothing learnt is left within --seq";
+        return why;
     }
-    if (!packer)
+    if (!packer) {
+        memcpy(has, in, sizeof has);
         open_packer();
-    cut_rows += too_long && !splits;
-    split_rows += too_long && splits;
-    if (pair) {
-        int64_t number = rows_out / 2;
-        put(0, 0, n[0], weight, reward[0], number);
-        put(1, 0, n[1], weight, reward[1], number);
-    } else {
-        for (int64_t at = 0; at < n[0]; at += seq)
-            put(0, at, MIN(seq, n[0] - at), weight, reward[0], -1);
     }
+    split_rows += splits;
+    for (int i = 0; i < docs; i++)
+        for (int64_t n = rendered[i].token.n, at = 0; at < n; at += seq)
+            put(&rendered[i], at, MIN(seq, n - at), doc[i]);
+    if (in[REWARD] && !in[PAIR])
+        tag_count_add(tags, row->tag, row->reward);
     return NULL;
 }
 
 /* Names no place and no time, so that the same command on the same rows writes the same bytes. */
-static char *provenance(int64_t rows, const struct hash_stream *input)
+static char *provenance(int64_t rows, const struct hash_stream *input, const struct buf *tag_json)
 {
     struct buf b = {0};
     char hex[17];
     hash_hex(hex, hash_stream_value(input));
-    buf_printf(&b,
-               "{\"tool\": \"shard-pack\", \"version\": \"%s\", \"arguments\": {\"template\": \"%s\", "
-               "\"seq\": %lld, \"overlong\": \"%s\", \"window\": %lld, \"group-bytes\": %lld}, "
-               "\"input\": {\"rows\": %lld, \"xxh3\": \"%s\"}}",
-               MOEUTILS_VERSION, template, (long long)seq, overlong, (long long)window,
-               (long long)group_bytes, (long long)rows, hex);
+    buf_printf(
+        &b,
+        "{\"tool\": \"shard-pack\", \"version\": \"%s\", \"arguments\": {\"template\": \"%s\", "
+        "\"seq\": %lld, \"overlong\": \"%s\", \"control\": \"%s\", \"window\": %lld, "
+        "\"group-bytes\": %lld}, \"input\": {\"rows\": %lld, \"xxh3\": \"%s\"}",
+        MOEUTILS_VERSION, template, (long long)seq, overlong, control, (long long)window,
+        (long long)group_bytes, (long long)rows, hex);
+    if (tag_json->len) /* without its newline */
+        buf_printf(&b, ", \"ca\": %.*s", (int)tag_json->len - 1, tag_json->data);
+    buf_char(&b, '}');
     return b.data;
 }
 
@@ -161,6 +237,7 @@ int main(int argc, char **argv)
         die_misused("binary data are not for a terminal; use -o or a pipe");
     tok = tok_open(tokenizer);
     chat = chat_find(template);
+    tags = tag_count_new();
 
     struct row_reader reader;
     struct hash_stream *input = hash_stream_new();
@@ -183,22 +260,27 @@ int main(int argc, char **argv)
     }
     progress_end(&progress);
 
-    char *origin = provenance(read, input);
+    struct buf tag_json = {0};
+    tag_count_json(tags, &tag_json);
+    char *origin = provenance(read, input, &tag_json);
     row_reader_close(&reader, kept);
     if (!packer)
         open_packer();
+    if (tag_json.len)
+        packer_file(packer, "tags.json", tag_json.data, tag_json.len);
     int64_t sequences = packer_close(packer, origin);
     say("%lld tokens (%lld learnt) of %lld documents in %lld sequences of %lld: %.1f %% full",
         (long long)tokens, (long long)learnt, (long long)rows_out, (long long)sequences,
         (long long)seq, sequences ? 100.0 * (double)tokens / (double)(sequences * seq) : 0.0);
     if (cut_rows || split_rows)
-        say("%lld rows were cut to --seq, %lld were split", (long long)cut_rows, (long long)split_rows);
+        say("%lld rows were cut to --seq, %lld were split", (long long)cut_rows,
+            (long long)split_rows);
     hash_stream_free(input);
     free(origin);
-    for (int i = 0; i < 2; i++) {
-        ids_release(&id[i]);
-        buf_release(&target[i]);
-    }
+    for (int i = 0; i < 2; i++)
+        rendered_release(&rendered[i]);
+    tag_count_free(tags);
+    buf_release(&tag_json);
     tok_free(tok);
     return EXIT_DONE;
 }

@@ -1,12 +1,11 @@
 /* shard-show.c -- the text twin of shards and checkpoints: lists, prints, verifies, compares.
  *
- * An operand is a file, a stream or a folder of files; all of them become blobs by one walk, and each
- * mode is what it does with a blob. */
+ * An operand is a file, a stream or a folder of files; all of them become blobs by one walk, and
+ * each mode is what it does with a blob. */
 #include "ckpt/ckpt.h"
 #include "shard/shard.h"
 #include "text/text.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -108,22 +107,36 @@ static void list(const char *path)
 static struct tok *tokenizer_of(const struct set *s, const char *path)
 {
     const struct buf *own = set_file(s, "tokenizer.json");
-    struct tok *t = tokenizer ? tok_open(tokenizer) : own ? tok_parse(own->data, own->len, path) : NULL;
+    struct tok *t = tokenizer ? tok_open(tokenizer)
+                    : own     ? tok_parse(own->data, own->len, path)
+                              : NULL;
     if (t && strcmp(tok_hash(t), set_info(s)->tokenizer_hash))
-        die("%s: not the tokenizer that made %s", tokenizer ? tokenizer : "its tokenizer.json", path);
+        die("%s: not the tokenizer that made %s", tokenizer ? tokenizer : "its tokenizer.json",
+            path);
     return t;
 }
 
+/* Most of the output is numbers, so they are not left to printf. */
 static void put_list(struct buf *line, const char *key, const struct doc *d, int targets)
 {
     buf_printf(line, ",\"%s\":[", key);
-    for (int64_t i = 0; i < d->n; i++)
-        buf_printf(line, "%s%d", i ? "," : "", targets ? d->target[i] : d->token[i]);
+    for (int64_t i = 0; i < d->n; i++) {
+        char text[12], *p = text + sizeof text;
+        int32_t v = targets ? d->target[i] : d->token[i];
+        do
+            *--p = (char)('0' + v % 10);
+        while (v /= 10);
+        if (i)
+            *--p = ',';
+        buf_add(line, p, (size_t)(text + sizeof text - p));
+    }
     buf_char(line, ']');
 }
 
-/* What is learnt alone, or all; bytes that are no UTF-8 (a document cut inside a letter) are replaced. */
-static void put_text(struct buf *line, struct tok *t, const char *key, const struct doc *d, int learnt)
+/* What is learnt alone, or all; bytes that are no UTF-8 (a document cut inside a letter) are
+ * replaced. */
+static void put_text(struct buf *line, struct tok *t, const char *key, const struct doc *d,
+                     int learnt)
 {
     struct buf text = {0}, sound = {0};
     int32_t *id = xmalloc((size_t)d->n * sizeof *id);
@@ -140,24 +153,37 @@ static void put_text(struct buf *line, struct tok *t, const char *key, const str
     free(id);
 }
 
+static void put_value(struct buf *line, const struct set *s, const char *column, double v)
+{
+    if (!set_info_has(set_info(s), column))
+        return;
+    buf_printf(line, ",\"%s\":", column);
+    json_number(line, v);
+}
+
+enum { FORGET_TOKENS = 1 << 23 };
+
 static void rows(const char *path)
 {
     struct set *s = set_open(path);
     struct tok *t = tokenizer_of(s, path);
     struct buf line = {0};
-    for (int64_t i = 0; i < set_rows(s); i++) {
+    for (int64_t i = 0, shown = 0; i < set_rows(s); i++) {
         struct doc d;
         int64_t sequence = set_row(s, i, &d);
+        if ((shown += d.n) > FORGET_TOKENS) {
+            set_forget(s);
+            shown = 0;
+        }
         buf_reset(&line);
         buf_printf(&line, "{\"row\":%lld,\"sequence\":%lld,\"weight\":", (long long)i,
                    (long long)sequence);
         json_number(&line, d.weight);
-        if (!isnan(d.reward)) {
-            buf_str(&line, ",\"reward\":");
-            json_number(&line, d.reward);
-        }
+        put_value(&line, s, "reward", d.reward);
         if (d.pair >= 0)
             buf_printf(&line, ",\"pair\":%lld", (long long)d.pair);
+        put_value(&line, s, "margin", d.margin);
+        put_value(&line, s, "ref_logp", d.ref_logp);
         put_list(&line, "tokens", &d, 0);
         put_list(&line, "target", &d, 1);
         if (t) {
@@ -190,25 +216,16 @@ static void check_folder(const char *path)
 {
     char *folder = folder_of(path), *name = path_join(folder, "manifest.json");
     if (!path_exists(name))
-        die_damaged("%s: no manifest.json: not a set or a checkpoint, or not a finished one", folder);
-    struct buf text = read_file(name);
-    struct json_doc *doc = json_doc_new();
-    struct json root, v;
-    const char *why, *schema = NULL;
-    size_t n;
-    if (json_parse(doc, text.data, text.len, &root, &why))
-        die_damaged("%s: %s", name, why);
-    if (json_type(root) == JSON_OBJECT && json_get(root, "schema", &v))
-        schema = json_string(v, &n);
-    if (schema && !strcmp(schema, "moeutils.ckpt")) {
-        ckpt_close(ckpt_open(folder)); /* every slice is there, once */
-        each_shard(folder, shard_check);
+        die_damaged("%s: no manifest.json: not a set or a checkpoint, or not a finished one",
+                    folder);
+    if (ckpt_is(folder)) {
+        struct ckpt *k = ckpt_open(folder);
+        ckpt_check(k);
+        ckpt_close(k);
         out_printf(out, "%s\tsound\n", path);
     } else {
         check_set(path);
     }
-    json_doc_free(doc);
-    buf_release(&text);
     free(name);
     free(folder);
 }
@@ -254,7 +271,8 @@ int main(int argc, char **argv)
     out = out_open(output);
     if (diff) {
         char *a = folder_of(operand[0]), *b = folder_of(operand[1]);
-        int64_t tensors, differ = shard_diff(a, b, out, &tensors);
+        int whole = path_is_dir(a) && path_is_dir(b) && (ckpt_is(a) || ckpt_is(b));
+        int64_t tensors, differ = (whole ? ckpt_diff : shard_diff)(a, b, out, &tensors);
         say("%lld of %lld tensors differ", (long long)differ, (long long)tensors);
         status = differ ? EXIT_FAILED : EXIT_DONE;
         free(a);

@@ -36,6 +36,8 @@ _Noreturn void die(const char *fmt, ...) PRINTF_LIKE(1, 2);
 _Noreturn void die_misused(const char *fmt, ...) PRINTF_LIKE(1, 2);
 _Noreturn void die_damaged(const char *fmt, ...) PRINTF_LIKE(1, 2);
 _Noreturn void die_with(int status, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* What a dying process does last, given its exit status: one of many ends the others.  NULL: nothing. */
+void die_then(void (*fn)(int status));
 void warn(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* As warn(), but silent under --quiet: counts and summaries. */
 void say(const char *fmt, ...) PRINTF_LIKE(1, 2);

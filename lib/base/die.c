@@ -78,10 +78,19 @@ static void message(int error, const char *fmt, va_list ap)
         return; /* there is nowhere left to say so */
 }
 
+static void (*last_act)(int status);
+
+void die_then(void (*fn)(int status))
+{
+    last_act = fn;
+}
+
 static _Noreturn void end(int status)
 {
     temps_remove();
     fflush(stdout); /* what a report has found so far */
+    if (last_act)
+        last_act(status);
     _exit(status);
 }
 

@@ -13,6 +13,40 @@ int world_size(const struct world *w)
     return w->size;
 }
 
+int world_local(const struct world *w)
+{
+    return w->local;
+}
+
+int launched_ranks(const char **variable)
+{
+    static const char *const known[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"};
+    *variable = NULL;
+    int ranks = 1;
+    for (int64_t i = 0; i < ARRAY_LEN(known); i++) {
+        const char *s = getenv(known[i]);
+        if (s && atoi(s) > ranks) {
+            ranks = atoi(s);
+            *variable = known[i];
+        }
+    }
+    return ranks;
+}
+
+/* Processes that each believe to be alone would all write the same output. */
+struct world *world_open(double deadline_s)
+{
+    const char *variable;
+    struct world *w = world_mpi(deadline_s);
+    int launched = launched_ranks(&variable);
+    if (launched > 1 && (!w || w->size == 1))
+        die_misused("%s is %d, but MPI has 1 rank: %s", variable, launched,
+                    w ? "this build's MPI and the launcher's are not the same"
+                      : "this build has no MPI (make MPI=1), or the launcher does not start MPI jobs "
+                        "(srun --mpi=pmix); unset the variable to run alone");
+    return w ? w : world_self();
+}
+
 void world_free(struct world *w)
 {
     w->engine->close(w);

@@ -6,7 +6,7 @@
  * nothing: where input and output may be the same place, they are.
  *
  * Engines: comm_self.c (one rank), comm_thread.c (ranks as threads of one process; for tests
- * and for trying a mapping without MPI).  A lane of NULL means host memory, done on return. */
+ * and for trying a mapping without MPI), comm_mpi.c (ranks as processes, host memory).  A lane of NULL means host memory, done on return. */
 #ifndef COMM_H
 #define COMM_H
 
@@ -18,7 +18,12 @@ enum comm_op { COMM_SUM, COMM_MAX };
 
 int world_rank(const struct world *w);
 int world_size(const struct world *w);
+int world_local(const struct world *w); /* how many of the ranks are on this machine */
 
+/* The world this process was launched into: the MPI job of mpirun or srun, else one rank.  Called once, by
+ * the main thread.  A collective that is not done deadline_s seconds after its call ends the job with a
+ * message that names rank, group and call; and when one rank dies, all do. */
+struct world *world_open(double deadline_s);
 struct world *world_self(void); /* one rank; free with world_free() */
 /* Runs fn in n threads, the caller's among them, each with its own world of size n, and returns
  * when all have.  The worlds are freed here. */

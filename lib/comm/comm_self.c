@@ -92,6 +92,6 @@ const struct engine engine_self = {
 struct world *world_self(void)
 {
     struct world *w = xcalloc(1, sizeof *w);
-    *w = (struct world){.engine = &engine_self, .size = 1};
+    *w = (struct world){.engine = &engine_self, .size = 1, .local = 1};
     return w;
 }

@@ -36,36 +36,6 @@ static void part(struct group *g)
     pthread_barrier_wait(&g->barrier);
 }
 
-/* acc[i] = acc[i] op x[i].  A maximum keeps NaN, so that it does not depend on the order. */
-#define COMBINERS(suffix, type)                                                                    \
-    static void sum_##suffix(void *acc, const void *x, int64_t n)                                  \
-    {                                                                                              \
-        type *a = acc;                                                                             \
-        const type *b = x;                                                                         \
-        for (int64_t i = 0; i < n; i++)                                                            \
-            a[i] += b[i];                                                                          \
-    }                                                                                              \
-    static void max_##suffix(void *acc, const void *x, int64_t n)                                  \
-    {                                                                                              \
-        type *a = acc;                                                                             \
-        const type *b = x;                                                                         \
-        for (int64_t i = 0; i < n; i++)                                                            \
-            if (b[i] > a[i] || b[i] != b[i])                                                       \
-                a[i] = b[i];                                                                       \
-    }
-COMBINERS(f32, float)
-COMBINERS(f64, double)
-COMBINERS(i32, int32_t)
-COMBINERS(i64, int64_t)
-
-typedef void combine_fn(void *acc, const void *x, int64_t n);
-static combine_fn *const combiners[DT_COUNT][2] = {
-    [DT_F32] = {[COMM_SUM] = sum_f32, [COMM_MAX] = max_f32},
-    [DT_F64] = {[COMM_SUM] = sum_f64, [COMM_MAX] = max_f64},
-    [DT_I32] = {[COMM_SUM] = sum_i32, [COMM_MAX] = max_i32},
-    [DT_I64] = {[COMM_SUM] = sum_i64, [COMM_MAX] = max_i64},
-};
-
 /* Combines the members' elements [lo, hi) block by block in rank order, and hands each block to
  * put. */
 static void combine(struct group *g, int64_t lo, int64_t hi, enum dtype t, enum comm_op op,
@@ -80,7 +50,7 @@ static void combine(struct group *g, int64_t lo, int64_t hi, enum dtype t, enum 
         int64_t n = MIN(step, hi - i);
         memcpy(acc, (const char *)g->post[0].in + i * size, (size_t)(n * size));
         for (int r = 1; r < g->n; r++)
-            combiners[t][op](acc, (const char *)g->post[r].in + i * size, n);
+            comm_combine(acc, (const char *)g->post[r].in + i * size, n, t, op);
         put(g, arg, (i - lo) * size, acc, n * size);
     }
 }

@@ -29,9 +29,17 @@ struct engine {
 };
 extern const struct engine engine_self, engine_thread;
 
+/* The MPI job this process is a rank of: comm_mpi.c.  NULL when no launcher started the process as one, and
+ * in builds without MPI: comm_nompi.c. */
+struct world *world_mpi(double deadline_s);
+/* How many processes a launcher says it has started as one job, and in which variable; 1 and NULL where
+ * there is no launcher. */
+int launched_ranks(const char **variable);
+
 struct world {
     const struct engine *engine;
     int rank, size;
+    int local;      /* ranks on this machine */
     int64_t groups; /* made so far: every rank makes the same number */
     void *state;
 };
@@ -46,6 +54,8 @@ struct comm {
 
 /* Copies within one process: on the lane, or at once without one. */
 void comm_copy(struct lane *l, void *dst, const void *src, int64_t bytes);
+/* acc[i] = acc[i] op x[i], for the types that comm.h reduces. */
+void comm_combine(void *acc, const void *x, int64_t n, enum dtype t, enum comm_op op);
 /* A copy of n host bytes with a NUL after them; caller frees. */
 char *comm_bytes(const void *p, int64_t n);
 

@@ -123,7 +123,7 @@ void world_threads(int n, void (*fn)(struct world *w, void *arg), void *arg)
     struct start *start = xcalloc((size_t)n, sizeof *start);
     for (int i = 0; i < n; i++) {
         struct world *w = xcalloc(1, sizeof *w);
-        *w = (struct world){.engine = &engine_thread, .rank = i, .size = n, .state = &team};
+        *w = (struct world){.engine = &engine_thread, .rank = i, .size = n, .local = n, .state = &team};
         start[i] = (struct start){.fn = fn, .arg = arg, .world = w};
     }
     for (int i = 1; i < n; i++) {

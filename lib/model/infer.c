@@ -3,14 +3,11 @@
 
 #include <stdlib.h>
 
-void model_logits(struct model *m, struct batch *b, const int32_t *token_row, int64_t n, double *logits)
+/* Embed to the last layer; leaves the task at what comes after, its input in the last of s. */
+static struct task_context forward(struct model *m, struct batch *b, struct saved *s)
 {
     static const enum segment layer[] = {SEG_ATTN, SEG_ROUTE, SEG_DISPATCH, SEG_EXPERTS, SEG_COMBINE};
-    struct saved *s = xcalloc(m->layers + 1, sizeof *s);
     struct task_context t = {m, m->lane, b, s, 0};
-    const struct dev_ops *dev = m->lane->dev;
-    int64_t d = m->cfg.d;
-
     for (int64_t i = 0; i <= m->layers; i++)
         s[i].pool = m->pool;
     embed_forward(&t);
@@ -21,21 +18,60 @@ void model_logits(struct model *m, struct batch *b, const int32_t *token_row, in
         }
         saved_clear(&s[t.layer]);
     }
+    return t;
+}
 
+/* n statistics of the device as doubles on the host. */
+static void get_stats(struct model *m, double *to, const void *from, int64_t n)
+{
+    void *host = xmalloc(n * stat_size(m));
+    m->lane->dev->get(m->lane, host, from, n * stat_size(m));
+    m->lane->dev->wait(m->lane);
+    dtype_convert(to, DT_F64, host, m->op->stat, n);
+    free(host);
+}
+
+void model_logits(struct model *m, struct batch *b, const int32_t *token_row, int64_t n, double *logits)
+{
+    struct saved *s = xcalloc(m->layers + 1, sizeof *s);
+    struct task_context t = forward(m, b, s);
+    int64_t d = m->cfg.d;
     void *hidden = head_hidden(&t, scratch(&t, b->t * stat_size(m)));
     int32_t *row = scratch(&t, n * sizeof *row);
-    void *picked = scratch(&t, n * d * real_size(m));      /* R (n,D) */
-    void *out = scratch(&t, n * m->v * stat_size(m));      /* S (n,V) */
-    dev->put(m->lane, row, token_row, n * sizeof *row);
+    void *picked = scratch(&t, n * d * real_size(m)); /* R (n,D) */
+    void *out = scratch(&t, n * m->v * stat_size(m)); /* S (n,V) */
+    m->lane->dev->put(m->lane, row, token_row, n * sizeof *row);
     m->op->gather_rows(m->lane, real_mat(m, picked, n, d), real_mat(m, hidden, b->t, d), row);
     m->op->gemm(m->lane, stat_mat(m, out, n, m->v), real_mat(m, picked, n, d),
                 real_mat(m, weights(&t)->w[P_HEAD], m->v, d), 0, 1, 0);
-    void *host = xmalloc(n * m->v * stat_size(m));
-    dev->get(m->lane, host, out, n * m->v * stat_size(m));
-    dev->wait(m->lane);
-    dtype_convert(logits, DT_F64, host, m->op->stat, n * m->v);
-    free(host);
+    get_stats(m, logits, out, n * m->v);
     arena_reset(&m->lane->scratch);
     saved_clear(&s[m->layers]);
     free(s);
+}
+
+void model_outputs(struct model *m, struct batch *b, double *out)
+{
+    struct saved *s = xcalloc(m->layers + 1, sizeof *s);
+    struct task_context t = forward(m, b, s);
+    segment_run[m->cfg.reward ? SEG_SCORE : SEG_HEAD][PASS_FORWARD](&t);
+    get_stats(m, out, b->logp, b->t);
+    arena_reset(&m->lane->scratch);
+    saved_clear(&s[m->layers]);
+    free(s);
+}
+
+void model_open(struct model *m, struct lane *lane, struct world *w, struct ckpt *k, const char *device,
+                int64_t threads)
+{
+    struct config cfg;
+    struct mesh mesh;
+    const struct op *op = op_table(device, DT_F32);
+    if (!op)
+        die_misused("--device %s: this build has no kernels for it", device);
+    mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
+    ckpt_config(k, &cfg);
+    lane_init(lane, dev_open(device), threads ? threads : opt_threads());
+    model_init(m, &cfg, &mesh, w, lane, op, 0);
+    model_load(m, k, -1);
 }

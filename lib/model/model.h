@@ -22,7 +22,7 @@
 /* ---- batch.c: one micro-batch, fixed-capacity device arrays ---- */
 
 struct batch {
-    int64_t rows, seq, t;  /* packed rows, tokens a row, rows * seq */
+    int64_t rows, seq, t;  /* packed rows, tokens of each held here, rows * seq */
     int64_t spans;         /* documents and runs of pads */
     int32_t *token;        /* (T) */
     int32_t *label;        /* (T) the next token of the same document where it is learnt, else -1 */
@@ -34,6 +34,7 @@ struct batch {
     void *dlogp, *logp;    /* S (T) written by the loss, and by the head (or the score) */
     int32_t *chosen;       /* (T) by span: 1 where the span and the next are a pair */
     void *base, *margin;   /* S (T) by span */
+    const struct context *context; /* NULL when CP is 1 */
     /* decoding only */
     const int32_t *cache_row; /* (T) row of the cache that each token's key and value go to */
     struct cache *cache;
@@ -64,6 +65,26 @@ struct batch_doc {
 };
 void batch_host_pairs(struct batch_host *h, int64_t i, const struct batch_doc *doc, int64_t n,
                       int last_token_only);
+
+/* ---- context.c: rows cut over CP ---- */
+
+struct model;
+/* Where tokens are, on the device: "held" numbers the tokens of CP rank 0, then those of rank 1, and so on. */
+struct context {
+    int64_t tokens;      /* of whole rows: CP T */
+    int32_t *from, *to;  /* (tokens) token i of the whole rows is held as from[i]; held i is token to[i] */
+    int32_t *own;        /* 0, 1, 2, ... */
+};
+/* seq is of the whole rows, a multiple of 2 CP. */
+void context_init(struct context *c, const struct mesh *m, struct lane *l, int64_t rows, int64_t seq);
+void context_release(struct context *c, const struct dev_ops *dev);
+/* A statistic of every token: S (tokens) in the order of the whole rows from everybody's S (T), and back what
+ * of it this rank holds. */
+void context_join(const struct context *c, struct model *m, struct lane *l, void *whole, const void *held);
+void context_part(const struct context *c, struct model *m, struct lane *l, void *held, const void *whole);
+/* The tokens this rank holds of whole rows; keys of its spans are numbered in the whole rows.  part has been
+ * made for seq / CP; its sums are left 0. */
+void batch_host_cut(struct batch_host *part, const struct batch_host *whole, const struct mesh *m);
 
 /* ---- saved.c: what a segment keeps for its backward passes ---- */
 
@@ -111,13 +132,15 @@ struct model {
     const struct op *op;
     struct lane *lane;
     struct comm *comm[GROUP_COUNT];
+    struct comm *back; /* GROUP_PP again, for gradients: between two ranks both kinds may be under way */
     struct param *param;
     int64_t params;
     struct layout layout;
     void *weight[BUFFERS]; /* R (layout.size) */
     void *grad[BUFFERS];   /* S (layout.size) */
     struct weights *at;    /* (layers + 1) of this stage, the last one for what is outside */
-    int64_t layers;        /* held by this stage */
+    int64_t layers;        /* held by this stage, numbered from 0 in order */
+    int64_t chunks, *chunk; /* pipeline chunks of this stage; (chunks + 1) the first layer of each */
     int64_t h, g, c, el, f, v, v0; /* local sizes */
     void *freq;            /* S (C/2) rotary frequencies */
     void *coef;            /* S (2) of route_dgrad; set before each step */
@@ -129,7 +152,9 @@ struct model {
 void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, struct world *w,
                 struct lane *lane, const struct op *op, int train);
 void model_random(struct model *m, uint64_t seed); /* the initial weights of arch.h */
-void model_load(struct model *m, struct ckpt *k);
+/* Weights from a checkpoint.  A tensor of the role `fresh` (-1: none) that is not in it keeps what it has:
+ * a language model that becomes a reward model has no score yet. */
+void model_load(struct model *m, struct ckpt *k, int fresh);
 void model_release(struct model *m);
 void *model_weight(const struct model *m, const struct local *l); /* a slice's weights */
 
@@ -143,7 +168,7 @@ struct task_context {
     struct lane *l;
     struct batch *b;
     struct saved *s; /* (layers + 1): s[layer] of this micro-batch; the last holds the head's input */
-    int layer;       /* local; for embed 0, for head and send m->layers */
+    int layer;       /* local; of embed and receive the chunk's first, of head and send the one past its last */
 };
 /* A NULL entry means that the segment has nothing to do in that pass. */
 extern void (*const segment_run[SEGMENTS][PASSES])(struct task_context *t);
@@ -158,6 +183,25 @@ struct cache { /* keys and values of sequences being decoded */
 /* Leaves logits S (n, V), as doubles on the host, of the n given rows of the batch. */
 void model_logits(struct model *m, struct batch *b, const int32_t *token_row /* (n) host */, int64_t n,
                   double *logits);
+
+/* The last segment's output of every token, as doubles (T): log-probability of its label (0 where there is
+ * none), or a reward model's score. */
+void model_outputs(struct model *m, struct batch *b, double *out);
+
+/* A whole checkpoint on one rank, to be used and not trained: fills m and lane.  device "cpu" or "cuda". */
+void model_open(struct model *m, struct lane *lane, struct world *w, struct ckpt *k, const char *device,
+                int64_t threads);
+
+/* ---- score.c: whole documents ---- */
+
+struct score_doc {
+    const int32_t *token;
+    const uint8_t *target; /* 1 where the token is learnt: what a language model's score sums over */
+    int64_t n;
+};
+/* score[i]: a reward model's score of the last token, or the log-probability of the learnt tokens.  The
+ * same bits for a document whatever n, its place and its neighbours are. */
+void model_scores(struct model *m, const struct score_doc *doc, int64_t n, double *score);
 
 /* ---- decode.c: many sequences decoded side by side ---- */
 

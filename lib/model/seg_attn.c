@@ -38,20 +38,33 @@ static void *normed(struct task_context *t, void *rstd)
     return all;
 }
 
-/* When decoding, this step's keys and values join the cache, and attention reads them there. */
+/* Keys and values side by side, as h has them: R (T,2GC). */
+static struct mat kv_of(const struct task_context *t, struct heads h)
+{
+    struct mat kv = real_mat(t->m, h.k, t->b->t, 2 * t->m->g * t->m->c);
+    kv.ld = h.ld;
+    return kv;
+}
+
+static struct heads with_kv(const struct model *m, struct heads h, void *kv)
+{
+    return (struct heads){h.q, kv, (char *)kv + m->g * m->c * real_size(m), 2 * m->g * m->c};
+}
+
+/* The keys and values that this step's queries see: its own; under context parallelism those of the whole
+ * rows; when decoding those in the cache, which its own join first. */
 static struct heads keys_of(struct task_context *t, struct heads h)
 {
     struct model *m = t->m;
     struct cache *cache = t->b->cache;
+    struct mat kv = kv_of(t, h);
+    if (t->b->context)
+        return with_kv(m, h, context_gather(t, kv));
     if (!cache)
         return h;
-    int64_t wide = 2 * m->g * m->c;
-    struct mat from = real_mat(m, h.k, t->b->t, wide);
-    from.ld = h.ld;
-    m->op->scatter_rows(t->l, real_mat(m, cache->kv[t->layer], cache->rows, wide), from,
+    m->op->scatter_rows(t->l, real_mat(m, cache->kv[t->layer], cache->rows, kv.cols), kv,
                         t->b->cache_row);
-    char *k = cache->kv[t->layer];
-    return (struct heads){h.q, k, k + m->g * m->c * real_size(m), wide};
+    return with_kv(m, h, cache->kv[t->layer]);
 }
 
 void attn_forward(struct task_context *t)
@@ -100,9 +113,15 @@ void attn_dgrad(struct task_context *t)
 
     struct heads h = heads_in(m, saved_fetch(s, SLOT_QKV));
     struct heads dh = heads_in(m, saved_keep(s, SLOT_DQKV, qkv_bytes(t)));
-    m->op->attn_dgrad(t->l, dh.q, dh.k, dh.v, d_o, h.q, h.k, h.v, saved_fetch(s, SLOT_O),
-                      saved_fetch(s, SLOT_LSE), b->q_at, b->k_beg, b->k_end, b->spans, b->t, m->h, m->g,
-                      m->c, h.ld, h.ld, 1 / sqrt(m->c));
+    struct heads kv = keys_of(t, h), dkv = dh;
+    int64_t keys = b->context ? b->context->tokens : b->t;
+    if (b->context)
+        dkv = with_kv(m, dh, scratch(t, keys * 2 * m->g * m->c * rsz)); /* R (tokens,2GC) */
+    m->op->attn_dgrad(t->l, dh.q, dkv.k, dkv.v, d_o, h.q, kv.k, kv.v, saved_fetch(s, SLOT_O),
+                      saved_fetch(s, SLOT_LSE), b->q_at, b->k_beg, b->k_end, b->spans, keys, m->h, m->g,
+                      m->c, h.ld, kv.ld, 1 / sqrt(m->c));
+    if (b->context)
+        context_scatter(t, kv_of(t, dh), dkv.k);
     m->op->rope(t->l, dh.q, b->position, m->freq, b->t, m->h + m->g, m->c, dh.ld, -1);
 
     char *dx = scratch(t, b->t * d * rsz); /* R (T,D) partial over TP */

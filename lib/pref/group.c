@@ -38,14 +38,30 @@ const char *pref_answer(const struct row *r, size_t *len)
     return r->response ? r->response : r->text;
 }
 
+static int64_t characters(const char *s, size_t len)
+{
+    int64_t n = 0;
+    for (size_t i = 0; i < len; i++)
+        n += (s[i] & 0xc0) != 0x80; /* all but UTF-8's continuation bytes */
+    return n;
+}
+
 int64_t pref_length(const struct row *r)
 {
     size_t len;
     const char *s = pref_answer(r, &len);
-    int64_t n = 0;
-    for (size_t i = 0; i < len; i++)
-        n += (s[i] & 0xc0) != 0x80; /* all but UTF-8's continuation bytes */
-    return s ? n : -1;
+    return s ? characters(s, len) : -1;
+}
+
+void pref_lengths(const struct row *r, int64_t *least, int64_t *most)
+{
+    *least = *most = MAX(pref_length(r), 0);
+    if (!r->chosen || !r->rejected)
+        return;
+    int64_t a = characters(r->chosen, r->chosen_len);
+    int64_t b = characters(r->rejected, r->rejected_len);
+    *least = MIN(a, b);
+    *most = MAX(a, b);
 }
 
 static const char *number_parse(const char *s, int64_t *out)

@@ -14,17 +14,26 @@ const char *const pref_verdict_name[PREF_VERDICTS] = {
     [PREF_LOW] = "below --min-reward",
     [PREF_NOT_TOP_K] = "not in --top-k",
     [PREF_NOT_TOP_FRAC] = "not in --top-frac",
+    [PREF_SMALL_GROUP] = "its prompt has fewer rows than --min-group",
+    [PREF_FLAT_GROUP] = "its prompt's rewards differ by less than --require-spread",
+    [PREF_DUPLICATE] = "repeats another answer to its prompt",
+    [PREF_NEAR_DUPLICATE] = "nearly repeats another answer to its prompt",
+    [PREF_ALONE] = "the only answer to its prompt",
+    [PREF_TIED] = "the rewards of its prompt are equal",
+    [PREF_NARROW] = "no answer to its prompt is --min-margin away",
+    [PREF_SAME_TEXT] = "no answer to its prompt says anything else",
+    [PREF_UNPAIRED] = "in no pair",
 };
 
 void pref_set_add(struct pref_set *s, uint64_t group, double score)
 {
-    if (s->n == s->cap) {
+    if (s->rows == s->cap) {
         s->cap = s->cap ? 2 * s->cap : 1024;
         s->item = xrealloc(s->item, (size_t)s->cap * sizeof(*s->item));
         s->verdict = xrealloc(s->verdict, (size_t)s->cap);
     }
-    s->item[s->n] = (struct pref_item){group, score, s->n};
-    s->verdict[s->n++] = PREF_KEPT;
+    s->item[s->n++] = (struct pref_item){group, score, s->rows};
+    s->verdict[s->rows++] = PREF_KEPT;
 }
 
 void pref_set_release(struct pref_set *s)
@@ -34,7 +43,7 @@ void pref_set_release(struct pref_set *s)
     *s = (struct pref_set){0};
 }
 
-static void reject(struct pref_set *s, const struct pref_item *it, enum pref_verdict why)
+void pref_set_reject(struct pref_set *s, const struct pref_item *it, enum pref_verdict why)
 {
     if (s->verdict[it->at] == PREF_KEPT)
         s->verdict[it->at] = (uint8_t)why;
@@ -43,8 +52,10 @@ static void reject(struct pref_set *s, const struct pref_item *it, enum pref_ver
 static int by_score(const void *a, const void *b)
 {
     const struct pref_item *x = a, *y = b;
-    if (x->score != y->score)
-        return x->score > y->score ? -1 : 1;
+    if (x->score > y->score || (isnan(y->score) && !isnan(x->score)))
+        return -1;
+    if (x->score < y->score || (isnan(x->score) && !isnan(y->score)))
+        return 1;
     return x->at < y->at ? -1 : 1;
 }
 
@@ -64,10 +75,53 @@ static int by_group_and_place(const void *a, const void *b)
     return x->at < y->at ? -1 : 1;
 }
 
+static int by_place(const void *a, const void *b)
+{
+    const struct pref_item *x = a, *y = b;
+    return x->at < y->at ? -1 : 1;
+}
+
 static void sort(struct pref_set *s, int (*order)(const void *, const void *))
 {
     if (s->n)
         qsort(s->item, (size_t)s->n, sizeof(*s->item), order);
+}
+
+void pref_set_sort_place(struct pref_set *s)
+{
+    sort(s, by_place);
+}
+
+void pref_set_sort_group(struct pref_set *s)
+{
+    sort(s, by_group_and_place);
+}
+
+void pref_set_sort_group_score(struct pref_set *s)
+{
+    sort(s, by_group);
+}
+
+void pref_set_sort_score(struct pref_set *s)
+{
+    sort(s, by_score);
+}
+
+int64_t pref_set_group_end(const struct pref_set *s, int64_t i)
+{
+    uint64_t group = s->item[i].group;
+    while (i < s->n && s->item[i].group == group)
+        i++;
+    return i;
+}
+
+void pref_set_settle(struct pref_set *s)
+{
+    int64_t left = 0;
+    for (int64_t i = 0; i < s->n; i++)
+        if (s->verdict[s->item[i].at] == PREF_KEPT)
+            s->item[left++] = s->item[i];
+    s->n = left;
 }
 
 void pref_select_above(struct pref_set *s, double threshold, int inclusive)
@@ -75,7 +129,7 @@ void pref_select_above(struct pref_set *s, double threshold, int inclusive)
     for (int64_t i = 0; i < s->n; i++) {
         double x = s->item[i].score;
         if (!(inclusive ? x >= threshold : x > threshold))
-            reject(s, &s->item[i], PREF_LOW);
+            pref_set_reject(s, &s->item[i], PREF_LOW);
     }
 }
 
@@ -86,7 +140,7 @@ void pref_select_top_k(struct pref_set *s, int64_t k)
     for (int64_t i = 0; i < s->n; i++) {
         rank = i && s->item[i].group == s->item[i - 1].group ? rank + 1 : 0;
         if (rank >= k)
-            reject(s, &s->item[i], PREF_NOT_TOP_K);
+            pref_set_reject(s, &s->item[i], PREF_NOT_TOP_K);
     }
 }
 
@@ -96,13 +150,39 @@ void pref_select_top_frac(struct pref_set *s, double frac)
     int64_t keep = (int64_t)ceil(frac * (double)s->n * (1 - 4 * DBL_EPSILON));
     sort(s, by_score);
     for (int64_t i = keep; i < s->n; i++)
-        reject(s, &s->item[i], PREF_NOT_TOP_FRAC);
+        pref_set_reject(s, &s->item[i], PREF_NOT_TOP_FRAC);
+}
+
+static void reject_all(struct pref_set *s, int64_t from, int64_t to, enum pref_verdict why)
+{
+    for (int64_t i = from; i < to; i++)
+        pref_set_reject(s, &s->item[i], why);
+}
+
+void pref_select_groups(struct pref_set *s, int64_t least)
+{
+    sort(s, by_group_and_place);
+    for (int64_t i = 0, j; i < s->n; i = j) {
+        j = pref_set_group_end(s, i);
+        if (j - i < least)
+            reject_all(s, i, j, PREF_SMALL_GROUP);
+    }
+}
+
+void pref_select_spread(struct pref_set *s, double spread)
+{
+    sort(s, by_group);
+    for (int64_t i = 0, j; i < s->n; i = j) {
+        j = pref_set_group_end(s, i);
+        if (s->item[i].score - s->item[j - 1].score < spread)
+            reject_all(s, i, j, PREF_FLAT_GROUP);
+    }
 }
 
 int64_t pref_set_kept(const struct pref_set *s)
 {
     int64_t kept = 0;
-    for (int64_t i = 0; i < s->n; i++)
+    for (int64_t i = 0; i < s->rows; i++)
         kept += s->verdict[i] == PREF_KEPT;
     return kept;
 }
@@ -127,12 +207,27 @@ int64_t pref_set_means(struct pref_set *s, uint64_t **group, double **mean)
     int64_t lost, n = pref_set_groups(s, &lost), g = 0;
     *group = xcalloc((size_t)n, sizeof(**group));
     *mean = xcalloc((size_t)n, sizeof(**mean));
-    for (int64_t i = 0, j; i < s->n; i = j, g++) {
+    for (int64_t i = 0, j; i < s->n; i = j) {
         double sum = 0;
-        for (j = i; j < s->n && s->item[j].group == s->item[i].group; j++)
-            sum += s->item[j].score;
+        int64_t scored = 0;
+        for (j = i; j < s->n && s->item[j].group == s->item[i].group; j++) {
+            scored += !isnan(s->item[j].score);
+            sum += isnan(s->item[j].score) ? 0 : s->item[j].score;
+        }
+        if (!scored)
+            continue;
         (*group)[g] = s->item[i].group;
-        (*mean)[g] = sum / (double)(j - i);
+        (*mean)[g++] = sum / (double)scored;
     }
-    return n;
+    return g;
+}
+
+double pref_set_quantile(const struct pref_set *s, int64_t n, double q)
+{
+    if (!n)
+        return NAN;
+    double at = q * (double)(n - 1);
+    int64_t i = MIN((int64_t)at, n - 1), j = MIN(i + 1, n - 1);
+    double low = s->item[n - 1 - i].score, high = s->item[n - 1 - j].score;
+    return low + (high - low) * (at - (double)i);
 }

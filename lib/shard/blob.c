@@ -149,7 +149,8 @@ static const char header_key[] = "\"xxh3.header\":\"";
 
 int64_t header_hash_at(const char *text, int64_t n)
 {
-    /* These bytes cannot stand in a string, where the quotes would be escaped, nor after a value. */
+    /* These bytes cannot stand in a string, where the quotes would be escaped, nor after a value.
+     */
     const char *p = memmem(text, (size_t)n, header_key, sizeof header_key - 1);
     int64_t at = p ? p - text + (int64_t)sizeof header_key - 1 : -1;
     return at >= 0 && at + 16 < n ? at : -1;

@@ -1,13 +1,16 @@
 /* fingerprint.c -- one number for the data of a set, whatever they are kept in.
  *
- * Each column is hashed end to end over all row groups, with offsets, and first rows of packs, counted
- * from the start of the set; so it is the same for a set, a stream and any size of row group. */
+ * Each column is hashed end to end over all row groups, with offsets, and first rows of packs,
+ * counted from the start of the set; so it is the same for a set, a stream and any size of row
+ * group. */
 #include "shard/shard_priv.h"
 
 #include <stdlib.h>
 
-static const char *const columns[] = {"tokens", "tokens.offsets", "target", "weight", "reward", "pair",
-                                      "pack"};
+/* A column that came later has a line only in data that have it, so older fingerprints hold. */
+enum { FIRST_COLUMNS = 7 };
+static const char *const columns[] = {"tokens", "tokens.offsets", "target", "weight",  "reward",
+                                      "pair",   "pack",           "margin", "ref_logp"};
 
 void fingerprint_start(struct fingerprint *f)
 {
@@ -38,6 +41,10 @@ void fingerprint_add(struct fingerprint *f, const struct rows *r)
     if (r->pair)
         hash_stream_add(f->column[5], r->pair, (size_t)r->rows * sizeof *r->pair);
     add_shifted(f->column[6], r->pack, r->sequences, f->rows);
+    if (r->margin)
+        hash_stream_add(f->column[7], r->margin, (size_t)r->rows * sizeof *r->margin);
+    if (r->ref_logp)
+        hash_stream_add(f->column[8], r->ref_logp, (size_t)r->rows * sizeof *r->ref_logp);
     f->rows += r->rows;
     f->tokens += r->tokens;
 }
@@ -50,7 +57,8 @@ void fingerprint_end(struct fingerprint *f, const struct set_info *info, char he
     for (int i = 0; i < ARRAY_LEN(columns); i++) {
         char column[17];
         hash_hex(column, hash_stream_value(f->column[i]));
-        buf_printf(&text, "%s %s\n", columns[i], column);
+        if (i < FIRST_COLUMNS || set_info_has(info, columns[i]))
+            buf_printf(&text, "%s %s\n", columns[i], column);
         hash_stream_free(f->column[i]);
     }
     hash_hex(hex, hash_xxh3(text.data, text.len));

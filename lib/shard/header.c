@@ -1,9 +1,9 @@
 /* header.c -- reads a header, strictly.
  *
- * Two bodies of rules.  header_parse() holds any safetensors file to what the format says, and where
- * readers of the format disagree about a header (duplicate keys, foreign fields, odd numbers) it is
- * refused, since two programs would see two files.  header_profile() holds files that claim the profile
- * of formats/shard.md to the rest of it: order, alignment, checksums. */
+ * Two bodies of rules.  header_parse() holds any safetensors file to what the format says, and
+ * where readers of the format disagree about a header (duplicate keys, foreign fields, odd numbers)
+ * it is refused, since two programs would see two files.  header_profile() holds files that claim
+ * the profile of formats/shard.md to the rest of it: order, alignment, checksums. */
 #include "shard/shard_priv.h"
 
 #include <stdlib.h>
@@ -145,8 +145,8 @@ static int by_place(const void *pa, const void *pb)
     return (a->bytes > b->bytes) - (a->bytes < b->bytes);
 }
 
-/* Every byte of the data belongs to exactly one tensor.  An empty tensor may stand between two others,
- * not inside one. */
+/* Every byte of the data belongs to exactly one tensor.  An empty tensor may stand between two
+ * others, not inside one. */
 static char *coverage_check(const struct blob *b)
 {
     struct tensor **order = xmalloc((size_t)(b->tensors + 1) * sizeof *order);

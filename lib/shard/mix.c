@@ -1,13 +1,15 @@
 /* mix.c -- the order of training data as a pure function of (seed, weights, sample number).
  *
- * Sets take turns in a pattern as long as the sum W of the weights, repeated for ever; so every window
- * of W samples holds weight[j] draws of set j.  Within the pattern draw k of set j has the date
- * (2k + 1) / (2 weight[j]), which spreads each set evenly; draws go by date, and on one date by set.
- * Which draw stands at place p is found by bisection, since the draws before a date can be counted. */
+ * Sets take turns in a pattern as long as the sum W of the weights, repeated for ever; so every
+ * window of W samples holds weight[j] draws of set j.  Within the pattern draw k of set j has the
+ * date (2k + 1) / (2 weight[j]), which spreads each set evenly; draws go by date, and on one date
+ * by set. Which draw stands at place p is found by bisection, since the draws before a date can be
+ * counted. */
 #include "shard/shard_priv.h"
 
-/* The place of draw k of set j in the pattern: the draws of all sets that come before it.  Draw m of set
- * i has the earlier date where (2m + 1) weight[j] < (2k + 1) weight[i]; weights are below 2^31. */
+/* The place of draw k of set j in the pattern: the draws of all sets that come before it.  Draw m
+ * of set i has the earlier date where (2m + 1) weight[j] < (2k + 1) weight[i]; weights are below
+ * 2^31. */
 static int64_t draw_place(const struct mix *m, int64_t j, int64_t k)
 {
     int64_t place = 0;

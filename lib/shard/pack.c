@@ -1,17 +1,22 @@
 /* pack.c -- documents into packed sequences into row groups.
  *
- * A packed sequence is a run of neighbouring documents that fit into seq tokens together.  An item, one
- * document or the two of a pair, goes into the sequence at hand or, where it does not fit, begins the
- * next one (next fit).  With a window, that many items are collected first and laid out best fit, the
- * longest first, each into the fullest sequence that still takes it: less padding, another order. */
+ * A packed sequence is a run of neighbouring documents that fit into seq tokens together.  An item,
+ * one document or the two of a pair, goes into the sequence at hand or, where it does not fit,
+ * begins the next one (next fit).  With a window, that many items are collected first and laid out
+ * best fit, the longest first, each into the fullest sequence that still takes it: less padding,
+ * another order. */
 #include "shard/shard_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-struct held { /* a document in the window */
+/* Columns of one F32 a row, by name. */
+enum { VALUES = 4 };
+static const char *const value_name[VALUES] = {"weight", "reward", "margin", "ref_logp"};
+
+struct held {            /* a document in the window */
     int64_t at, n, pair; /* at: its first token in the window's buffers */
-    double weight, reward;
+    float value[VALUES];
 };
 struct item { /* what may not be split */
     int64_t first, docs, tokens, order, bin;
@@ -21,13 +26,13 @@ struct packer {
     struct sink *sink;
     struct set_info info;
     int64_t group_tokens, window, sequences;
-    int has_reward, has_pair;
+    int has_value[VALUES], has_pair;
     struct fingerprint print;
 
     struct buf window_token, window_target, window_doc, window_item; /* items not laid out yet */
     int waits; /* for the second document of a pair */
 
-    struct buf token, target, offset, weight, reward, pair, pack; /* the row group at hand */
+    struct buf token, target, offset, value[VALUES], pair, pack; /* the row group at hand */
     int64_t rows, tokens, pack_tokens; /* pack_tokens: of the last packed sequence */
 };
 
@@ -38,8 +43,9 @@ struct packer *packer_open(const char *path, const struct set_info *info, int64_
     set_info_copy(&p->info, info);
     p->group_tokens = sink_is_file(p->sink) ? INT64_MAX / 2 : MAX(group_tokens, info->seq);
     p->window = 1;
-    p->has_reward = strstr(info->columns, "reward") != NULL;
-    p->has_pair = strstr(info->columns, "pair") != NULL;
+    for (int k = 0; k < VALUES; k++)
+        p->has_value[k] = set_info_has(info, value_name[k]);
+    p->has_pair = set_info_has(info, "pair");
     fingerprint_start(&p->print);
     return p;
 }
@@ -49,10 +55,13 @@ void packer_window(struct packer *p, int64_t items)
     p->window = MAX(items, 1);
 }
 
+void packer_zstd(struct packer *p)
+{
+    sink_zstd(p->sink);
+}
+
 void packer_file(struct packer *p, const char *name, const void *bytes, size_t n)
 {
-    if (p->tokens || p->sequences || p->window_item.len)
-        die("packer: %s comes after documents", name);
     sink_file(p->sink, name, bytes, n);
 }
 
@@ -65,8 +74,9 @@ static void group_put(struct packer *p)
     r.token = (const int32_t *)p->token.data;
     r.target = (const uint8_t *)p->target.data;
     r.offset = (const int64_t *)p->offset.data;
-    r.weight = (const float *)p->weight.data;
-    r.reward = p->has_reward ? (const float *)p->reward.data : NULL;
+    const float **value[VALUES] = {&r.weight, &r.reward, &r.margin, &r.ref_logp}; /* (rows) each */
+    for (int k = 0; k < VALUES; k++)
+        *value[k] = p->has_value[k] ? (const float *)p->value[k].data : NULL;
     r.pair = p->has_pair ? (const int64_t *)p->pair.data : NULL;
     r.pack = (const int64_t *)p->pack.data;
 
@@ -76,20 +86,21 @@ static void group_put(struct packer *p)
     blob_tensor(&b, "tokens", DT_I32, 1, &r.tokens, r.token);
     blob_tensor(&b, "tokens.offsets", DT_I64, 1, &offsets, r.offset);
     blob_tensor(&b, "target", DT_U8, 1, &r.tokens, r.target);
-    blob_tensor(&b, "weight", DT_F32, 1, &r.rows, r.weight);
     blob_tensor(&b, "pack", DT_I64, 1, &r.sequences, r.pack);
-    if (p->has_reward)
-        blob_tensor(&b, "reward", DT_F32, 1, &r.rows, r.reward);
+    for (int k = 0; k < VALUES; k++)
+        if (p->has_value[k])
+            blob_tensor(&b, value_name[k], DT_F32, 1, &r.rows, *value[k]);
     if (p->has_pair)
         blob_tensor(&b, "pair", DT_I64, 1, &r.rows, r.pair);
     fingerprint_add(&p->print, &r);
     sink_put(p->sink, &b, &r);
     blob_release(&b);
 
-    struct buf *column[] = {&p->token, &p->target, &p->offset, &p->weight,
-                            &p->reward, &p->pair, &p->pack};
+    struct buf *column[] = {&p->token, &p->target, &p->offset, &p->pair, &p->pack};
     for (int i = 0; i < ARRAY_LEN(column); i++)
         buf_reset(column[i]);
+    for (int k = 0; k < VALUES; k++)
+        buf_reset(&p->value[k]);
     p->rows = p->tokens = p->pack_tokens = 0;
 }
 
@@ -107,13 +118,12 @@ static void item_put(struct packer *p, const struct item *x)
 {
     const struct held *d = (const struct held *)p->window_doc.data + x->first;
     for (const struct held *end = d + x->docs; d < end; d++) {
-        float weight = (float)d->weight, reward = (float)d->reward;
         buf_add(&p->offset, &p->tokens, sizeof p->tokens);
         buf_add(&p->token, (int32_t *)p->window_token.data + d->at, (size_t)d->n * sizeof(int32_t));
         buf_add(&p->target, p->window_target.data + d->at, (size_t)d->n);
-        buf_add(&p->weight, &weight, sizeof weight);
-        if (p->has_reward)
-            buf_add(&p->reward, &reward, sizeof reward);
+        for (int k = 0; k < VALUES; k++)
+            if (p->has_value[k])
+                buf_add(&p->value[k], &d->value[k], sizeof d->value[k]);
         if (p->has_pair)
             buf_add(&p->pair, &d->pair, sizeof d->pair);
         p->tokens += d->n;
@@ -138,7 +148,8 @@ static int bin_then_order(const void *pa, const void *pb)
     return (a->order > b->order) - (a->order < b->order);
 }
 
-/* Bins take the number of their longest item's place in the input, so that order stays near to it. */
+/* Bins take the number of their longest item's place in the input, so that order stays near to it.
+ */
 static void window_best_fit(struct packer *p, struct item *item, int64_t n)
 {
     struct {
@@ -188,7 +199,10 @@ static void window_put(struct packer *p)
 void packer_add(struct packer *p, const struct doc *d)
 {
     int64_t docs = (int64_t)(p->window_doc.len / sizeof(struct held));
-    struct held h = {(int64_t)p->window_target.len, d->n, d->pair, d->weight, d->reward};
+    struct held h = {(int64_t)p->window_target.len,
+                     d->n,
+                     d->pair,
+                     {(float)d->weight, (float)d->reward, (float)d->margin, (float)d->ref_logp}};
     if (d->n < 1)
         die("packer: a document has no tokens");
     buf_add(&p->window_token, d->token, (size_t)d->n * sizeof *d->token);
@@ -226,11 +240,13 @@ int64_t packer_close(struct packer *p, const char *provenance)
     fingerprint_end(&p->print, &p->info, print);
     sink_close(p->sink, &p->info, print, provenance);
 
-    struct buf *all[] = {&p->window_token, &p->window_target, &p->window_doc, &p->window_item,
-                         &p->token, &p->target, &p->offset, &p->weight, &p->reward, &p->pair,
-                         &p->pack};
+    struct buf *all[] = {&p->window_token, &p->window_target, &p->window_doc,
+                         &p->window_item,  &p->token,         &p->target,
+                         &p->offset,       &p->pair,          &p->pack};
     for (int i = 0; i < ARRAY_LEN(all); i++)
         buf_release(all[i]);
+    for (int k = 0; k < VALUES; k++)
+        buf_release(&p->value[k]);
     set_info_release(&p->info);
     int64_t sequences = p->sequences;
     free(p);

@@ -1,7 +1,7 @@
 /* rows.c -- a row group: columns over one ragged column of tokens, and what must hold between them.
  *
- * What a set's row groups share (struct set_info) travels in each of them, so that one group alone can
- * be read. */
+ * What a set's row groups share (struct set_info) travels in each of them, so that one group alone
+ * can be read. */
 #include "shard/shard_priv.h"
 
 #include <math.h>
@@ -56,7 +56,8 @@ static char *get_id(const struct blob *b, const char *key, int64_t *id)
 char *set_info_get(struct set_info *i, const struct blob *b)
 {
     const char *schema = blob_get(b, "schema"), *version = blob_get(b, "version");
-    const char *text[3] = {blob_get(b, "tokenizer"), blob_get(b, "columns"), blob_get(b, "template")};
+    const char *text[3] = {blob_get(b, "tokenizer"), blob_get(b, "columns"),
+                           blob_get(b, "template")};
     *i = (struct set_info){0};
     if (!schema || strcmp(schema, "moeutils.rows"))
         return xasprintf("schema %s holds no rows", schema ? schema : "(none)");
@@ -66,8 +67,8 @@ char *set_info_get(struct set_info *i, const struct blob *b)
     for (int k = 0; k < 3; k++)
         if (!text[k])
             return xstrdup("metadata lack tokenizer, columns or template");
-    struct set_info found = {.tokenizer_hash = (char *)text[0], .columns = (char *)text[1],
-                             .template = (char *)text[2]};
+    struct set_info found = {
+        .tokenizer_hash = (char *)text[0], .columns = (char *)text[1], .template = (char *)text[2]};
     char *why;
     if ((why = meta_count(b, "seq", &found.seq)) || (why = get_id(b, "bos", &found.bos)) ||
         (why = get_id(b, "eos", &found.eos)))
@@ -80,7 +81,7 @@ char *set_info_get(struct set_info *i, const struct blob *b)
 
 const char *set_info_differ(const struct set_info *a, const struct set_info *b)
 {
-    return a->seq != b->seq                                ? "seq"
+    return a->seq != b->seq                               ? "seq"
            : strcmp(a->tokenizer_hash, b->tokenizer_hash) ? "the tokenizer"
            : strcmp(a->columns, b->columns)               ? "the columns"
            : strcmp(a->template, b->template)             ? "the template"
@@ -88,11 +89,11 @@ const char *set_info_differ(const struct set_info *a, const struct set_info *b)
                                                           : NULL;
 }
 
-static int has_column(const char *columns, const char *name)
+int set_info_has(const struct set_info *i, const char *column)
 {
-    size_t n = strlen(name);
-    for (const char *p = columns; (p = strstr(p, name)); p += n)
-        if ((p == columns || p[-1] == ',') && (p[n] == ',' || !p[n]))
+    size_t n = strlen(column);
+    for (const char *p = i->columns; (p = strstr(p, column)); p += n)
+        if ((p == i->columns || p[-1] == ',') && (p[n] == ',' || !p[n]))
             return 1;
     return 0;
 }
@@ -112,14 +113,17 @@ char *rows_view(struct rows *r, const struct set_info *info, const struct blob *
         {"reward", DT_F32, 1, (const void **)&r->reward},
         {"pair", DT_I64, 1, (const void **)&r->pair},
         {"pack", DT_I64, 0, (const void **)&r->pack},
+        {"margin", DT_F32, 1, (const void **)&r->margin},
+        {"ref_logp", DT_F32, 1, (const void **)&r->ref_logp},
     };
     int64_t length[ARRAY_LEN(column)];
     *r = (struct rows){0};
     for (int64_t i = 0; i < ARRAY_LEN(column); i++) {
         const struct tensor *t = blob_find(b, column[i].name);
-        int wanted = !column[i].optional || has_column(info->columns, column[i].name);
+        int wanted = !column[i].optional || set_info_has(info, column[i].name);
         if (!t != !wanted)
-            return xasprintf("column \"%s\" is %s", column[i].name, t ? "not announced" : "missing");
+            return xasprintf("column \"%s\" is %s", column[i].name,
+                             t ? "not announced" : "missing");
         if (t && (t->type != column[i].type || t->ndim != 1))
             return xasprintf("column \"%s\" is not %s of one dimension", column[i].name,
                              dtype_name(column[i].type));
@@ -130,7 +134,10 @@ char *rows_view(struct rows *r, const struct set_info *info, const struct blob *
     r->rows = length[3];
     r->sequences = length[6];
     for (int64_t i = 0; i < ARRAY_LEN(column); i++) {
-        int64_t n = i == 0 || i == 2 ? r->tokens : i == 1 ? r->rows + 1 : i == 6 ? r->sequences : r->rows;
+        int64_t n = i == 0 || i == 2 ? r->tokens
+                    : i == 1         ? r->rows + 1
+                    : i == 6         ? r->sequences
+                                     : r->rows;
         if (length[i] >= 0 && length[i] != n)
             return xasprintf("column \"%s\" has %lld elements, not %lld", column[i].name,
                              (long long)length[i], (long long)n);
@@ -140,6 +147,10 @@ char *rows_view(struct rows *r, const struct set_info *info, const struct blob *
 
 static char *values_check(const struct rows *r)
 {
+    const struct {
+        const char *name;
+        const float *v; /* (rows) or NULL */
+    } optional[] = {{"reward", r->reward}, {"margin", r->margin}, {"ref_logp", r->ref_logp}};
     int32_t sign = 0;
     uint8_t above = 0;
     for (int64_t i = 0; i < r->tokens; i++) {
@@ -153,8 +164,9 @@ static char *values_check(const struct rows *r)
     for (int64_t i = 0; i < r->rows; i++) {
         if (!isfinite(r->weight[i]) || r->weight[i] < 0)
             return xasprintf("row %lld: weight is negative or not finite", (long long)i);
-        if (r->reward && !isfinite(r->reward[i]))
-            return xasprintf("row %lld: reward is not finite", (long long)i);
+        for (int k = 0; k < ARRAY_LEN(optional); k++)
+            if (optional[k].v && !isfinite(optional[k].v[i]))
+                return xasprintf("row %lld: %s is not finite", (long long)i, optional[k].name);
     }
     return NULL;
 }

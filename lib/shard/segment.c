@@ -1,6 +1,6 @@
-/* segment.c -- what makes a stream whole: every blob of a segment carries its number, and the end blob
- * carries the counts and a chained hash of all of them.  A stream that is cut off between two blobs, or
- * from which one was lost, does not add up. */
+/* segment.c -- what makes a stream whole: every blob of a segment carries its number, and the end
+ * blob carries the counts and a chained hash of all of them.  A stream that is cut off between two
+ * blobs, or from which one was lost, does not add up. */
 #include "shard/shard_priv.h"
 
 #include <stdlib.h>
@@ -39,8 +39,8 @@ char *segment_end_check(const struct segment *g, const struct blob *end)
     const struct {
         const char *key;
         int64_t counted;
-    } sum[] = {{"blobs", g->blobs}, {"rows", g->rows}, {"tokens", g->tokens},
-               {"sequences", g->sequences}};
+    } sum[] = {
+        {"blobs", g->blobs}, {"rows", g->rows}, {"tokens", g->tokens}, {"sequences", g->sequences}};
     for (int64_t i = 0; i < ARRAY_LEN(sum); i++) {
         int64_t said;
         char *why = meta_count(end, sum[i].key, &said);

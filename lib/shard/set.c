@@ -34,7 +34,7 @@ const char *set_hash(const struct set *s)
 const struct buf *set_file(const struct set *s, const char *name)
 {
     for (int64_t i = 0; i < s->files; i++)
-        if (!strcmp(s->file[i].name, name))
+        if (!strcmp(s->file[i].name, name) && !s->file[i].torn)
             return &s->file[i].bytes;
     return NULL;
 }
@@ -52,6 +52,12 @@ void set_close(struct set *s)
     free(s->file);
     free(s->path);
     free(s);
+}
+
+void set_forget(const struct set *s)
+{
+    for (int64_t i = 0; i < s->groups; i++)
+        madvise(s->group[i].map, s->group[i].bytes, MADV_DONTNEED);
 }
 
 /* The last group that begins at or before sequence i, or before row i. */
@@ -82,6 +88,8 @@ int64_t set_row(const struct set *s, int64_t i, struct doc *out)
         .weight = r->weight[row],
         .reward = r->reward ? r->reward[row] : NAN,
         .pair = r->pair ? r->pair[row] : -1,
+        .margin = r->margin ? r->margin[row] : 0,
+        .ref_logp = r->ref_logp ? r->ref_logp[row] : 0,
     };
     while (hi - lo > 1) {
         int64_t mid = (lo + hi) / 2;
@@ -93,15 +101,39 @@ int64_t set_row(const struct set *s, int64_t i, struct doc *out)
     return g->first + lo;
 }
 
-void set_sequence(const struct set *s, int64_t i, int32_t *token, uint8_t *target, int32_t *document,
-                  float *weight)
+/* Packed sequence i is rows [*from, *to) of the group that is returned. */
+static const struct rows *rows_of(const struct set *s, int64_t i, int64_t *from, int64_t *to)
 {
     if (i < 0 || i >= s->sequences)
         die("%s: sequence %lld of %lld", s->path, (long long)i, (long long)s->sequences);
     const struct group *g = group_of(s, i, 0);
     const struct rows *r = &g->rows;
-    int64_t p = i - g->first, seq = s->info.seq, at = 0;
-    int64_t from = r->pack[p], to = p + 1 < r->sequences ? r->pack[p + 1] : r->rows;
+    int64_t p = i - g->first;
+    *from = r->pack[p];
+    *to = p + 1 < r->sequences ? r->pack[p + 1] : r->rows;
+    return r;
+}
+
+int64_t set_documents(const struct set *s, int64_t i, struct set_doc *out)
+{
+    int64_t from, to;
+    const struct rows *r = rows_of(s, i, &from, &to);
+    for (int64_t row = from; row < to; row++)
+        out[row - from] = (struct set_doc){
+            .weight = r->weight[row],
+            .reward = r->reward ? r->reward[row] : NAN,
+            .margin = r->margin ? r->margin[row] : 0,
+            .ref_logp = r->ref_logp ? r->ref_logp[row] : 0,
+            .pair = r->pair ? r->pair[row] : -1,
+        };
+    return to - from;
+}
+
+void set_sequence(const struct set *s, int64_t i, int32_t *token, uint8_t *target,
+                  int32_t *document, float *weight)
+{
+    int64_t from, to, seq = s->info.seq, at = 0;
+    const struct rows *r = rows_of(s, i, &from, &to);
     for (int64_t row = from; row < to; row++)
         for (int64_t t = r->offset[row]; t < r->offset[row + 1]; t++, at++) {
             token[at] = r->token[t];

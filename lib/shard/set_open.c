@@ -1,6 +1,6 @@
 /* set_open.c -- opens a set, a file or a stream, and proves that it is whole.
  *
- * Everything is read and verified once and is mapped from then on, so memory is the page cache's.  A
+ * Everything is read and verified once and is mapped from then on, so memory is the page cache's. A
  * stream is first copied, blob by blob, to a file without a name. */
 #include "shard/shard_priv.h"
 
@@ -11,8 +11,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static void file_add(struct set *s, const char *name, const void *bytes, size_t n)
+static void file_add(struct set *s, const char *name, const void *bytes, size_t n,
+                     const char *where)
 {
+    char hash[17];
+    hash_hex(hash, hash_xxh3(bytes, n));
+    if (!strcmp(name, "tokenizer.json") && strcmp(hash, s->info.tokenizer_hash))
+        die_damaged("%s: its tokenizer.json is not the tokenizer that made the rows", where);
+    for (int64_t i = 0; i < s->files; i++)
+        if (!strcmp(s->file[i].name, name)) {
+            const struct buf *first = &s->file[i].bytes;
+            s->file[i].torn |= first->len != n || (n && memcmp(first->data, bytes, n));
+            return;
+        }
     s->file = xrealloc(s->file, (size_t)(s->files + 1) * sizeof *s->file);
     struct file *f = &s->file[s->files++];
     *f = (struct file){.name = xstrdup(name)};
@@ -46,8 +57,10 @@ static const struct rows *group_add(struct set *s, const struct blob *b, void *m
     s->rows += g->rows.rows;
     s->tokens += g->rows.tokens;
     for (int64_t i = 0; i < b->tensors; i++)
-        if (!strncmp(b->tensor[i].name, "file.", 5) && s->groups == 1)
-            file_add(s, b->tensor[i].name + 5, b->tensor[i].data, (size_t)b->tensor[i].bytes);
+        if (!strncmp(b->tensor[i].name, "file.", 5))
+            file_add(s, b->tensor[i].name + 5, b->tensor[i].data, (size_t)b->tensor[i].bytes,
+                     where);
+    madvise(map, bytes, MADV_DONTNEED); /* as set_forget() */
     return &g->rows;
 }
 
@@ -132,7 +145,7 @@ static int64_t need_count(const char *path, struct json object, const char *key,
 static void same_count(const char *path, const char *of, const char *what, int64_t said, int64_t is)
 {
     if (said != is)
-        die_damaged("%s: %s: %lld %s, the data have %lld", path, of, (long long)said, what,
+        die_damaged("%s: %s: %lld %s, but there are %lld", path, of, (long long)said, what,
                     (long long)is);
 }
 
@@ -161,7 +174,7 @@ static void manifest_file(struct set *s, const char *manifest, struct json entry
         hash_sha256(sha256, bytes.data, bytes.len);
         if (strcmp(sha256, need_text(manifest, entry, "sha256")))
             die_damaged("%s: damaged: its SHA-256 is not that of manifest.json", path);
-        file_add(s, name, bytes.data, bytes.len);
+        file_add(s, name, bytes.data, bytes.len, s->path);
         buf_release(&bytes);
     }
     free(path);

@@ -1,7 +1,7 @@
 /* shard_priv.h -- what the files of lib/shard share and no other layer needs.
  *
- * Functions that meet bytes from outside return NULL, or the reason they refuse them: a string of the
- * caller's, which is nearly always about to die with the name of the input in front. */
+ * Functions that meet bytes from outside return NULL, or the reason they refuse them: a string of
+ * the caller's, which is nearly always about to die with the name of the input in front. */
 #ifndef SHARD_PRIV_H
 #define SHARD_PRIV_H
 
@@ -58,6 +58,8 @@ struct rows {
     const float *weight;   /* (rows) */
     const float *reward;   /* (rows) or NULL */
     const int64_t *pair;   /* (rows) or NULL */
+    const float *margin;   /* (rows) or NULL */
+    const float *ref_logp; /* (rows) or NULL */
     const int64_t *pack;   /* (sequences) first row of each packed sequence */
 };
 void set_info_copy(struct set_info *to, const struct set_info *from);
@@ -71,7 +73,7 @@ char *rows_check(const struct rows *r, int64_t seq); /* the contents, every elem
 
 /* The fingerprint of data does not depend on how they are cut into row groups, files or streams. */
 struct fingerprint {
-    struct hash_stream *column[7];
+    struct hash_stream *column[9];
     int64_t rows, tokens;
 };
 void fingerprint_start(struct fingerprint *f);
@@ -88,6 +90,7 @@ struct group {
 struct file { /* that travels with the data */
     char *name;
     struct buf bytes;
+    int torn; /* segments bring different ones */
 };
 
 struct set {
@@ -104,6 +107,7 @@ struct set {
 struct sink;
 struct sink *sink_open(const char *path);
 int sink_is_file(const struct sink *s); /* takes one row group only */
+void sink_zstd(struct sink *s);
 void sink_file(struct sink *s, const char *name, const void *bytes, size_t n);
 void sink_put(struct sink *s, struct blob *b, const struct rows *r);
 void sink_close(struct sink *s, const struct set_info *i, const char *fingerprint,

@@ -1,9 +1,9 @@
 /* stream.c -- reads blobs one after the other from a file or a pipe.
  *
  * Nothing is sought, so a pipe and a file are the same to it.  A blob is returned in place, in one
- * buffer that grows to the largest blob and is reused.  zstd frames are told from bare blobs by their
- * first four bytes, which as a header's length would be over the limit; frames may hold a blob each, a
- * whole stream, or be cut anywhere. */
+ * buffer that grows to the largest blob and is reused.  zstd frames are told from bare blobs by
+ * their first four bytes, which as a header's length would be over the limit; frames may hold a
+ * blob each, a whole stream, or be cut anywhere. */
 #include "shard/shard_priv.h"
 
 #include <errno.h>
@@ -83,8 +83,8 @@ static int64_t frame_bytes(struct stream *s, void *dst, int64_t n)
     return (int64_t)out.pos;
 }
 
-/* Fills dst with the next n bytes; fewer at the end only.  at_blob: a blob begins here, and with it the
- * choice between bare and compressed. */
+/* Fills dst with the next n bytes; fewer at the end only.  at_blob: a blob begins here, and with it
+ * the choice between bare and compressed. */
 static int64_t stream_bytes(struct stream *s, void *dst, int64_t n, int at_blob)
 {
     int64_t got = 0;
@@ -118,7 +118,8 @@ static void need(struct stream *s, void *dst, int64_t n)
         die_damaged("%s: cut off inside blob %lld", s->name, (long long)s->segment.blobs);
 }
 
-/* Memory grows as bytes arrive, so that a false header cannot claim more than twice what was sent. */
+/* Memory grows as bytes arrive, so that a false header cannot claim more than twice what was sent.
+ */
 static void data_read(struct stream *s, int64_t n)
 {
     for (int64_t have = 0; have < n;) {
@@ -149,9 +150,9 @@ static void blob_read(struct stream *s, const uint8_t length[8])
     for (int i = 7; i >= 0; i--)
         n = n << 8 | length[i];
     if (n > SHARD_HEADER_MAX_FILE)
-        die_damaged("%s: blob %lld: not safetensors, or a header of %llu bytes, over the limit of %d",
-                    s->name, (long long)s->segment.blobs, (unsigned long long)n,
-                    SHARD_HEADER_MAX_FILE);
+        die_damaged(
+            "%s: blob %lld: not safetensors, or a header of %llu bytes, over the limit of %d",
+            s->name, (long long)s->segment.blobs, (unsigned long long)n, SHARD_HEADER_MAX_FILE);
     buf_reset(&s->header);
     buf_reserve(&s->header, n + 1);
     need(s, s->header.data, (int64_t)n);

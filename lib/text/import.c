@@ -3,31 +3,25 @@
  * A form is a table line: how its objects are known by their fields, and how they are rewritten.
  * Rewriting edits the line, so members that no form knows keep their bytes. */
 
-#include "text/text.h"
+#include "text/import.h"
 
 #include <string.h>
 
 const char import_forms[] = "rows|hh|messages|responses|instruction";
 
-struct import {
-    struct json json;
-    struct row_edit edit; /* the row being made */
-    struct buf prompt, other, reply;
-};
-
-static int has(struct json v, const char *key, struct json *out)
+int import_has(struct json v, const char *key, struct json *out)
 {
     return json_get(v, key, out) && json_type(*out) != JSON_NULL;
 }
 
-static int has_type(struct json v, const char *key, enum json_type type)
+int import_has_type(struct json v, const char *key, enum json_type type)
 {
     struct json x;
 
-    return has(v, key, &x) && json_type(x) == type;
+    return import_has(v, key, &x) && json_type(x) == type;
 }
 
-static void finish(struct import *m, struct buf *out)
+void import_finish(struct import *m, struct buf *out)
 {
     buf_add(out, m->edit.line.data, m->edit.line.len);
     buf_char(out, '\n');
@@ -39,113 +33,14 @@ static int is_rows(struct json v)
 {
     struct json x;
 
-    return has(v, "text", &x) || has(v, "prompt", &x);
+    return import_has(v, "text", &x) || import_has(v, "prompt", &x);
 }
 
 static const char *from_rows(struct import *m, struct buf *out)
 {
     if (!is_rows(m->json))
         return "neither \"text\" nor \"prompt\"";
-    finish(m, out);
-    return NULL;
-}
-
-/* ---- hh: dialogues as strings or lists, in pairs or as a prompt ---- */
-
-/* Pairs whose two sides are whole dialogues; a prompt beside them only repeats their beginning. */
-static int is_dialogue_pair(struct json v)
-{
-    struct json chosen, rejected;
-
-    if (!has(v, "chosen", &chosen) || !has(v, "rejected", &rejected))
-        return 0;
-    return dialogue_is_hh(chosen) || dialogue_is_hh(rejected) || json_type(chosen) == JSON_ARRAY ||
-           json_type(rejected) == JSON_ARRAY;
-}
-
-static int is_hh(struct json v)
-{
-    struct json prompt;
-
-    return is_dialogue_pair(v) || (has(v, "prompt", &prompt) && dialogue_is_hh(prompt) &&
-                                   !has_type(v, "responses", JSON_ARRAY));
-}
-
-/* A list of one message is a reply to the prompt beside it. */
-static const char *from_reply_lists(struct import *m, struct buf *out)
-{
-    static const char *const sides[] = {"chosen", "rejected"};
-    struct json prompt, list, role, content;
-    struct json_iter i;
-    size_t len;
-
-    if (has(m->json, "prompt", &prompt) && dialogue_is_hh(prompt)) {
-        const char *why = dialogue_prompt(prompt, &m->prompt);
-        if (why)
-            return why;
-        row_edit_json(&m->edit, "prompt", m->prompt.data);
-    }
-    for (int k = 0; k < 2; k++) {
-        json_get(m->json, sides[k], &list);
-        json_iter_init(&i, list);
-        if (!json_iter_next(&i) || json_type(i.value) != JSON_OBJECT ||
-            !json_get(i.value, "role", &role) || !json_get(i.value, "content", &content) ||
-            !json_string(role, &len) || !json_string(content, &len))
-            return "a message is not {role, content} of two strings";
-        if (strcmp(json_string(role, &len), "assistant"))
-            return dialogue_unanswered;
-        const char *text = json_string(content, &len);
-        row_edit_string(&m->edit, sides[k], text, len);
-    }
-    finish(m, out);
-    return NULL;
-}
-
-static int is_reply_list(struct json v, const char *key)
-{
-    struct json x, prompt;
-
-    return has(v, key, &x) && json_type(x) == JSON_ARRAY && json_count(x) == 1 &&
-           has(v, "prompt", &prompt);
-}
-
-static const char *from_dialogue_pair(struct import *m, struct buf *out)
-{
-    struct json chosen, rejected;
-    const char *why;
-
-    if (is_reply_list(m->json, "chosen") && is_reply_list(m->json, "rejected"))
-        return from_reply_lists(m, out);
-    has(m->json, "chosen", &chosen);
-    has(m->json, "rejected", &rejected);
-    if ((why = dialogue_cut(chosen, &m->prompt, &m->reply)))
-        return why;
-    row_edit_json(&m->edit, "prompt", m->prompt.data);
-    row_edit_string(&m->edit, "chosen", m->reply.data, m->reply.len);
-    if ((why = dialogue_cut(rejected, &m->other, &m->reply)))
-        return why;
-    if (m->prompt.len != m->other.len || memcmp(m->prompt.data, m->other.data, m->prompt.len))
-        return "chosen and rejected differ before the last turn";
-    row_edit_string(&m->edit, "rejected", m->reply.data, m->reply.len);
-    finish(m, out);
-    return NULL;
-}
-
-static const char *from_hh(struct import *m, struct buf *out)
-{
-    struct json prompt;
-    const char *why;
-
-    if (is_dialogue_pair(m->json))
-        return from_dialogue_pair(m, out);
-    if (!has(m->json, "prompt", &prompt))
-        return "neither a pair of dialogues nor a \"prompt\"";
-    if (json_type(prompt) != JSON_STRING)
-        return "\"prompt\" is not a dialogue of Human: and Assistant: turns";
-    if ((why = dialogue_prompt(prompt, &m->prompt)))
-        return why;
-    row_edit_json(&m->edit, "prompt", m->prompt.data);
-    finish(m, out);
+    import_finish(m, out);
     return NULL;
 }
 
@@ -153,7 +48,7 @@ static const char *from_hh(struct import *m, struct buf *out)
 
 static int is_messages(struct json v)
 {
-    return has_type(v, "messages", JSON_ARRAY);
+    return import_has_type(v, "messages", JSON_ARRAY);
 }
 
 static const char *from_messages(struct import *m, struct buf *out)
@@ -161,7 +56,7 @@ static const char *from_messages(struct import *m, struct buf *out)
     struct json list;
     const char *why;
 
-    if (!has(m->json, "messages", &list) || json_type(list) != JSON_ARRAY)
+    if (!import_has(m->json, "messages", &list) || json_type(list) != JSON_ARRAY)
         return "\"messages\" is not a list";
     row_edit_json(&m->edit, "messages", NULL);
     why = dialogue_cut(list, &m->prompt, &m->reply);
@@ -172,7 +67,7 @@ static const char *from_messages(struct import *m, struct buf *out)
     if (why)
         return why;
     row_edit_json(&m->edit, "prompt", m->prompt.data);
-    finish(m, out);
+    import_finish(m, out);
     return NULL;
 }
 
@@ -182,7 +77,7 @@ static int is_responses(struct json v)
 {
     struct json prompt;
 
-    return has(v, "prompt", &prompt) && has_type(v, "responses", JSON_ARRAY);
+    return import_has(v, "prompt", &prompt) && import_has_type(v, "responses", JSON_ARRAY);
 }
 
 static const char *from_responses(struct import *m, struct buf *out)
@@ -195,9 +90,9 @@ static const char *from_responses(struct import *m, struct buf *out)
 
     if (!is_responses(m->json))
         return "no \"prompt\" with a list of \"responses\"";
-    has(m->json, "prompt", &prompt);
-    has(m->json, "responses", &responses);
-    int rewarded = has(m->json, "rewards", &rewards);
+    import_has(m->json, "prompt", &prompt);
+    import_has(m->json, "responses", &responses);
+    int rewarded = import_has(m->json, "rewards", &rewards);
     if (rewarded && json_type(rewards) != JSON_ARRAY)
         return "\"rewards\" is not a list";
     if (rewarded && json_count(rewards) != json_count(responses))
@@ -235,7 +130,7 @@ static const char *from_responses(struct import *m, struct buf *out)
             json_write(&m->edit.value, k.value);
             row_edit_json(&m->edit, "reward", m->edit.value.data);
         }
-        finish(m, out);
+        import_finish(m, out);
     }
     buf_release(&base);
     return why;
@@ -255,8 +150,8 @@ static const struct naming {
 static const struct naming *naming_of(struct json v)
 {
     for (int64_t i = 0; i < ARRAY_LEN(namings); i++)
-        if (has_type(v, namings[i].prompt, JSON_STRING) &&
-            has_type(v, namings[i].response, JSON_STRING))
+        if (import_has_type(v, namings[i].prompt, JSON_STRING) &&
+            import_has_type(v, namings[i].response, JSON_STRING))
             return &namings[i];
     return NULL;
 }
@@ -279,7 +174,7 @@ static const char *from_instruction(struct import *m, struct buf *out)
     s = json_string(v, &len);
     buf_reset(&m->prompt);
     buf_add(&m->prompt, s, len);
-    if (n->input && has(m->json, n->input, &v)) {
+    if (n->input && import_has(m->json, n->input, &v)) {
         if (!(s = json_string(v, &len)))
             return "\"input\" is not a string";
         if (len)
@@ -294,7 +189,7 @@ static const char *from_instruction(struct import *m, struct buf *out)
     row_edit_json(&m->edit, "text", NULL); /* Alpaca repeats it all there */
     row_edit_string(&m->edit, "prompt", m->prompt.data, m->prompt.len);
     row_edit_string(&m->edit, "response", s, len);
-    finish(m, out);
+    import_finish(m, out);
     return NULL;
 }
 
@@ -305,7 +200,7 @@ static const struct form {
     int (*is)(struct json v);
     const char *(*convert)(struct import *m, struct buf *out);
 } forms[] = {
-    {"hh", is_hh, from_hh},
+    {"hh", import_is_hh, import_from_hh},
     {"messages", is_messages, from_messages},
     {"responses", is_responses, from_responses},
     {"instruction", is_instruction, from_instruction},

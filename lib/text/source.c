@@ -5,11 +5,13 @@
  * text, not something to uudecode.  One growing buffer holds what was read and not yet returned, so
  * a line costs one memchr and no copy of its own. */
 
+#include "text/gzip_check.h"
 #include "text/text.h"
 
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -23,9 +25,17 @@ struct source {
     struct buf buf; /* buf.data[pos..len) is read and not returned */
     size_t pos;
     int64_t line;
-    int fresh;                        /* nothing of the open entry has been returned yet */
-    double bytes_total, bytes_closed; /* of all paths, of the entries that are over */
+    int64_t base, offset; /* in the entry: of buf.data[0], of the last line */
+    int is_plain;         /* the entry's bytes are those of a file */
+    int fresh; /* nothing of the open entry has been returned yet */
+    double bytes_total, bytes_read;
+    int fd;
+    char *block; /* BLOCK bytes as read */
+    int is_gzip;
+    struct gzip_check gzip;
 };
+
+enum { BLOCK = 256 << 10 };
 
 static int is_stdin(const char *path)
 {
@@ -43,6 +53,7 @@ struct source *source_open(char *const *paths, int64_t n)
     s->path = xcalloc((size_t)n, sizeof *s->path);
     s->n = n;
     s->name = "stdin";
+    s->block = xmalloc(BLOCK);
     for (int64_t i = 0; i < n; i++) {
         struct stat st;
         s->path[i] = xstrdup(paths[i]);
@@ -65,19 +76,34 @@ struct source *source_open(char *const *paths, int64_t n)
 
 static void entry_close(struct source *s)
 {
-    s->bytes_closed += (double)archive_filter_bytes(s->archive, -1);
     archive_read_free(s->archive);
     s->archive = NULL;
+    gzip_check_release(&s->gzip);
+    if (s->fd > 0)
+        close(s->fd);
 }
 
 _Noreturn static void entry_fail(struct source *s)
 {
     const char *why = archive_error_string(s->archive);
-    int e = archive_errno(s->archive);
 
-    if (e == EIO || e == EISDIR || e == ENOENT || e == EACCES)
-        die("read %s: %s", s->name, why);
     die_damaged("%s: %s", s->name, why ? why : "cannot be unpacked");
+}
+
+static la_ssize_t read_block(struct archive *a, void *arg, const void **block)
+{
+    struct source *s = arg;
+    ssize_t n;
+
+    do
+        n = read(s->fd, s->block, BLOCK);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        die("read %s:", s->name);
+    s->bytes_read += (double)n;
+    gzip_check_packed(&s->gzip, s->block, (size_t)n);
+    *block = s->block;
+    return n;
 }
 
 /* Appends what comes next of the open entry; 0 (and the entry is closed) at its end. */
@@ -93,15 +119,20 @@ static int entry_fill(struct source *s)
     if (s->pos) { /* what is left is less than a line, or the head of an entry */
         memmove(s->buf.data, s->buf.data + s->pos, s->buf.len - s->pos);
         s->buf.len -= s->pos;
+        s->base += (int64_t)s->pos;
         s->pos = 0;
     }
     r = archive_read_data_block(s->archive, &block, &n, &offset);
     if (r == ARCHIVE_EOF) {
+        if (s->is_gzip && !gzip_check_end(&s->gzip))
+            die_damaged("%s: the gzip checksum is wrong, or something follows it", s->name);
         entry_close(s);
         return 0;
     }
     if (r < ARCHIVE_WARN)
         entry_fail(s);
+    if (s->is_gzip)
+        gzip_check_unpacked(&s->gzip, block, n);
     buf_add(&s->buf, block, n);
     return 1;
 }
@@ -121,6 +152,7 @@ static int entry_next(struct source *s)
     s->fresh = 1;
     buf_reset(&s->buf);
     s->pos = 0;
+    s->base = 0;
 
     s->archive = a = archive_read_new();
     if (!a)
@@ -132,10 +164,15 @@ static int entry_next(struct source *s)
     archive_read_support_filter_lz4(a);
     archive_read_support_format_raw(a);
     archive_read_support_format_empty(a);
-    r = is_stdin(path) ? archive_read_open_fd(a, 0, 256 << 10)
-                       : archive_read_open_filename(a, path, 256 << 10);
+    s->fd = is_stdin(path) ? 0 : open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    if (s->fd < 0 || fstat(s->fd, &st))
+        die("open %s:", path);
+    r = archive_read_open(a, s, NULL, read_block, NULL);
     if (r < ARCHIVE_WARN)
         entry_fail(s);
+    s->is_gzip = archive_filter_count(a) == 2 && archive_filter_code(a, 0) == ARCHIVE_FILTER_GZIP;
+    s->is_plain = s->fd > 0 && S_ISREG(st.st_mode) && archive_filter_count(a) == 1;
     r = archive_read_next_header(a, &e);
     if (r == ARCHIVE_EOF)
         entry_close(s);
@@ -180,6 +217,7 @@ int source_line(struct source *s, char **line, size_t *len)
         if (!end)
             end = start + have;
         *line = start;
+        s->offset = s->base + (int64_t)s->pos;
         *len = (size_t)(end - start);
         s->pos += *len + (end < s->buf.data + s->buf.len);
         *end = 0;
@@ -215,6 +253,12 @@ int64_t source_line_number(const struct source *s)
     return s->line;
 }
 
+int source_line_plain(const struct source *s, int64_t *offset)
+{
+    *offset = s->offset;
+    return s->is_plain;
+}
+
 double source_bytes_total(const struct source *s)
 {
     return s->bytes_total;
@@ -222,7 +266,7 @@ double source_bytes_total(const struct source *s)
 
 double source_bytes_read(const struct source *s)
 {
-    return s->bytes_closed + (s->archive ? (double)archive_filter_bytes(s->archive, -1) : 0);
+    return s->bytes_read;
 }
 
 void source_close(struct source *s)
@@ -232,6 +276,7 @@ void source_close(struct source *s)
     for (int64_t i = 0; i < s->n; i++)
         free(s->path[i]);
     free(s->path);
+    free(s->block);
     buf_release(&s->buf);
     free(s);
 }

@@ -17,6 +17,8 @@ int source_line(struct source *s, char **line, size_t *len);
 int source_entry(struct source *s, struct buf *out);
 const char *source_name(const struct source *s); /* "rows.jsonl", of the last line or entry */
 int64_t source_line_number(const struct source *s); /* from 1 */
+/* Whether the last line stands in a regular file, not compressed, and where it begins there. */
+int source_line_plain(const struct source *s, int64_t *offset);
 double source_bytes_total(const struct source *s);  /* of all regular files, 0 when unknown */
 double source_bytes_read(const struct source *s);   /* of them so far, as they lie on the disk */
 /* What comes next, not consumed.  1: an entry begins, and head holds its first bytes (all of them, or
@@ -44,15 +46,18 @@ struct row { /* strings are NUL-terminated and point into the reader; NULL or Na
     struct json prompt; /* a string or an array of {role, content}; see has_prompt */
     int has_prompt;
     int64_t sample; /* -1 when absent */
-    double reward, reward_chosen, reward_rejected, weight, margin;
+    double reward, reward_chosen, reward_rejected, weight, margin, ref_logp_chosen, ref_logp_rejected;
     const char *file;
     int64_t number; /* line number */
+    int is_plain;   /* the file holds these bytes as they are, at this offset */
+    int64_t offset;
+    int control;    /* set by the caller: special tokens in its texts count as such; 0 as read */
 };
 
 /* Reads rows and keeps the accounts: in = kept + dropped by reason. */
 struct row_reader {
     struct source *source;
-    struct json_doc *doc;
+    struct json_doc *doc, *reject_doc;
     struct out *rejects; /* or NULL */
     int64_t max_bad, in, bad;
     struct row row;
@@ -82,6 +87,9 @@ int row_next(struct row_reader *r);
  * wanted); both go to the rejects with the reason, which must be a string constant. */
 void row_bad(struct row_reader *r, const char *why);
 void row_drop(struct row_reader *r, const char *why);
+/* As row_drop(); more stands in the rejects, behind the reason: JSON members, each with a comma before
+ * it. */
+void row_drop_with(struct row_reader *r, const char *why, const char *more);
 /* Prints "in N, kept N, dropped N (why N), bad N (why N)" with say(); kept is a count of input rows, and
  * the four must add up.  Exits 3 when kept is 0 and --allow-empty was not given, so call it before
  * the output is published.  Closes and frees. */
@@ -115,6 +123,20 @@ void row_explode(const struct row *row, int64_t k, struct row_edit *e);
  * to end are the text.  0, or -1 when the text has no more than n words. */
 int row_cut_words(const struct row *row, int64_t n, struct row_edit *e);
 
+/* An id for a row that has none: the file's name without folder and compression suffix, ":", n. */
+void row_make_id(struct buf *out, const char *file, int64_t n);
+
+/* ---- texts.c: texts in one file ---- */
+
+/* Texts between lines that are exactly `separator` (NULL: the whole file is one).  The newline before a
+ * separator belongs to it, and nothing between two of them is no text. */
+struct texts { /* set at, end, separator; the rest zero */
+    const char *at, *end, *separator;
+    int64_t number, line; /* of the last text in the file, of its first line; from 1 */
+    int64_t lines;        /* lines read so far */
+};
+int texts_next(struct texts *t, const char **text, size_t *len); /* 1, or 0 at the end */
+
 /* ---- import.c: what people have becomes canonical rows ---- */
 
 /* Recognises the JSON object in row (parsed by row_parse_json) by its fields, or takes it for the form
@@ -138,6 +160,22 @@ const char *dialogue_prompt(struct json v, struct buf *prompt);
 /* Whether v is a string that begins with a turn of Human or Assistant. */
 int dialogue_is_hh(struct json v);
 
+/* ---- tags.c ---- */
+
+/* The tag of tags.json that the given share of the training rows had at most, ordered by mean reward: 0.95
+ * asks for a high reward, 0.05 for a low one.  NULL when there is no file or no tag; the caller frees. */
+char *tags_pick(const char *path, double share);
+
+/* ---- part.c: rows that are costly to make ---- */
+
+/* Output that a killed tool goes on with: lines gather in PATH.part and become PATH in part_close().  key
+ * says all that decides the lines; when it is the one of a part file that is there, *lines of them are
+ * done and are kept; key NULL always begins anew.  Standard output and devices are written straight, from the first line. */
+struct part;
+struct part *part_open(const char *path, const char *key, int64_t *lines);
+void part_write(struct part *p, const void *bytes, size_t n); /* whole lines */
+void part_close(struct part *p);
+
 /* ---- tok*.c: tokenizers ---- */
 
 /* A byte-pair tokenizer in Hugging Face's tokenizer.json.  Ids and text are those of the Hugging Face
@@ -150,17 +188,23 @@ void tok_free(struct tok *t);
 const struct buf *tok_json(const struct tok *t); /* the file's bytes */
 const char *tok_hash(const struct tok *t);       /* XXH3-64 of them, 16 hex digits */
 int64_t tok_size(const struct tok *t);           /* ids are below this */
-/* Appends the ids of text; special tokens in the text are recognised only where `special`. */
-struct ids {
+struct ids { /* a zeroed struct is empty; the caller owns id until ids_release() */
     int32_t *id;
     int64_t n, cap;
 };
-void tok_encode(struct tok *t, const char *text, size_t len, int special, struct ids *out);
-void tok_decode(struct tok *t, const int32_t *id, int64_t n, int skip_special, struct buf *out);
 void ids_add(struct ids *v, int32_t id);
 void ids_release(struct ids *v);
+/* Appends the ids of text, without bos and eos; special tokens in the text are recognised only where
+ * `special`.  Bytes that are not UTF-8 count as U+FFFD.  A tokenizer remembers words, so it serves one
+ * thread at a time. */
+void tok_encode(struct tok *t, const char *text, size_t len, int special, struct ids *out);
+/* Appends the text of n ids; what is not UTF-8 becomes U+FFFD, ids that are no tokens are skipped. */
+void tok_decode(struct tok *t, const int32_t *id, int64_t n, int skip_special, struct buf *out);
 int64_t tok_id(const struct tok *t, const char *token); /* -1 when there is no such token */
-int64_t tok_bos(const struct tok *t); /* ids the tokenizer puts around a text, -1 for none */
+/* The ids that begin and end a text, -1 for none: what the file's post_processor puts there; without
+ * one, the first that exists of <|bos|> <s> <bos> <|begin_of_text|> and DeepSeek's, and of <|eos|>
+ * </s> <eos> <|end_of_text|> <|endoftext|> and DeepSeek's. */
+int64_t tok_bos(const struct tok *t);
 int64_t tok_eos(const struct tok *t);
 
 /* Trains a byte-level BPE (GPT-2's pattern) on pieces of text and returns tokenizer.json text: 64
@@ -179,11 +223,33 @@ void tok_trainer_finish(struct tok_trainer *t, int64_t vocab, struct buf *json);
  * text rows everything after bos is. */
 struct chat;
 const struct chat *chat_find(const char *name); /* dies (2) listing the names */
-/* Appends the row's tokens and their target flags (1: learnt).  tag goes before the answer, masked.
- * Returns NULL, or why the row cannot be rendered (a static sentence). */
+/* Appends the row's tokens and their target flags (1: learnt), a byte a token.  tag goes before the
+ * answer, masked, and is the only text whose special tokens count.  The answer is r->response; for a
+ * pair the caller sets response and response_len to one side, then the other.  Returns NULL, or why
+ * the row cannot be rendered (a static sentence); then nothing is appended. */
 const char *chat_render(const struct chat *c, struct tok *t, const struct row *r, struct ids *token,
                         struct buf *target);
-/* The same up to where the response begins: what moe-sample continues. */
+/* A rendered row.  A zeroed struct is empty; rendered_release() frees it. */
+struct rendered {
+    struct ids token;       /* (n) */
+    struct buf target;      /* (n) 1: learnt */
+    int64_t loose, tight;   /* what may go from the front: tokens [loose, tight) are the prompt, or of
+                             * a row without one the text; not bos, tag, or what begins the answer */
+};
+const char *chat_render_row(const struct chat *c, struct tok *t, const struct row *r,
+                            struct rendered *out); /* replaces what was there */
+void rendered_release(struct rendered *d);
+/* overlong.c.  Makes one document, or the two of a pair, fit into seq tokens: "truncate" takes tokens
+ * from the end, of the longer document first; "left" from the front, the same number of both, and
+ * never of an answer.  Returns NULL, or why nothing sensible is left. */
+const char *overlong_cut(struct rendered *d, int64_t docs, int64_t seq, int left);
+int64_t rendered_learnt(const struct rendered *d, int64_t from, int64_t n); /* tokens that are */
+/* control.c.  Whether what the row's author wrote (not its tag) spells a special token of t. */
+int row_spells_control(const struct row *r, const struct tok *t);
+/* Whether it spells the words that tell its own tag from other text, where the tag is one in words:
+ * "<rm_score>". */
+int row_spells_tag(const struct row *r);
+/* The same up to where the response begins: what moe-sample continues.  tag may be NULL. */
 const char *chat_render_prompt(const struct chat *c, struct tok *t, const struct row *r,
                                const char *tag, struct ids *token);
 int64_t chat_stop(const struct chat *c, struct tok *t); /* the id that ends a response */

@@ -62,7 +62,7 @@ struct tok {
     char hash[17];
 
     struct buf *token; /* [size] by id, as in the file; data NULL where no token has the id */
-    int64_t size;
+    int64_t size, cap;
     uint8_t *special;  /* [size] */
     struct map ids;    /* token to id */
     struct map merges; /* (int32 left, int32 right) to index into merge_id, which is the rank */
@@ -99,6 +99,12 @@ void tok_split(struct tok *t, const char *s, size_t n, int first, struct ids *ou
 
 /* ---- tok_steps.c ---- */
 void tok_read_steps(struct tok *t, struct json root, const char *who);
+
+/* ---- tok_write.c ---- */
+enum { TOK_SPECIALS = 64 };
+/* token: the bytes of each, by id; those of the first TOK_SPECIALS are not read.  merge: pairs of
+ * ids. */
+void tok_write(const struct buf *token, const int32_t *merge, int64_t merges, struct buf *json);
 
 /* ---- tok_bpe.c ---- */
 void tok_merge(struct tok *t, const char *piece, size_t n, struct ids *out);

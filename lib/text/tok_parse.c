@@ -14,14 +14,15 @@ static void token_set(struct tok *t, const char *who, const char *name, size_t l
 {
     if (id < 0 || id > ID_MAX)
         die_misused("%s: token \"%s\" has the id %lld", who, name, (long long)id);
-    if (id >= t->size) {
-        int64_t size = id + 1;
-        t->token = xrealloc(t->token, (size_t)size * sizeof *t->token);
-        t->special = xrealloc(t->special, (size_t)size);
-        memset(t->token + t->size, 0, (size_t)(size - t->size) * sizeof *t->token);
-        memset(t->special + t->size, 0, (size_t)(size - t->size));
-        t->size = size;
+    if (id >= t->cap) {
+        int64_t cap = MAX(id + 1, 2 * t->cap);
+        t->token = xrealloc(t->token, (size_t)cap * sizeof *t->token);
+        t->special = xrealloc(t->special, (size_t)cap);
+        memset(t->token + t->cap, 0, (size_t)(cap - t->cap) * sizeof *t->token);
+        memset(t->special + t->cap, 0, (size_t)(cap - t->cap));
+        t->cap = cap;
     }
+    t->size = MAX(t->size, id + 1);
     buf_reset(&t->token[id]);
     buf_add(&t->token[id], name, len);
     *map_put(&t->ids, name, len) = (int32_t)id;

@@ -63,11 +63,30 @@ static int is_ascii(const char *s, size_t n)
     return all < 0x80;
 }
 
+/* utf8proc 2.8 loses U+11A7 after a Hangul syllable (it takes it for "no final consonant").  It is
+ * a starter that composes with nothing before it, so the text may be normalised up to it and from
+ * it. */
+static void norm_unicode(const char *s, size_t n, int form, struct buf *out)
+{
+    static const char lost[] = "\xe1\x86\xa7";
+
+    while (n) {
+        const char *cut = memmem(s + 1, n - 1, lost, 3);
+        size_t part = cut ? (size_t)(cut - s) : n;
+        utf8proc_uint8_t *formed;
+        utf8proc_ssize_t len =
+            utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)part, &formed, form);
+        if (len < 0)
+            die("normalising: %s", utf8proc_errmsg(len));
+        buf_add(out, formed, (size_t)len);
+        free(formed);
+        s += part;
+        n -= part;
+    }
+}
+
 static void norm_apply(const struct norm_step *step, const char *s, size_t n, struct buf *out)
 {
-    utf8proc_uint8_t *formed;
-    utf8proc_ssize_t len;
-
     switch (step->type) {
     case NORM_PREPEND:
         if (n)
@@ -78,15 +97,10 @@ static void norm_apply(const struct norm_step *step, const char *s, size_t n, st
         buf_replace(out, s, n, &step->a, &step->b);
         return;
     case NORM_UNICODE:
-        if (is_ascii(s, n)) {
+        if (is_ascii(s, n))
             buf_add(out, s, n);
-            return;
-        }
-        len = utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &formed, step->form);
-        if (len < 0)
-            die("normalising: %s", utf8proc_errmsg(len));
-        buf_add(out, formed, (size_t)len);
-        free(formed);
+        else
+            norm_unicode(s, n, step->form, out);
         return;
     }
 }

@@ -11,13 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SPECIALS = 64, BYTES = 256, COUNT_MIN = 2 };
-
-static const char *const special_names[] = {
-    "<|bos|>",  "<|eos|>",  "<|pad|>",  "<|user|>", "<|assistant|>", "<|system|>",
-    "<|end|>",  "<|rw_0|>", "<|rw_1|>", "<|rw_2|>", "<|rw_3|>",      "<|rw_4|>",
-    "<|rw_5|>", "<|rw_6|>", "<|rw_7|>", "<|rw_8|>", "<|rw_9|>",
-};
+enum { SPECIALS = TOK_SPECIALS, BYTES = 256, COUNT_MIN = 2 };
 
 struct word {
     int64_t n;
@@ -215,71 +209,6 @@ static int32_t merge_best(struct tok_trainer *t, int32_t id)
     return -1;
 }
 
-/* ---- tokenizer.json ---- */
-
-static void byte_level_text(struct buf *out, const struct buf *bytes)
-{
-    for (size_t i = 0; i < bytes->len; i++)
-        utf8_add(out, byte_level_char((uint8_t)bytes->data[i]));
-}
-
-static void special_name(char name[48], int64_t i)
-{
-    int64_t named = ARRAY_LEN(special_names);
-
-    if (i < named)
-        snprintf(name, 48, "%s", special_names[i]);
-    else
-        snprintf(name, 48, "<|reserved_%lld|>", (long long)(i - named));
-}
-
-static void write_json(struct tok_trainer *t, const struct ids *merge, struct buf *json)
-{
-    char name[48];
-
-    buf_str(json, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[");
-    for (int64_t i = 0; i < SPECIALS; i++) {
-        special_name(name, i);
-        buf_printf(json,
-                   "%s\n{\"id\":%lld,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,"
-                   "\"rstrip\":false,\"normalized\":false,\"special\":true}",
-                   i ? "," : "", (long long)i, name);
-    }
-    buf_str(
-        json,
-        "],\n\"normalizer\":null,\n\"pre_tokenizer\":{\"type\":\"ByteLevel\","
-        "\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true},\n"
-        "\"post_processor\":null,\n\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
-        "\"trim_offsets\":true,\"use_regex\":true},\n\"model\":{\"type\":\"BPE\","
-        "\"dropout\":null,\"unk_token\":null,\"continuing_subword_prefix\":null,"
-        "\"end_of_word_suffix\":null,\"fuse_unk\":false,\"byte_fallback\":false,"
-        "\"ignore_merges\":false,\n\"vocab\":{");
-    for (int64_t i = 0; i < SPECIALS + BYTES + merge->n; i++) {
-        special_name(name, i);
-        buf_str(json, i ? ",\n" : "\n");
-        struct buf b = {0};
-        if (i < SPECIALS)
-            buf_str(&b, name);
-        else
-            byte_level_text(&b, &t->text[i]);
-        json_quote(json, b.data, b.len);
-        buf_release(&b);
-        buf_printf(json, ":%lld", (long long)i);
-    }
-    buf_str(json, "},\n\"merges\":[");
-    for (int64_t i = 0; i < merge->n; i++) {
-        const struct pair *p = &t->pair[merge->id[i]];
-        struct buf both = {0}; /* no token has a space in GPT-2's alphabet */
-        byte_level_text(&both, &t->text[p->id[0]]);
-        buf_char(&both, ' ');
-        byte_level_text(&both, &t->text[p->id[1]]);
-        buf_str(json, i ? ",\n" : "\n");
-        json_quote(json, both.data, both.len);
-        buf_release(&both);
-    }
-    buf_str(json, "]}}\n");
-}
-
 void tok_trainer_finish(struct tok_trainer *t, int64_t vocab, struct buf *json)
 {
     struct ids merge = {0};
@@ -298,7 +227,11 @@ void tok_trainer_finish(struct tok_trainer *t, int64_t vocab, struct buf *json)
             break;
         ids_add(&merge, best);
     }
-    write_json(t, &merge, json);
+    int32_t *pairs = xcalloc((size_t)MAX(merge.n, 1), 2 * sizeof *pairs);
+    for (int64_t i = 0; i < merge.n; i++) /* from index of the pair to its two ids */
+        memcpy(pairs + 2 * i, t->pair[merge.id[i]].id, 2 * sizeof *pairs);
+    tok_write(t->text, pairs, merge.n, json);
+    free(pairs);
 
     for (int64_t i = 0; i < MAX(vocab, SPECIALS + BYTES); i++)
         buf_release(&t->text[i]);

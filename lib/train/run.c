@@ -32,11 +32,32 @@ struct run { /* one rank's view */
     int64_t samples; /* consumed: the cursor of the data */
     int64_t bad;     /* batches that were not finite and did not count as steps */
     double loss;     /* of the last step */
+    double moments[2]; /* mean and sd of a reward model's scores of its training data */
     int log_fd;
     int status;
 };
 
 /* ---- data ---- */
+
+/* Whether a comma-separated list has the name. */
+static int lists(const char *list, const char *name, size_t len)
+{
+    for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        if (!strncmp(at, name, len) && (at[len] == ',' || !at[len]))
+            return 1;
+    return 0;
+}
+
+static void check_columns(const char *path, const struct set *s, const struct loss *loss)
+{
+    for (const char *at = loss->columns; at && *at;) {
+        size_t len = strcspn(at, ",");
+        if (!lists(set_info(s)->columns, at, len))
+            die_misused("--loss %s needs the column %.*s, and %s has not got it", loss->name, (int)len, at,
+                        path);
+        at += len + (at[len] == ',');
+    }
+}
 
 static void mix_open(struct run *r)
 {
@@ -56,6 +77,7 @@ static void mix_open(struct run *r)
         if (*end || x->weight[i] < 1)
             die_misused("--data %s: the weight after '=' must be a whole number from 1", data->v[i]);
         x->set[i] = set_open(path);
+        check_columns(path, x->set[i], loss_find(r->o->train.loss));
         if (!set_sequences(x->set[i]))
             die("%s: the set has no packed sequence", path);
         const struct set_info *a = set_info(x->set[0]), *b = set_info(x->set[i]);
@@ -109,6 +131,8 @@ static void config_from(const struct run *r, const char *resume, struct config *
     } else {
         die_misused("give --model CONFIG for a new model or --init CHECKPOINT to start from one");
     }
+    if (loss_find(r->o->train.loss)->reward)
+        c->reward = 1;
 }
 
 /* Names the first option in which a run differs from what its checkpoint says. */
@@ -156,7 +180,7 @@ static void resume_from(struct run *r, const char *dir)
     r->bad = state_int(k, "bad_steps");
     if (json_get(ckpt_state(k), "loss", &was))
         json_real(was, &r->loss);
-    model_load(&r->t.model, k);
+    model_load(&r->t.model, k, -1);
     optim_load(&r->t.optim, k);
     optim_set_count(&r->t.optim, r->step - r->skipped);
     ckpt_close(k);
@@ -168,13 +192,65 @@ static void start_model(struct run *r, const char *resume)
         resume_from(r, resume);
     } else if (r->o->init) {
         struct ckpt *k = ckpt_open(r->o->init);
-        model_load(&r->t.model, k);
+        if (r->t.model.cfg.reward)
+            model_random(&r->t.model, r->o->seed); /* for the score, should it be new */
+        model_load(&r->t.model, k, P_SCORE);
         ckpt_close(k);
         optim_fill_master(&r->t.optim);
     } else {
         model_random(&r->t.model, r->o->seed);
         optim_fill_master(&r->t.optim);
     }
+}
+
+/* Rank 0's string, on every rank; caller frees.  What the file system shows may differ from rank to rank. */
+static char *of_rank_0(struct comm *all, const char *s)
+{
+    int n = comm_size(all);
+    int64_t *len = xmalloc(n * sizeof *len);
+    char **each = xmalloc(n * sizeof *each);
+    comm_gather_bytes(all, s, strlen(s), each, len);
+    for (int i = 1; i < n; i++)
+        free(each[i]);
+    s = each[0];
+    free(len), free(each);
+    return (char *)s;
+}
+
+/* Ranks that were told different things wait for each other until the deadline, or train nonsense. */
+static void check_agreement(const struct run *r, const char *what, const char *mine)
+{
+    char *first = of_rank_0(r->all, mine);
+    if (strcmp(first, mine))
+        die_misused("rank %d has another %s than rank 0: %s, not %s", world_rank(r->world), what, mine,
+                    first);
+    free(first);
+}
+
+static void check_setting(const struct run *r, const struct mesh *m, const struct trainer_options *t)
+{
+    char program[65] = "unknown";
+    struct buf b = {0};
+    hash_sha256_file(program, "/proc/self/exe");
+    check_agreement(r, "program", program);
+    buf_printf(&b, "pp-layout %s tp %d cp %d pp %d etp %d ep %d micro %lld save-every %lld valid-every %lld steps %lld",
+               r->o->pp_layout ? r->o->pp_layout : "even", m->tp, m->cp, m->pp, m->etp, m->ep, (long long)t->micro, (long long)r->o->save_every,
+               (long long)(r->valid ? r->o->valid_every : 0), (long long)r->steps);
+    check_agreement(r, "mapping", b.data);
+    buf_release(&b);
+}
+
+/* Micro-batch and threads where they are left to choose: each rank's whole share of rows; the machine's
+ * cores shared among its processes, unless the launcher has already bound each to its own. */
+static void choose_defaults(const struct run *r, const struct mesh *m, struct trainer_options *t)
+{
+    int64_t processes = world_local(r->world) / r->o->ranks, threads = opt_threads();
+    if (t->micro == 0)
+        t->micro = t->batch % m->dp ? 1 : t->batch / m->dp;
+    if (processes > 1)
+        threads = MIN(threads, sysconf(_SC_NPROCESSORS_ONLN) / processes);
+    if (t->threads == 0)
+        t->threads = MAX(threads / r->o->ranks, 1);
 }
 
 /* ---- saving ---- */
@@ -195,12 +271,18 @@ static void save_state(const struct run *r, struct buf *b)
     write_loss(b, r->loss);
     buf_str(b, ",\"template\":");
     json_quote(b, template, strlen(template));
+    if (r->t.loss->reward) { /* what a score is normalised by when it is used */
+        buf_str(b, ",\"reward_mean\":");
+        json_number(b, r->moments[0]);
+        buf_str(b, ",\"reward_sd\":");
+        json_number(b, r->moments[1]);
+    }
     buf_printf(b, ",\"run\":%s}", r->identity.data);
 }
 
 static void copy_set_files(const struct run *r, const char *dir)
 {
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json"};
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "tags.json"};
     for (int64_t i = 0; i < ARRAY_LEN(names); i++) {
         const struct buf *text = set_file(r->mix.set[0], names[i]);
         if (!text)
@@ -213,15 +295,15 @@ static void copy_set_files(const struct run *r, const char *dir)
 
 static void save(struct run *r)
 {
-    char *dir = run_step_dir(r->o->out, r->step), *tmp = NULL;
     int n = world_size(r->world), rank = world_rank(r->world);
+    char *dir = run_step_dir(r->o->out, r->step), *begun = rank == 0 ? dir_begin(dir) : xstrdup("");
+    char *tmp = of_rank_0(r->all, begun);
     int64_t *len = xmalloc(n * sizeof *len);
-    char **part = xmalloc(n * sizeof *part), **name = xmalloc(n * sizeof *name);
+    char **part = xmalloc(n * sizeof *part);
 
-    if (rank == 0)
-        tmp = dir_begin(dir);
-    comm_gather_bytes(r->all, tmp ? tmp : "", tmp ? strlen(tmp) + 1 : 1, name, len);
-    struct ckpt_writer *w = ckpt_writer_open(name[0], rank, n);
+    if (r->t.loss->reward)
+        trainer_evaluate(&r->t, r->mix.set[0], r->moments);
+    struct ckpt_writer *w = ckpt_writer_open(tmp, rank, n);
     struct model *m = &r->t.model;
     enum dtype type = m->op->real;
     for (int64_t i = 0; i < m->layout.n; i++)
@@ -241,8 +323,8 @@ static void save(struct run *r)
     }
     comm_barrier(r->all);
     for (int i = 0; i < n; i++)
-        free(part[i]), free(name[i]);
-    free(dir), free(tmp), free(len), free(part), free(name), free(mine);
+        free(part[i]);
+    free(dir), free(begun), free(tmp), free(len), free(part), free(mine);
 }
 
 static void write_status(const struct run *r, const char *state, int code)
@@ -289,8 +371,10 @@ static void log_open(struct run *r, int64_t sequence_length)
         die("open %s:", path);
     if (fresh) {
         struct buf b = {0};
-        struct log_head h = {r->identity.data, meter_flops(&work, s, s * s, COUNT_CAUSAL) / s, n.total,
-                             n.active, 0, (char *)set_hash(r->mix.set[0])};
+        struct log_head h = {.config = r->identity.data,
+                             .flops_token = meter_flops(&work, s, s * s, COUNT_CAUSAL) / s,
+                             .flops_square = work.square, .params = n.total, .active = n.active,
+                             .data = (char *)set_hash(r->mix.set[0])};
         meter_head_write(&b, &h);
         append(r->log_fd, &b, path);
         buf_release(&b);
@@ -304,20 +388,31 @@ static void log_step(struct run *r, const struct step_result *s, double ms, doub
     double flops = meter_flops(&work, s->tokens, s->squares, COUNT_CAUSAL);
     struct step_line line = {.step = r->step, .loss = s->loss, .aux = s->aux, .z = s->z, .lr = s->lr,
                              .grad_norm = s->norm, .tokens = s->tokens, .step_ms = ms,
-                             .tflops = flops / ms / 1e9, .ok = s->ok, .seconds = seconds};
+                             .tflops = flops / ms / 1e9, .ok = s->ok, .seconds = seconds,
+                             .won = r->t.loss->pairs ? s->won : NAN, .squares = s->squares};
     struct buf b = {0};
     meter_step_write(&b, &line);
     append(r->log_fd, &b, "log.jsonl");
     buf_release(&b);
 }
 
+static void log_valid(struct run *r, double loss, double seconds)
+{
+    struct valid_line line = {.step = r->step, .loss = loss, .seconds = seconds};
+    struct buf b = {0};
+    meter_valid_write(&b, &line);
+    append(r->log_fd, &b, "log.jsonl");
+    buf_release(&b);
+}
+
 /* ---- the loop ---- */
 
-static void validate(struct run *r)
+static double validate(struct run *r)
 {
-    double loss = trainer_evaluate(&r->t, r->valid);
+    double loss = trainer_evaluate(&r->t, r->valid, NULL);
     if (world_rank(r->world) == 0)
         say("step %lld: validation loss %.4f", (long long)r->step, loss);
+    return loss;
 }
 
 static int any_signal(struct run *r)
@@ -368,8 +463,11 @@ static void loop(struct run *r)
             log_step(r, &s, (clock_s() - start) * 1e3, clock_s() - begun);
             progress_add(&progress, counts);
         }
-        if (counts && r->valid && o->valid_every > 0 && r->step % o->valid_every == 0)
-            validate(r);
+        if (counts && r->valid && o->valid_every > 0 && r->step % o->valid_every == 0) {
+            double loss = validate(r);
+            if (rank == 0)
+                log_valid(r, loss, clock_s() - begun);
+        }
         int stop = any_signal(r);
         if (saved < r->step && (stop || r->step == r->steps ||
                                 (o->save_every > 0 && r->step % o->save_every == 0))) {
@@ -395,6 +493,7 @@ static int finished(const struct run *r)
 {
     char *path = path_join(r->o->out, "done.json");
     int there = path_exists(path);
+    comm_broadcast(r->all, NULL, &there, sizeof there, 0);
     if (there) {
         struct buf text = read_file(path);
         struct json_doc *doc = json_doc_new();
@@ -419,6 +518,8 @@ static void run_rank(struct world *world, void *arg)
     int n = world_size(world), *ranks = xmalloc(n * sizeof *ranks);
 
     const char *why = mesh_init(&mesh, n, world_rank(world), o->tp, o->cp, o->pp, o->etp, o->ep);
+    if (!why && o->pp_layout)
+        why = mesh_place(&mesh, o->pp_layout);
     if (why)
         die_misused("this mapping does not fit %d ranks: %s", n, why);
     for (int i = 0; i < n; i++)
@@ -429,14 +530,20 @@ static void run_rank(struct world *world, void *arg)
     mix_open(&r);
     if (o->valid)
         r.valid = set_open(o->valid);
-    char *resume = o->out ? run_last(o->out) : NULL;
+    char *last = o->out ? run_last(o->out) : NULL, *resume = of_rank_0(r.all, last ? last : "");
+    free(last);
+    if (!*resume)
+        free(resume), resume = NULL;
     config_from(&r, resume, &cfg);
     struct trainer_options t = o->train;
     t.seq = set_info(r.mix.set[0])->seq;
     r.steps = o->steps > 0 ? o->steps : ceil(o->epochs * count_sequences(&r.mix) / t.batch);
     t.plan.steps = r.steps;
+    choose_defaults(&r, &mesh, &t);
+    check_setting(&r, &mesh, &t);
     trainer_init(&r.t, world, &mesh, &cfg, &t);
     run_identity(&r.identity, o, &r.t.model.cfg, &r.mix, r.steps);
+    check_agreement(&r, "run", r.identity.data);
 
     if (o->eval_only) {
         start_model(&r, NULL);
@@ -453,8 +560,7 @@ static void run_rank(struct world *world, void *arg)
         loop(&r);
     }
 
-    if (world_rank(world) == 0)
-        o->status = r.status;
+    __atomic_store_n(&o->status, r.status, __ATOMIC_RELAXED); /* every rank has the same */
     if (r.log_fd >= 0)
         close(r.log_fd);
     trainer_release(&r.t);
@@ -472,18 +578,20 @@ int run_train(struct run_options *o)
     struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGUSR1, &sa, NULL);
-    if (o->out) {
+    struct world *w = world_open(o->deadline_s);
+    if (o->ranks < 1 || (o->ranks > 1 && world_size(w) > 1))
+        die_misused("--ranks %lld: ranks as threads are at least 1, and 1 where %d processes are the ranks",
+                    (long long)o->ranks, world_size(w));
+    if (o->out && world_rank(w) == 0) {
         make_dirs(o->out);
         char *lock = path_join(o->out, ".lock");
         lock_take(lock);
         free(lock);
     }
-    if (o->ranks > 1) {
-        world_threads(o->ranks, run_rank, o);
-    } else {
-        struct world *w = world_self();
+    if (o->ranks == 1)
         run_rank(w, o);
-        world_free(w);
-    }
+    world_free(w);
+    if (o->ranks > 1)
+        world_threads(o->ranks, run_rank, o);
     return o->status;
 }

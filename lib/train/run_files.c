@@ -113,6 +113,8 @@ void run_identity(struct buf *out, const struct run_options *o, const struct con
     number(out, "eps", t->plan.eps);
     number(out, "clip", t->plan.clip);
     number(out, "decay", t->decay);
+    if (loss_find(t->loss)->pairs && !loss_find(t->loss)->reward)
+        number(out, "beta", t->beta);
     number(out, "aux", c->aux);
     number(out, "z", c->z);
     buf_str(out, "}");

@@ -30,13 +30,13 @@ struct schedule {
     int64_t in_flight; /* micro-batches whose saved state is alive at once, at most */
 };
 /* One forward, one backward (Narayanan et al. 2021) for this stage: warm-up forwards, then pairs, then the
- * rest of the backwards.  With one stage it is F0 B0 F1 B1 ...  head is SEG_HEAD or SEG_SCORE;
- * head_forward: the loss needs its output before its gradient. */
-void schedule_1f1b(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros,
-                   enum segment head, int head_forward);
+ * rest of the backwards; with one stage it is F0 B0 F1 B1 ...  Several chunks a stage are interleaved, and the
+ * micro-batches must then be a multiple of the stages.  head is SEG_HEAD or SEG_SCORE; head_forward: the loss
+ * needs its output before its gradient. */
+void schedule_1f1b(struct schedule *s, const struct model *m, int64_t micros, enum segment head,
+                   int head_forward);
 /* Forward passes only, for evaluation. */
-void schedule_forward(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros,
-                      enum segment head);
+void schedule_forward(struct schedule *s, const struct model *m, int64_t micros, enum segment head);
 void schedule_release(struct schedule *s);
 
 /* ---- optim.c: ZeRO-1 shards of the optimizer ---- */
@@ -105,10 +105,14 @@ struct trainer {
     struct optim optim;
     struct schedule schedule, eval;
     struct batch *batch;      /* (in_flight) on the device */
-    struct batch_host *host;  /* (micro-batches of a step on this rank) */
+    struct batch_host *host;  /* (micro-batches of a step on this rank) whole rows */
+    struct batch_host part;   /* what this rank of CP holds of one; used when CP > 1 */
+    struct context context;   /* as is this */
+    struct batch whole;       /* whole rows on the device, for losses on documents when CP > 1 */
     struct saved *saved;      /* (in_flight, layers + 1) */
     int64_t micros;
     void *denom;              /* S (1) */
+    double scores[3];         /* of an evaluation: documents, sum of their scores, sum of squares */
 };
 /* One line of the log. */
 struct step_result {
@@ -128,8 +132,9 @@ void trainer_gradients(struct trainer *t, struct step_result *r); /* forward, ba
 void trainer_step(struct trainer *t, const struct mix *mix, int64_t first, struct step_result *r);
 /* Warns with this rank and the first tensor of its shards whose gradient is not finite. */
 void trainer_blame(const struct trainer *t, int64_t step);
-/* Mean loss over every sequence of a set. */
-double trainer_evaluate(struct trainer *t, struct set *set);
+/* Mean loss over every sequence of a set; of a reward model also the mean and standard deviation of its
+ * scores of whole documents, where moments is not NULL. */
+double trainer_evaluate(struct trainer *t, struct set *set, double moments[2]);
 
 /* ---- run.c, run_files.c: a run on disk (formats/ckpt.md) ---- */
 
@@ -141,11 +146,14 @@ struct run_options {
     const char *valid;
     int64_t steps, seed, save_every, keep, valid_every, max_bad_steps;
     double epochs;
+    double deadline_s; /* of a collective between processes */
     int64_t ranks, tp, cp, pp, etp, ep;
+    const char *pp_layout; /* as mesh_place() takes it; NULL: even */
     int eval_only;
     int status; /* set by run_train */
 };
-/* Trains to the end, or until a signal; returns the exit status.  ranks > 1: ranks as threads. */
+/* Trains to the end, or until a signal; returns the exit status.  The ranks are the processes of an MPI job,
+ * or with ranks > 1 threads.  A micro or threads of 0 in train is chosen here. */
 int run_train(struct run_options *o);
 
 /* The files of a run; all paths are within it. */

@@ -21,6 +21,7 @@ static void batch_init(struct trainer *t, struct batch *b, int64_t rows, int64_t
 {
     int64_t n = rows * seq, ssz = dtype_size(t->model.op->stat);
     *b = (struct batch){.rows = rows, .seq = seq, .t = n};
+    b->context = t->mesh.cp > 1 ? &t->context : NULL;
     int32_t **ints[] = {&b->token, &b->label, &b->position, &b->group,
                         &b->q_at,  &b->k_beg, &b->k_end,    &b->chosen};
     for (int64_t i = 0; i < ARRAY_LEN(ints); i++)
@@ -72,14 +73,16 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     t->o = *o;
     t->world = w;
     t->mesh = *mesh;
-    if (mesh->cp > 1)
-        die_misused("--cp %d: context parallelism is not there yet", mesh->cp);
+    if (mesh->cp > 1 && o->seq % (2 * mesh->cp))
+        die_misused("--cp %d cuts a sequence in %d chunks, and %lld tokens do not divide by that", mesh->cp,
+                    2 * mesh->cp, (long long)o->seq);
     int64_t share = o->micro * mesh->dp;
     if (o->batch < 1 || o->micro < 1 || o->batch % share)
         die_misused("--batch %lld is not a multiple of --micro %lld times %d data-parallel ranks",
                     (long long)o->batch, (long long)o->micro, mesh->dp);
-    if (o->micro * o->seq % mesh->tp)
-        die_misused("the tokens of a micro-batch do not divide by --tp %d", mesh->tp);
+    if (o->micro * o->seq / mesh->cp % mesh->tp)
+        die_misused("the %lld tokens of a micro-batch do not divide by --cp %d times --tp %d",
+                    (long long)(o->micro * o->seq), mesh->cp, mesh->tp);
     t->micros = o->batch / share;
     t->loss = loss_find(o->loss);
     static const struct {
@@ -105,20 +108,28 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
         die_misused("--loss %s needs a %s", t->loss->name,
                     t->loss->reward ? "reward model" : "language model, and this is a reward model");
     enum segment head = t->loss->reward ? SEG_SCORE : SEG_HEAD;
-    schedule_1f1b(&t->schedule, mesh, t->model.layers, t->micros, head, !t->loss->known_beforehand);
-    schedule_forward(&t->eval, mesh, t->model.layers, t->micros, head);
+    if (t->model.chunks > 1 && t->micros % mesh->pp)
+        die_misused("interleaved stages need micro-batches in multiples of --pp %d, and a step has %lld",
+                    mesh->pp, (long long)t->micros);
+    schedule_1f1b(&t->schedule, &t->model, t->micros, head, !t->loss->known_beforehand);
+    schedule_forward(&t->eval, &t->model, t->micros, head);
 
     int64_t alive = t->schedule.in_flight;
     t->batch = xcalloc(alive, sizeof *t->batch);
     t->saved = xcalloc(alive * (t->model.layers + 1), sizeof *t->saved);
     for (int64_t i = 0; i < alive; i++)
-        batch_init(t, &t->batch[i], o->micro, o->seq);
+        batch_init(t, &t->batch[i], o->micro, o->seq / mesh->cp);
     for (int64_t i = 0; i < alive * (t->model.layers + 1); i++)
         t->saved[i].pool = t->model.pool;
     t->host = xcalloc(t->micros, sizeof *t->host);
     for (int64_t i = 0; i < t->micros; i++)
         batch_host_init(&t->host[i], o->micro, o->seq);
     t->denom = device_array(t, sizeof(double));
+    if (mesh->cp > 1) {
+        batch_host_init(&t->part, o->micro, o->seq / mesh->cp);
+        context_init(&t->context, mesh, &t->lane, o->micro, o->seq);
+        batch_init(t, &t->whole, o->micro, o->seq);
+    }
 }
 
 void trainer_release(struct trainer *t)
@@ -130,6 +141,11 @@ void trainer_release(struct trainer *t)
         batch_release(t, &t->batch[i]);
     for (int64_t i = 0; i < t->micros; i++)
         batch_host_release(&t->host[i]);
+    if (t->mesh.cp > 1) {
+        batch_host_release(&t->part);
+        context_release(&t->context, t->lane.dev);
+        batch_release(t, &t->whole);
+    }
     t->lane.dev->free(t->denom);
     free(t->batch), free(t->saved), free(t->host);
     schedule_release(&t->schedule);
@@ -145,17 +161,19 @@ struct row_buffers {
     int32_t *token, *document; /* (seq) */
     uint8_t *target;
     float *weight;
+    struct set_doc *doc;
 };
 
 static struct row_buffers row_buffers_new(int64_t seq)
 {
     return (struct row_buffers){xmalloc(seq * sizeof(int32_t)), xmalloc(seq * sizeof(int32_t)),
-                                xmalloc(seq), xmalloc(seq * sizeof(float))};
+                                xmalloc(seq), xmalloc(seq * sizeof(float)),
+                                xmalloc(seq * sizeof(struct set_doc))};
 }
 
 static void row_buffers_free(struct row_buffers *r)
 {
-    free(r->token), free(r->document), free(r->target), free(r->weight);
+    free(r->token), free(r->document), free(r->target), free(r->weight), free(r->doc);
 }
 
 static void fetch_row(struct trainer *t, struct batch_host *h, int64_t i, const struct set *set,
@@ -167,6 +185,14 @@ static void fetch_row(struct trainer *t, struct batch_host *h, int64_t i, const 
             die("token %d of packed sequence %lld is outside the model's vocabulary of %lld", r->token[j],
                 (long long)sequence, (long long)t->model.cfg.vocab);
     batch_host_row(h, i, r->token, r->target, r->document, r->weight);
+    if (!t->loss->pairs)
+        return;
+    int64_t n = set_documents(set, sequence, r->doc);
+    struct batch_doc *doc = xmalloc(MAX(n, 1) * sizeof *doc);
+    for (int64_t d = 0; d < n; d++)
+        doc[d] = (struct batch_doc){r->doc[d].pair, r->doc[d].margin, r->doc[d].ref_logp};
+    batch_host_pairs(h, i, doc, n, t->loss->tokens == TOKENS_LAST);
+    free(doc);
 }
 
 void trainer_fetch(struct trainer *t, const struct mix *mix, int64_t first)
@@ -209,13 +235,76 @@ static void count_batch(struct trainer *t, struct step_result *r)
     r->skipped = !(r->weight > 0);
 }
 
-static void run_loss(struct trainer *t, struct batch *b, int gradient)
+/* The batch as the loss wants it: the rank's own, or where a loss on documents meets rows that are cut, the
+ * whole rows with everybody's logp. */
+static struct batch *loss_batch(struct trainer *t, struct batch *b, const struct batch_host *h)
 {
-    struct loss_rows r = {.weight = b->weight, .logp = b->logp, .dlogp = b->dlogp, .denom = t->denom,
-                          .sum = t->model.loss, .t = b->t, .spans = b->spans, .q_at = b->q_at,
-                          .chosen = b->chosen, .base = b->base, .margin = b->margin,
-                          .beta = t->loss->reward ? 1 : t->o.beta};
-    (gradient ? t->loss->dgrad : t->loss->value)(&t->lane, t->model.op, &r);
+    if (!t->loss->pairs || t->mesh.cp == 1)
+        return b;
+    batch_put(t, &t->whole, h);
+    context_join(&t->context, &t->model, &t->lane, t->whole.logp, b->logp);
+    return &t->whole;
+}
+
+/* Which ranks count what they see of a batch: one of those that see the same. */
+static int counts(const struct trainer *t)
+{
+    return t->mesh.i_tp == 0 && (!t->loss->pairs || t->mesh.i_cp == 0);
+}
+
+static struct loss_rows loss_rows(struct trainer *t, struct batch *b)
+{
+    return (struct loss_rows){.weight = b->weight, .logp = b->logp, .dlogp = b->dlogp, .denom = t->denom,
+                              .sum = t->model.loss, .t = b->t, .spans = b->spans, .q_at = b->q_at,
+                              .chosen = b->chosen, .base = b->base, .margin = b->margin,
+                              .beta = t->loss->reward ? 1 : t->o.beta};
+}
+
+static void loss_dgrad(struct trainer *t, struct batch *b, const struct batch_host *h)
+{
+    struct batch *all = loss_batch(t, b, h);
+    struct loss_rows r = loss_rows(t, all);
+    t->loss->dgrad(&t->lane, t->model.op, &r);
+    if (all != b)
+        context_part(&t->context, &t->model, &t->lane, b->dlogp, all->dlogp);
+}
+
+/* A reward model's scores of the documents of a batch, where weights mark their last tokens. */
+static void add_scores(struct trainer *t, const struct batch *b, const struct batch_host *h)
+{
+    double *x = xmalloc(b->t * sizeof *x);
+    void *raw = xmalloc(b->t * dtype_size(t->model.op->stat));
+    t->lane.dev->get(&t->lane, raw, b->logp, b->t * dtype_size(t->model.op->stat));
+    t->lane.dev->wait(&t->lane);
+    dtype_convert(x, DT_F64, raw, t->model.op->stat, b->t);
+    for (int64_t i = 0; i < b->t; i++)
+        if (h->weight[i] > 0) {
+            t->scores[0]++;
+            t->scores[1] += x[i];
+            t->scores[2] += x[i] * x[i];
+        }
+    free(x), free(raw);
+}
+
+static void loss_value(struct trainer *t, struct batch *b, const struct batch_host *h, int eval)
+{
+    struct batch *all = loss_batch(t, b, h);
+    struct loss_rows r = loss_rows(t, all);
+    if (!counts(t))
+        return;
+    t->loss->value(&t->lane, t->model.op, &r);
+    if (t->loss->reward && eval)
+        add_scores(t, all, h);
+}
+
+/* What this rank holds of a micro-batch, on the device. */
+static void batch_start(struct trainer *t, struct batch *b, const struct batch_host *h)
+{
+    if (t->mesh.cp > 1) {
+        batch_host_cut(&t->part, h, &t->mesh);
+        h = &t->part;
+    }
+    batch_put(t, b, h);
 }
 
 static void run_schedule(struct trainer *t, const struct schedule *s)
@@ -225,18 +314,19 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
         const struct task *k = &s->task[i];
         int64_t slot = k->micro % alive;
         struct task_context c = {&t->model, &t->lane, &t->batch[slot], &t->saved[slot * per], k->layer};
-        int starts = k->pass == PASS_FORWARD && (k->segment == SEG_EMBED || k->segment == SEG_RECV);
+        int starts = k->layer == 0 && k->pass == PASS_FORWARD &&
+                     (k->segment == SEG_EMBED || k->segment == SEG_RECV);
         int head = k->segment == SEG_HEAD || k->segment == SEG_SCORE;
         int head_dgrad = head && k->pass == PASS_DGRAD;
         if (starts)
-            batch_put(t, c.b, &t->host[k->micro]);
+            batch_start(t, c.b, &t->host[k->micro]);
         if (head_dgrad)
-            run_loss(t, c.b, 1);
+            loss_dgrad(t, c.b, &t->host[k->micro]);
         segment_run[k->segment][k->pass](&c);
         arena_reset(&t->lane.scratch);
-        /* the last pass of the head has written logp; one rank of a TP group counts it */
-        if (head && (head_dgrad || s == &t->eval) && t->mesh.i_tp == 0)
-            run_loss(t, c.b, 0);
+        /* the last pass of the head has written logp */
+        if (head && (head_dgrad || s == &t->eval))
+            loss_value(t, c.b, &t->host[k->micro], s == &t->eval);
         if (k->last_of_micro)
             for (int64_t l = 0; l < per; l++)
                 saved_clear(&c.s[l]);
@@ -317,11 +407,12 @@ void trainer_blame(const struct trainer *t, int64_t step)
         }
 }
 
-double trainer_evaluate(struct trainer *t, struct set *set)
+double trainer_evaluate(struct trainer *t, struct set *set, double moments[2])
 {
     struct row_buffers row = row_buffers_new(t->o.seq);
     double weight = 0, one = 1, zero[LOSS_SUMS] = {0};
     struct step_result r;
+    memset(t->scores, 0, sizeof t->scores);
     put_stat(t, t->denom, &one, 1);
     put_stat(t, t->model.loss, zero, LOSS_SUMS);
     for (int64_t first = 0; first < set_sequences(set); first += t->o.batch) {
@@ -346,5 +437,11 @@ double trainer_evaluate(struct trainer *t, struct set *set)
     }
     read_losses(t, weight, 1, &r);
     row_buffers_free(&row);
+    if (moments) {
+        comm_all_reduce(t->model.comm[GROUP_WORLD], NULL, t->scores, 3, DT_F64, COMM_SUM);
+        double n = t->scores[0], mean = t->scores[1] / n;
+        moments[0] = mean;
+        moments[1] = sqrt(MAX(t->scores[2] / n - mean * mean, 0));
+    }
     return r.loss;
 }

@@ -1,0 +1,120 @@
+/* score.c -- documents scored, with the same bits whatever is scored beside them.
+ *
+ * Every document runs by itself, unpadded, on one thread; a batch is a queue from which threads take the
+ * next.  So neither batch size nor order nor neighbours can change a product's shape.  Threads share the
+ * weights and have lanes and slots of their own. */
+#include "model/model.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct worker {
+    struct model view; /* the model, with its own lane and pool */
+    struct lane lane;
+    struct batch_host host;
+    struct batch batch;
+    double *out; /* (longest) */
+};
+
+struct scorer {
+    const struct score_doc *doc;
+    double *score;
+    struct worker *worker;
+    int64_t workers, longest;
+    pthread_mutex_t lock;
+    int *busy; /* (workers) */
+};
+
+static void worker_init(struct worker *w, const struct model *m, int64_t longest)
+{
+    int64_t ssz = dtype_size(m->op->stat);
+    w->view = *m;
+    w->view.lane = &w->lane;
+    lane_init(&w->lane, m->lane->dev, 1);
+    w->view.pool = pool_new(m->lane->dev);
+    w->view.loss = m->lane->dev->alloc(LOSS_SUMS * ssz);
+    batch_host_init(&w->host, 1, longest);
+    w->out = xmalloc(longest * sizeof *w->out);
+    w->batch = (struct batch){.rows = 1, .spans = 1};
+    int32_t **ints[] = {&w->batch.token, &w->batch.label, &w->batch.position, &w->batch.group,
+                        &w->batch.q_at,  &w->batch.k_beg, &w->batch.k_end};
+    for (int64_t i = 0; i < ARRAY_LEN(ints); i++)
+        *ints[i] = m->lane->dev->alloc((longest + 1) * sizeof(int32_t));
+    w->batch.logp = m->lane->dev->alloc(longest * ssz);
+}
+
+static void worker_release(struct worker *w)
+{
+    const struct dev_ops *dev = w->lane.dev;
+    struct batch *b = &w->batch;
+    void *all[] = {b->token, b->label, b->position, b->group, b->q_at, b->k_beg, b->k_end, b->logp,
+                   w->view.loss};
+    for (int64_t i = 0; i < ARRAY_LEN(all); i++)
+        dev->free(all[i]);
+    pool_free(w->view.pool);
+    batch_host_release(&w->host);
+    lane_release(&w->lane);
+    free(w->out);
+}
+
+static double score_one(struct worker *w, const struct score_doc *d)
+{
+    struct batch *b = &w->batch;
+    struct lane *l = &w->lane;
+    struct batch_host *h = &w->host;
+    int64_t n = d->n;
+    b->seq = b->t = n;
+    for (int64_t i = 0; i < n; i++) {
+        h->token[i] = d->token[i];
+        h->label[i] = i + 1 < n && d->target[i + 1] ? d->token[i + 1] : -1;
+        h->position[i] = i;
+        h->group[i] = 0;
+    }
+    h->q_at[0] = h->k_beg[0] = 0;
+    h->q_at[1] = h->k_end[0] = n;
+    int32_t *from[] = {h->token, h->label, h->position, h->group, h->q_at, h->k_beg, h->k_end};
+    int32_t *to[] = {b->token, b->label, b->position, b->group, b->q_at, b->k_beg, b->k_end};
+    int64_t len[] = {n, n, n, n, 2, 1, 1};
+    for (int64_t i = 0; i < ARRAY_LEN(from); i++)
+        l->dev->put(l, to[i], from[i], len[i] * sizeof(int32_t));
+    model_outputs(&w->view, b, w->out);
+    if (w->view.cfg.reward)
+        return w->out[n - 1];
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += w->out[i]; /* 0 where there is no label */
+    return sum;
+}
+
+static void score_task(void *arg, int64_t i)
+{
+    struct scorer *s = arg;
+    int64_t k = 0;
+    pthread_mutex_lock(&s->lock);
+    while (s->busy[k]) /* there are as many workers as threads */
+        k++;
+    s->busy[k] = 1;
+    pthread_mutex_unlock(&s->lock);
+    s->score[i] = score_one(&s->worker[k], &s->doc[i]);
+    pthread_mutex_lock(&s->lock);
+    s->busy[k] = 0;
+    pthread_mutex_unlock(&s->lock);
+}
+
+void model_scores(struct model *m, const struct score_doc *doc, int64_t n, double *score)
+{
+    struct scorer s = {.doc = doc, .score = score, .workers = par_threads(m->lane->par)};
+    for (int64_t i = 0; i < n; i++)
+        s.longest = MAX(s.longest, doc[i].n);
+    pthread_mutex_init(&s.lock, NULL);
+    s.worker = xcalloc(s.workers, sizeof *s.worker);
+    s.busy = xcalloc(s.workers, sizeof *s.busy);
+    for (int64_t i = 0; i < s.workers; i++)
+        worker_init(&s.worker[i], m, s.longest);
+    par_for(m->lane->par, n, score_task, &s);
+    for (int64_t i = 0; i < s.workers; i++)
+        worker_release(&s.worker[i]);
+    pthread_mutex_destroy(&s.lock);
+    free(s.worker), free(s.busy);
+}
