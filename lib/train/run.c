@@ -231,8 +231,8 @@ static void check_setting(const struct run *r, const struct mesh *m, const struc
     struct buf b = {0};
     hash_sha256_file(program, "/proc/self/exe");
     check_agreement(r, "program", program);
-    buf_printf(&b, "tp %d cp %d pp %d etp %d ep %d micro %lld save-every %lld valid-every %lld steps %lld",
-               m->tp, m->cp, m->pp, m->etp, m->ep, (long long)t->micro, (long long)r->o->save_every,
+    buf_printf(&b, "pp-layout %s tp %d cp %d pp %d etp %d ep %d micro %lld save-every %lld valid-every %lld steps %lld",
+               r->o->pp_layout ? r->o->pp_layout : "even", m->tp, m->cp, m->pp, m->etp, m->ep, (long long)t->micro, (long long)r->o->save_every,
                (long long)(r->valid ? r->o->valid_every : 0), (long long)r->steps);
     check_agreement(r, "mapping", b.data);
     buf_release(&b);
@@ -516,6 +516,8 @@ static void run_rank(struct world *world, void *arg)
     int n = world_size(world), *ranks = xmalloc(n * sizeof *ranks);
 
     const char *why = mesh_init(&mesh, n, world_rank(world), o->tp, o->cp, o->pp, o->etp, o->ep);
+    if (!why && o->pp_layout)
+        why = mesh_place(&mesh, o->pp_layout);
     if (why)
         die_misused("this mapping does not fit %d ranks: %s", n, why);
     for (int i = 0; i < n; i++)
