@@ -239,10 +239,11 @@ struct rendered {
 const char *chat_render_row(const struct chat *c, struct tok *t, const struct row *r,
                             struct rendered *out); /* replaces what was there */
 void rendered_release(struct rendered *d);
-/* overlong.c.  Makes one document, or the two of a pair, fit into seq tokens: "truncate" takes tokens
- * from the end, of the longer document first; "left" from the front, the same number of both, and
- * never of an answer.  Returns NULL, or why nothing sensible is left. */
-const char *overlong_cut(struct rendered *d, int64_t docs, int64_t seq, int left);
+int rendered_equal(const struct rendered *a, const struct rendered *b); /* the same tokens */
+/* overlong.c.  Makes one document, or the two of a pair, fit into seq tokens: "left" takes tokens
+ * from the front, the same number of both, and never of an answer; any other policy but "drop" from
+ * the end, of the longer document first.  Returns NULL, or why nothing sensible is left. */
+const char *overlong_cut(struct rendered *d, int64_t docs, int64_t seq, const char *policy);
 int64_t rendered_learnt(const struct rendered *d, int64_t from, int64_t n); /* tokens that are */
 /* control.c.  Whether what the row's author wrote (not its tag) spells a special token of t. */
 int row_spells_control(const struct row *r, const struct tok *t);
