@@ -13,13 +13,20 @@ static size_t skip_space(const char *s, size_t len, size_t i)
     return i;
 }
 
-/* s[i] is the opening quote; returns the index behind the closing one. */
+/* s[i] is the opening quote; returns the index behind the closing one.  A quote is escaped where an
+ * odd number of backslashes stands before it; looking back from the few quotes lets memchr run over
+ * the text. */
 static size_t skip_string(const char *s, size_t len, size_t i)
 {
-    for (i++; i < len && s[i] != '"'; i++)
-        if (s[i] == '\\')
-            i++;
-    return MIN(i + 1, len);
+    const char *open = s + i, *end = s + len, *quote = open;
+    while ((quote = memchr(quote + 1, '"', (size_t)(end - quote - 1)))) {
+        const char *slash = quote;
+        while (slash > open + 1 && slash[-1] == '\\')
+            slash--;
+        if ((quote - slash) % 2 == 0)
+            return (size_t)(quote - s) + 1;
+    }
+    return len;
 }
 
 static size_t skip_value(const char *s, size_t len, size_t i)
