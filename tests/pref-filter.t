@@ -296,7 +296,8 @@ x  'a fraction of zero'                  2 '--top-frac'        'pref-filter --me
 x  'a negative k'                        2 '--top-k'           'pref-filter --method fa --top-k -1 rows.jsonl'
 x  'a file that is not there'            1 'nowhere.jsonl'     'pref-filter nowhere.jsonl'
 x  'a full disk'                         1 'No space'          'pref-filter rows.jsonl >/dev/full'
-x  'no room for the spool'               1 '/nowhere'          'TMPDIR=/nowhere pref-filter rows.jsonl'
+x  'no room for the spool'               1 '/nowhere'          'TMPDIR=/nowhere pref-filter --method fa rows.jsonl'
+ok 'what needs no other row needs no spool' 'TMPDIR=/nowhere pref-filter -q --part 1/1 --min-chars 1 rows.jsonl | cmp - rows.jsonl'
 
 if have_data && command -v pref-cat >/dev/null && command -v python3 >/dev/null; then
     ok 'real rows: one answer for each prompt, the best' \

@@ -9,12 +9,13 @@
 #include <string.h>
 
 static const char *field = "reward", *json_path, *output;
-static int64_t seed, resamples = 10000;
+static int64_t seed, resamples = 10000, show_rows;
 
 static const struct opt options[] = {
     OPT_STR(0, "field", &field, "name", "the field that holds the reward"),
     OPT_INT('s', "seed", &seed, "n", "of the bootstrap"),
     OPT_INT(0, "resamples", &resamples, "n", "of the bootstrap"),
+    OPT_INT(0, "show", &show_rows, "n", "print the first n rows of each file instead, for the eye"),
     OPT_STR(0, "json", &json_path, "file", "write the same figures here as JSON"),
     OPT_STR('o', "output", &output, "file", "write the table here instead of stdout"),
     OPT_INT(0, "max-bad", &row_max_bad, "n", "bad rows to tolerate before exit 3"),
@@ -27,7 +28,7 @@ enum metric { ROWS, PROMPTS, SCORED, MEAN, SD, LEAST, Q05, Q25, Q50, Q75, Q95, G
 static const struct {
     const char *label, *key;
     int decimals, sign;
-    enum { NONE, REWARDS, LENGTHS, COLUMNS } of; /* it is the quantile q of this column */
+    enum { NONE, REWARDS, LENGTHS } of; /* it is the quantile q of these */
     double q;
 } metrics[METRICS] = {
     [ROWS] = {"rows", "rows"},
@@ -69,11 +70,12 @@ static char *arm_name(const char *path)
     return dot && dot > base ? xstrndup(base, (size_t)(dot - base)) : xstrdup(base);
 }
 
+/* One set of 25 bytes a row serves the groups, the means and the quantiles. */
 static void arm_read(struct arm *a, char *path)
 {
     struct row_reader r;
-    struct pref_set all = {0}, scored = {0};
-    struct numbers column[COLUMNS] = {0};
+    struct pref_set set = {0};
+    struct numbers lengths = {0};
     struct moments reward = {0}, length = {0}, both = {0};
     struct buf scratch = {0};
     row_reader_init(&r, &path, path ? 1 : 0);
@@ -86,39 +88,56 @@ static void arm_read(struct arm *a, char *path)
             row_bad(&r, why);
             continue;
         }
-        pref_set_add(&all, group, 0);
         if (n >= 0) {
-            numbers_add(&column[LENGTHS], (double)n);
+            numbers_add(&lengths, (double)n);
             moments_add(&length, (double)n, 0);
         }
         if (pref_reward(&r.row, field, &x))
+            x = NAN;
+        pref_set_add(&set, group, x);
+        if (isnan(x))
             continue;
-        pref_set_add(&scored, group, x);
-        numbers_add(&column[REWARDS], x);
         moments_add(&reward, x, 0);
         if (n >= 0)
             moments_add(&both, x, (double)n);
     }
-    for (int64_t c = 0; c < COLUMNS; c++)
-        sort_doubles(column[c].v, column[c].n);
-    for (int64_t k = 0; k < METRICS; k++)
-        a->value[k] = sorted_quantile(column[metrics[k].of].v, column[metrics[k].of].n,
-                                      metrics[k].q);
     int64_t kept;
-    a->value[ROWS] = (double)all.n;
-    a->value[PROMPTS] = (double)pref_set_groups(&all, &kept);
-    a->value[SCORED] = (double)scored.n;
+    a->value[PROMPTS] = (double)pref_set_groups(&set, &kept);
+    a->groups = pref_set_means(&set, &a->group, &a->mean);
+    sort_doubles(lengths.v, lengths.n);
+    pref_set_sort_score(&set);
+    for (int64_t k = 0; k < METRICS; k++)
+        if (metrics[k].of != NONE)
+            a->value[k] = metrics[k].of == LENGTHS
+                              ? sorted_quantile(lengths.v, lengths.n, metrics[k].q)
+                              : pref_set_quantile(&set, reward.n, metrics[k].q);
+    a->value[ROWS] = (double)set.n;
+    a->value[SCORED] = (double)reward.n;
     a->value[MEAN] = reward.n ? reward.mean_x : NAN;
     a->value[SD] = moments_sd(&reward);
     a->value[LENGTH] = length.n ? length.mean_x : NAN;
     a->value[CORRELATION] = moments_correlation(&both);
-    a->groups = pref_set_means(&scored, &a->group, &a->mean);
-    row_reader_close(&r, all.n);
-    pref_set_release(&all);
-    pref_set_release(&scored);
-    for (int64_t c = 0; c < COLUMNS; c++)
-        free(column[c].v);
+    row_reader_close(&r, set.n);
+    pref_set_release(&set);
+    free(lengths.v);
     buf_release(&scratch);
+}
+
+/* The first rows of a file; what follows is not read. */
+static void show(struct out *o, char *path)
+{
+    struct row_reader r;
+    struct buf text = {0};
+    int64_t n = 0;
+    row_reader_init(&r, &path, path ? 1 : 0);
+    while (n < show_rows && row_next(&r)) {
+        buf_reset(&text);
+        row_show(&r.row, &text);
+        out_write(o, text.data, text.len);
+        n++;
+    }
+    row_reader_close(&r, n);
+    buf_release(&text);
 }
 
 static void arm_compare(struct arm *a, const struct arm *first)
@@ -210,7 +229,18 @@ int main(int argc, char **argv)
     if (resamples < 1)
         die_misused("--resamples %lld is not positive", (long long)resamples);
     int64_t n = MAX(argc - first, 1);
+    if (show_rows < 0 || (show_rows && json_path))
+        die_misused(json_path ? "--json has no meaning for --show" : "--show is negative");
+    if (show_rows) {
+        struct out *o = out_open(output);
+        for (int64_t j = 0; j < n; j++)
+            show(o, argc > first ? argv[first + j] : NULL);
+        out_close(o);
+        return EXIT_DONE;
+    }
     struct arm *arms = xcalloc((size_t)n, sizeof(*arms));
+    for (int64_t k = 0; k < METRICS * n; k++) /* what is not set below does not apply */
+        arms[k / METRICS].value[k % METRICS] = NAN;
     for (int64_t j = 0; j < n; j++) {
         char *path = argc > first ? argv[first + j] : NULL;
         arms[j].path = path ? path : "-";

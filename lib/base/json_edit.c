@@ -13,18 +13,17 @@ static size_t skip_space(const char *s, size_t len, size_t i)
     return i;
 }
 
-/* s[i] is the opening quote; returns the index behind the closing one.  A quote is escaped where an
- * odd number of backslashes stands before it; looking back from the few quotes lets memchr run over
- * the text. */
+/* s[i] is the opening quote; returns the index behind the closing one, which is the first that does
+ * not follow an odd number of backslashes. */
 static size_t skip_string(const char *s, size_t len, size_t i)
 {
-    const char *open = s + i, *end = s + len, *quote = open;
-    while ((quote = memchr(quote + 1, '"', (size_t)(end - quote - 1)))) {
-        const char *slash = quote;
-        while (slash > open + 1 && slash[-1] == '\\')
+    const char *open = s + i, *end = s + len, *p = open;
+    while (++p < end && (p = memchr(p, '"', (size_t)(end - p)))) {
+        const char *slash = p;
+        while (slash[-1] == '\\') /* the opening quote stops it */
             slash--;
-        if ((quote - slash) % 2 == 0)
-            return (size_t)(quote - s) + 1;
+        if ((p - slash) % 2 == 0)
+            return (size_t)(p - s) + 1;
     }
     return len;
 }

@@ -47,6 +47,7 @@ struct row { /* strings are NUL-terminated and point into the reader; NULL or Na
     double reward, reward_chosen, reward_rejected, weight, margin, ref_logp_chosen, ref_logp_rejected;
     const char *file;
     int64_t number; /* line number */
+    int control;    /* set by the caller: special tokens in its texts count as such; 0 as read */
 };
 
 /* Reads rows and keeps the accounts: in = kept + dropped by reason. */
@@ -224,6 +225,26 @@ const struct chat *chat_find(const char *name); /* dies (2) listing the names */
  * the row cannot be rendered (a static sentence); then nothing is appended. */
 const char *chat_render(const struct chat *c, struct tok *t, const struct row *r, struct ids *token,
                         struct buf *target);
+/* A rendered row.  A zeroed struct is empty; rendered_release() frees it. */
+struct rendered {
+    struct ids token;       /* (n) */
+    struct buf target;      /* (n) 1: learnt */
+    int64_t loose, tight;   /* what may go from the front: tokens [loose, tight) are the prompt, or of
+                             * a row without one the text; not bos, tag, or what begins the answer */
+};
+const char *chat_render_row(const struct chat *c, struct tok *t, const struct row *r,
+                            struct rendered *out); /* replaces what was there */
+void rendered_release(struct rendered *d);
+/* overlong.c.  Makes one document, or the two of a pair, fit into seq tokens: "truncate" takes tokens
+ * from the end, of the longer document first; "left" from the front, the same number of both, and
+ * never of an answer.  Returns NULL, or why nothing sensible is left. */
+const char *overlong_cut(struct rendered *d, int64_t docs, int64_t seq, int left);
+int64_t rendered_learnt(const struct rendered *d, int64_t from, int64_t n); /* tokens that are */
+/* control.c.  Whether what the row's author wrote (not its tag) spells a special token of t. */
+int row_spells_control(const struct row *r, const struct tok *t);
+/* Whether it spells the words that tell its own tag from other text, where the tag is one in words:
+ * "<rm_score>". */
+int row_spells_tag(const struct row *r);
 /* The same up to where the response begins: what moe-sample continues.  tag may be NULL. */
 const char *chat_render_prompt(const struct chat *c, struct tok *t, const struct row *r,
                                const char *tag, struct ids *token);
