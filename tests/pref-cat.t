@@ -128,8 +128,8 @@ assert "".join("".join(x["text"].split()) for x in r) == "".join(whole.split())
 assert all(0 < len(x["text"]) <= n for x in r) and {x["prompt_id"] for x in r} == {"text:1"}, r
 assert [x["id"] for x in r] == ["text:1/%d" % k for k in range(len(r))], r
 X
-for n in 1 2 7 40 100; do
-    ok "pieces of at most $n characters" "rows --max-chars $n text | python3 pieces.py $n"
+for size in 1 2 7 40 100; do
+    ok "pieces of at most $size characters" "rows --max-chars $size text | python3 pieces.py $size"
 done
 ok 'a text that is short enough stays' 'cmp <(rows --max-chars 1000 text fortune) <(rows text fortune)'
 ok '--max-chars leaves prompts alone'  'rows --max-chars 1 canonical.jsonl | tail -n 2 | cmp - <(tail -n 2 canonical.jsonl)'

@@ -12,6 +12,7 @@
 static const char *from = "auto", *output, *split_on;
 static int explode;
 static int64_t prompt_words, max_chars;
+static struct buf separator; /* split_on without its escapes */
 
 static const struct opt options[] = {
     OPT_CHOICE('f', "from", &from, "auto|text|jsonl|rows|hh|messages|responses|instruction",
@@ -192,7 +193,7 @@ static void take_text(struct cat *c, const char *s, size_t len, int64_t n, int64
 
 static void take_texts(struct cat *c)
 {
-    struct texts t = {.source = c->in.source, .separator = split_on};
+    struct texts t = {.source = c->in.source, .separator = split_on ? separator.data : NULL};
 
     while (texts_next(&t))
         take_text(c, t.text.data, t.text.len, t.number, t.line);
@@ -247,7 +248,6 @@ int main(int argc, char **argv)
                        "Reads text, JSON lines and JSON arrays, plain, compressed or in archives,\n"
                        "and writes canonical rows.");
     struct cat c = {0};
-    struct buf separator = {0};
 
     if (prompt_words < 0)
         die_misused("--prompt-words %lld: at least 1", (long long)prompt_words);
@@ -262,7 +262,6 @@ int main(int argc, char **argv)
         die_misused("--split-on: not empty, and neither newline nor NUL in it");
     if (split_on && strcmp(from, "auto") && strcmp(from, "text"))
         die_misused("--split-on is for text, not --from %s", from);
-    split_on = split_on ? separator.data : NULL;
     row_reader_init(&c.in, argv + at, argc - at);
     c.out = out_open(output);
     c.doc = json_doc_new();
