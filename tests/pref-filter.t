@@ -160,6 +160,8 @@ ok 'ca: who is dropped does not depend on the order' \
 ok 'ca: edges are saved, and other rows get the same bins' \
    'pref-filter -q --method ca --bins 3 --ca-drop 0 --manifest m rows.jsonl >c && [ $(grep -o "\"edges\":[^]]*]" m) = "\"edges\":[2,3]" ] &&
     has_tags "<|rw_2|>" --norm-from m --ca-drop 0 <(sed -n 3p rows.jsonl) && has_tags "<|rw_0|>" --norm-from m --ca-drop 0 <(sed -n 1p rows.jsonl)'
+x  'ca: rows by bin are said'             0 'rows by bin 2 2 2; 0 left without a tag' 'pref-filter --method ca --bins 3 --ca-drop 0 rows.jsonl'
+x  'ca: and empty bins'                  0 '1 of 5 bins are empty' 'pref-filter --method ca --ca-drop 1 rows.jsonl'
 t  manifest                              'cat m'
 ok 'ca: the manifest counts tags and their rewards' \
    'python3 -c "
@@ -284,6 +286,19 @@ x  'and accounted for'                   0 'kept 1, dropped 5 \(shorter than --m
 ok '--min-group 3'                       'is 0234 --min-group 3'
 ok '--require-spread 3: q differs by 3'  'is 15 --method fa --require-spread 3'
 ok 'dropped groups are in no fraction'   'is 24 --method fa --min-group 3 --top-frac 0.5'
+
+# what is read twice
+ok 'a plain file, a compressed one and a pipe give the same' \
+   'for how in "--method fa --top-k 1" "--method rwr" "--method pairs --dedup near"; do
+        pref-filter -q $how answers.jsonl many.jsonl >a && gzip -c many.jsonl >m.gz && pref-filter -q $how answers.jsonl m.gz | cmp - a &&
+        cat answers.jsonl many.jsonl | pref-filter -q $how | cmp - a && pref-filter -q $how answers.jsonl - <many.jsonl | cmp - a || exit 1; done'
+ok 'a byte order mark, carriage returns, long lines and a last line without newline' \
+   'seq 3000 | sed "s/.*/{\"prompt\":\"&\",\"reward\":&,\"x\":\"$(head -c 300 /dev/zero | tr "\\0" y)\"}\r/" >crlf; printf "{\"prompt\":\"%s\",\"reward\":1}\n{\"prompt\":\"z\",\"reward\":0}" $(head -c 600000 /dev/zero | tr "\\0" z) >>crlf
+    { printf "\357\273\277"; cat crlf; } >bom; pref-filter -q --method fa bom >out && { cat crlf; echo; } | cmp - out && pref-filter -q --method fa <bom | cmp - out'
+mkfifo fifo
+x  'a file that changes meanwhile'       1 'turn: has changed while it was read' \
+   'cp rows.jsonl turn; { cat rows.jsonl; sleep 0.2; echo >>turn; } >fifo & pref-filter --method fa turn fifo'
+ok 'another file of its name'            'cp rows.jsonl turn; { cat rows.jsonl; sleep 0.2; cp turn t2; mv t2 turn; } >fifo & ! pref-filter --method fa -o none turn fifo && [ ! -e none ]'
 
 # misuse and trouble
 x  'an unknown option'                   2 'no-such'           'pref-filter --no-such'

@@ -31,7 +31,9 @@ struct source {
     struct buf buf;         /* buf.data[pos..len) is read and not returned */
     size_t pos;
     int64_t line;
-    int fresh; /* nothing of the open entry has been returned yet */
+    int64_t base, offset; /* in a plain file: of buf.data[0], of the last line */
+    int is_plain;         /* the entry's bytes are those of a regular file */
+    int fresh;            /* nothing of the open entry has been returned yet */
     double bytes_total, bytes_read;
 };
 
@@ -86,15 +88,21 @@ static size_t read_fd(void *arg, char *to, size_t n)
     return (size_t)got;
 }
 
-/* Whether the open path is an archive with its table at the end, and can be sought. */
-static int is_sought(struct source *s)
+/* Whether the open path is a regular file, and we are at its beginning. */
+static int is_regular(const struct source *s)
+{
+    struct stat st;
+
+    return !fstat(s->fd, &st) && S_ISREG(st.st_mode) && !lseek(s->fd, 0, SEEK_CUR);
+}
+
+/* Whether it is an archive with its table at the end. */
+static int is_sought(const struct source *s)
 {
     char head[8];
-    struct stat st;
-    ssize_t n;
+    ssize_t n = pread(s->fd, head, sizeof head, 0);
 
-    return !fstat(s->fd, &st) && S_ISREG(st.st_mode) && !lseek(s->fd, 0, SEEK_CUR) &&
-           (n = pread(s->fd, head, sizeof head, 0)) > 0 && members_sought(head, (size_t)n);
+    return n > 0 && members_sought(head, (size_t)n);
 }
 
 static void path_close(struct source *s)
@@ -118,6 +126,7 @@ static int entry_fill(struct source *s)
     if (s->pos) { /* what is left is less than a line, or the head of an entry */
         memmove(s->buf.data, s->buf.data + s->pos, s->buf.len - s->pos);
         s->buf.len -= s->pos;
+        s->base += (int64_t)s->pos;
         s->pos = 0;
     }
     if (s->buf.len > RECORD_BYTES_MAX)
@@ -139,20 +148,26 @@ static int path_next(struct source *s)
     s->fd = is_stdin(path) ? 0 : open(path, O_RDONLY | O_CLOEXEC);
     if (s->fd < 0)
         die("open %s:", path);
-    if (is_sought(s)) {
+    int regular = is_regular(s);
+    s->is_plain = 0;
+    s->base = 0;
+    if (regular && is_sought(s)) {
         members_open_fd(&s->members, s->file_name, s->fd);
         return 1;
     }
     unpack_open(&s->file, s->file_name, read_fd, s);
+    s->is_plain = regular && s->fd > 0 && !s->file.is_packed;
     buf_reset(&s->buf);
     s->pos = 0;
     while (s->buf.len < 512 && entry_fill(s)) /* a tar's first header */
         ;
-    if (members_in(s->buf.data, s->buf.len))
+    if (members_in(s->buf.data, s->buf.len)) {
+        s->is_plain = 0;
         members_open(&s->members, s->file_name, &s->file, s->buf.data, s->buf.len);
-    else if (members_sought(s->buf.data, s->buf.len))
+    } else if (members_sought(s->buf.data, s->buf.len)) {
         die("%s: a 7z archive is read from a plain file only, as its table is at its end",
             s->file_name);
+    }
     return 1;
 }
 
@@ -243,6 +258,7 @@ int source_line(struct source *s, char **line, size_t *len)
         if (!end)
             end = start + have;
         *line = start;
+        s->offset = s->base + (int64_t)s->pos;
         *len = (size_t)(end - start);
         s->pos += *len + (end < s->buf.data + s->buf.len);
         *end = 0;
@@ -298,6 +314,12 @@ void source_id(const struct source *s, int64_t n, struct buf *out)
 int64_t source_line_number(const struct source *s)
 {
     return s->line;
+}
+
+int source_line_plain(const struct source *s, int64_t *offset)
+{
+    *offset = s->offset;
+    return s->is_plain;
 }
 
 double source_bytes_total(const struct source *s)

@@ -32,6 +32,8 @@ const char *source_name(const struct source *s);
 void source_id(const struct source *s, int64_t n, struct buf *out);
 _Noreturn void source_too_long(const struct source *s); /* what was to be returned next is */
 int64_t source_line_number(const struct source *s); /* from 1 */
+/* Whether the last line stands in a regular file, not compressed, and where it begins there. */
+int source_line_plain(const struct source *s, int64_t *offset);
 double source_bytes_total(const struct source *s);  /* of all regular files, 0 when unknown */
 double source_bytes_read(const struct source *s);   /* of them so far, as they lie on the disk */
 /* What comes next, not consumed.  1: an entry begins, and head holds its first bytes (all of them, or
@@ -62,6 +64,8 @@ struct row { /* strings are NUL-terminated and point into the reader; NULL or Na
     double reward, reward_chosen, reward_rejected, weight, margin, ref_logp_chosen, ref_logp_rejected;
     const char *file;
     int64_t number; /* line number */
+    int is_plain;   /* the file holds these bytes as they are, at this offset */
+    int64_t offset;
     int control;    /* set by the caller: special tokens in its texts count as such; 0 as read */
 };
 
