@@ -1,10 +1,11 @@
-/* gpu.c -- how fast a training step, and the ops that carry it, are on a GPU at a model's true width.
+/* gpu.c -- how fast a training step, and the ops that carry it, are on a GPU at a model's true
+ * width.
  *
  *   gpu qwen3-30b-a3b-4l | mixtral8x7b-2l | olmoe-8l
  *
- * Random tokens, rows of 4096 in one document each, 16,384 tokens a step; f32 master weights and moments.
- * Operations are counted as bench/torch_peer.py of the peer does: 6 x active matrix parameters a token
- * (head in, embedding out) and causal attention.  One JSON object a line. */
+ * Random tokens, rows of 4096 in one document each, 16,384 tokens a step; f32 master weights and
+ * moments. Operations are counted as bench/torch_peer.py of the peer does: 6 x active matrix
+ * parameters a token (head in, embedding out) and causal attention.  One JSON object a line. */
 #include "train/train.h"
 
 #include <math.h>
@@ -25,22 +26,37 @@ enum { SEQ = 4096, ROWS = 4, WARM = 3, TIMED = 8 };
 
 static void make_trainer(struct trainer *t, struct world *w, const struct shape *s)
 {
-    struct trainer_options o = {.device = "cuda", .type = "bf16", .optimizer = "adamw", .loss = "nll",
-                                .batch = ROWS, .micro = ROWS, .seq = SEQ, .decay = 0.1, .aux = -1, .z = -1,
+    struct trainer_options o = {.device = "cuda",
+                                .type = "bf16",
+                                .optimizer = "adamw",
+                                .loss = "nll",
+                                .batch = ROWS,
+                                .micro = ROWS,
+                                .seq = SEQ,
+                                .decay = 0.1,
+                                .aux = -1,
+                                .z = -1,
                                 .threads = 1,
-                                .plan = {.lr = 1e-5, .floor = 1, .warmup = 0, .steps = 1000, .beta1 = 0.9,
-                                         .beta2 = 0.95, .eps = 1e-8, .clip = 1}};
+                                .plan = {.lr = 1e-5,
+                                         .floor = 1,
+                                         .warmup = 0,
+                                         .steps = 1000,
+                                         .beta1 = 0.9,
+                                         .beta2 = 0.95,
+                                         .eps = 1e-8,
+                                         .clip = 1}};
     struct mesh mesh;
     struct config c;
     struct buf b = {0};
-    buf_printf(&b, "{\"model_type\":\"mixtral\",\"hidden_size\":%lld,\"num_hidden_layers\":%lld,"
-                   "\"num_attention_heads\":%lld,\"num_key_value_heads\":%lld,\"head_dim\":%lld,"
-                   "\"num_local_experts\":%lld,\"num_experts_per_tok\":%lld,\"intermediate_size\":%lld,"
-                   "\"vocab_size\":%lld,\"max_position_embeddings\":4096,\"rope_theta\":1000000.0,"
-                   "\"rms_norm_eps\":1e-6,\"initializer_range\":0.02,\"tie_word_embeddings\":false,"
-                   "\"router_aux_loss_coef\":0.001,\"hidden_act\":\"silu\"}",
-               (long long)s->d, (long long)s->layers, (long long)s->h, (long long)s->g, (long long)s->c,
-               (long long)s->e, (long long)s->k, (long long)s->f, (long long)s->v);
+    buf_printf(&b,
+               "{\"model_type\":\"mixtral\",\"hidden_size\":%lld,\"num_hidden_layers\":%lld,"
+               "\"num_attention_heads\":%lld,\"num_key_value_heads\":%lld,\"head_dim\":%lld,"
+               "\"num_local_experts\":%lld,\"num_experts_per_tok\":%lld,\"intermediate_size\":%lld,"
+               "\"vocab_size\":%lld,\"max_position_embeddings\":4096,\"rope_theta\":1000000.0,"
+               "\"rms_norm_eps\":1e-6,\"initializer_range\":0.02,\"tie_word_embeddings\":false,"
+               "\"router_aux_loss_coef\":0.001,\"hidden_act\":\"silu\"}",
+               (long long)s->d, (long long)s->layers, (long long)s->h, (long long)s->g,
+               (long long)s->c, (long long)s->e, (long long)s->k, (long long)s->f, (long long)s->v);
     mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
     config_parse(&c, b.data, b.len, s->name);
     trainer_init(t, w, &mesh, &c, &o);
@@ -79,7 +95,8 @@ static void fill_rows(struct trainer *t, uint64_t step)
     batch_host_clear(&t->host[0]);
     for (int64_t i = 0; i < ROWS; i++) {
         for (int64_t j = 0; j < SEQ; j++) {
-            token[j] = (int32_t)(rng_uniform(step, (uint64_t)i, (uint64_t)j) * (double)t->model.cfg.vocab);
+            token[j] =
+                (int32_t)(rng_uniform(step, (uint64_t)i, (uint64_t)j) * (double)t->model.cfg.vocab);
             target[j] = 1;
             weight[j] = 1;
         }
@@ -102,9 +119,10 @@ static double median(double *x, int64_t n)
 static void bench_step(struct trainer *t, const struct shape *s)
 {
     double whole[TIMED], gradients[TIMED], loss = 0;
-    double active = (double)s->layers * (double)(s->d * s->c * (s->h + 2 * s->g) + s->h * s->c * s->d +
-                                                 s->d * s->e + s->k * 3 * s->d * s->f) +
-                    (double)(s->d * s->v);
+    double active =
+        (double)s->layers * (double)(s->d * s->c * (s->h + 2 * s->g) + s->h * s->c * s->d +
+                                     s->d * s->e + s->k * 3 * s->d * s->f) +
+        (double)(s->d * s->v);
     double flops = (6 * active + 6.0 * (double)(s->layers * SEQ * s->h * s->c)) * ROWS * SEQ;
     for (int64_t i = -WARM; i < TIMED; i++) {
         struct step_result r;
@@ -123,9 +141,11 @@ static void bench_step(struct trainer *t, const struct shape *s)
         }
     }
     double step = median(whole, TIMED), fb = median(gradients, TIMED);
-    printf("{\"model\":\"%s\",\"ours\":1,\"tokens\":%d,\"step_ms\":%.1f,\"fwdbwd_ms\":%.1f,\"TFLOPs\":%.1f,"
+    printf("{\"model\":\"%s\",\"ours\":1,\"tokens\":%d,\"step_ms\":%.1f,\"fwdbwd_ms\":%.1f,"
+           "\"TFLOPs\":%.1f,"
            "\"TFLOPs_fwdbwd\":%.1f,\"loss\":%.4f}\n",
-           s->name, ROWS * SEQ, step * 1e3, fb * 1e3, flops / step * 1e-12, flops / fb * 1e-12, loss);
+           s->name, ROWS * SEQ, step * 1e3, fb * 1e3, flops / step * 1e-12, flops / fb * 1e-12,
+           loss);
     fflush(stdout);
 }
 

@@ -1,9 +1,9 @@
 /* gpu.c -- training on a GPU against training on the CPU: the same model, the same rows, the same
  * gradients and losses; and bf16 against f32.
  *
- * Rows are drawn, with documents of mixed lengths and pads.  Two models: one of odd sizes, which goes
- * through the plain kernels, and one whose sizes are whole tiles, which goes through those for tensor
- * cores where the type is bf16. */
+ * Rows are drawn, with documents of mixed lengths and pads.  Two models: one of odd sizes, which
+ * goes through the plain kernels, and one whose sizes are whole tiles, which goes through those for
+ * tensor cores where the type is bf16. */
 #include "tap.h"
 
 #include "train/train.h"
@@ -13,15 +13,19 @@
 #include <string.h>
 
 static const char odd_model[] =
-    "{\"model_type\":\"mixtral\",\"hidden_size\":36,\"num_hidden_layers\":2,\"num_attention_heads\":6,"
-    "\"num_key_value_heads\":2,\"num_local_experts\":5,\"num_experts_per_tok\":2,\"intermediate_size\":28,"
+    "{\"model_type\":\"mixtral\",\"hidden_size\":36,\"num_hidden_layers\":2,\"num_attention_"
+    "heads\":6,"
+    "\"num_key_value_heads\":2,\"num_local_experts\":5,\"num_experts_per_tok\":2,\"intermediate_"
+    "size\":28,"
     "\"vocab_size\":99,\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
     "\"initializer_range\":0.1,\"tie_word_embeddings\":false,\"router_aux_loss_coef\":0.02,"
     "\"hidden_act\":\"silu\"}";
 static const char whole_model[] =
-    "{\"model_type\":\"mixtral\",\"hidden_size\":128,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
+    "{\"model_type\":\"mixtral\",\"hidden_size\":128,\"num_hidden_layers\":2,\"num_attention_"
+    "heads\":4,"
     "\"num_key_value_heads\":2,\"head_dim\":64,\"num_local_experts\":8,\"num_experts_per_tok\":2,"
-    "\"intermediate_size\":128,\"vocab_size\":512,\"max_position_embeddings\":256,\"rope_theta\":10000.0,"
+    "\"intermediate_size\":128,\"vocab_size\":512,\"max_position_embeddings\":256,\"rope_theta\":"
+    "10000.0,"
     "\"rms_norm_eps\":1e-5,\"initializer_range\":0.05,\"tie_word_embeddings\":false,"
     "\"router_aux_loss_coef\":0.02,\"hidden_act\":\"silu\"}";
 
@@ -30,13 +34,28 @@ struct made { /* a trainer and the world it lives in */
     struct world *world;
 };
 
-static void make(struct made *m, const char *model, int64_t seq, const char *device, const char *type)
+static void make(struct made *m, const char *model, int64_t seq, const char *device,
+                 const char *type)
 {
-    struct trainer_options o = {.device = device, .type = type, .optimizer = "adamw", .loss = "nll",
-                                .batch = 4, .micro = 2, .seq = seq, .decay = 0.1, .aux = -1, .z = 1e-3,
+    struct trainer_options o = {.device = device,
+                                .type = type,
+                                .optimizer = "adamw",
+                                .loss = "nll",
+                                .batch = 4,
+                                .micro = 2,
+                                .seq = seq,
+                                .decay = 0.1,
+                                .aux = -1,
+                                .z = 1e-3,
                                 .threads = opt_threads(),
-                                .plan = {.lr = 1e-3, .floor = 0.1, .warmup = 5, .steps = 200, .beta1 = 0.9,
-                                         .beta2 = 0.95, .eps = 1e-8, .clip = 1}};
+                                .plan = {.lr = 1e-3,
+                                         .floor = 0.1,
+                                         .warmup = 5,
+                                         .steps = 200,
+                                         .beta1 = 0.9,
+                                         .beta2 = 0.95,
+                                         .eps = 1e-8,
+                                         .clip = 1}};
     struct mesh mesh;
     struct config c;
     m->world = world_self();
@@ -53,8 +72,8 @@ static void unmake(struct made *m)
     world_free(m->world);
 }
 
-/* Rows of which a part can be learnt: each document counts upwards by a step of its own, but for every
- * third token or so, which is any. */
+/* Rows of which a part can be learnt: each document counts upwards by a step of its own, but for
+ * every third token or so, which is any. */
 static void fill_rows(struct trainer *t, int64_t step)
 {
     int64_t seq = t->o.seq;
@@ -71,13 +90,15 @@ static void fill_rows(struct trainer *t, int64_t step)
                     begun = j;
                     d += j > 0;
                     len = 3 + (int64_t)(rng_uniform(key, 0, (uint64_t)j) * (double)seq / 2);
-                    value = (int64_t)(rng_uniform(key, 1, (uint64_t)j) * (double)t->model.cfg.vocab);
+                    value =
+                        (int64_t)(rng_uniform(key, 1, (uint64_t)j) * (double)t->model.cfg.vocab);
                     by = 1 + d % 3;
                 }
                 int pad = j >= seq - 5;
                 token[j] = pad ? 0 : (int32_t)((value + (j - begun) * by) % t->model.cfg.vocab);
                 if (!pad && rng_uniform(key, 2, (uint64_t)j) < 0.35)
-                    token[j] = (int32_t)(rng_uniform(key, 3, (uint64_t)j) * (double)t->model.cfg.vocab);
+                    token[j] =
+                        (int32_t)(rng_uniform(key, 3, (uint64_t)j) * (double)t->model.cfg.vocab);
                 document[j] = pad ? -1 : (int32_t)d;
                 target[j] = !pad && j > begun;
                 weight[j] = 1;
@@ -173,9 +194,10 @@ static void against_f32(const char *name, const char *model, int64_t seq)
         if (!(off <= worst))
             worst = off, at = i;
     }
-    ok(last < 0.95 * first, "%s: there is something to learn (loss %.3f to %.3f)", name, first, last);
-    ok(worst <= 0.005, "%s: %d losses in bf16 are those in f32 (mean %.1e, worst %.1e at %lld)", name, STEPS,
-       mean, worst, (long long)at);
+    ok(last < 0.95 * first, "%s: there is something to learn (loss %.3f to %.3f)", name, first,
+       last);
+    ok(worst <= 0.005, "%s: %d losses in bf16 are those in f32 (mean %.1e, worst %.1e at %lld)",
+       name, STEPS, mean, worst, (long long)at);
     unmake(&f32);
     unmake(&bf16);
 }
@@ -190,7 +212,8 @@ static void reruns(const char *name, const char *model, int64_t seq)
         double x = step_loss(&one.t, i), y = step_loss(&two.t, i);
         same &= x == y;
     }
-    ok(same && gradient_distance(&one.t, &two.t) == 0, "%s: twenty steps again give the same bits", name);
+    ok(same && gradient_distance(&one.t, &two.t) == 0, "%s: twenty steps again give the same bits",
+       name);
     unmake(&one);
     unmake(&two);
 }

@@ -1,8 +1,8 @@
 /* dev_cuda.cu -- an NVIDIA GPU as a device.
  *
  * A lane is a stream with its cuBLASLt handle and workspace.  Calls are queued and return at once;
- * put() and get() work on ordinary host memory, which may be reused when they return: the driver has
- * staged what put() was given, and get() has waited. */
+ * put() and get() work on ordinary host memory, which may be reused when they return: the driver
+ * has staged what put() was given, and get() has waited. */
 #include "dev/dev.cuh"
 
 #include <stdlib.h>
@@ -38,7 +38,8 @@ static void cuda_free_host(void *p)
     cu(cudaFreeHost(p));
 }
 
-static void move(struct lane *l, void *dst, const void *src, int64_t bytes, enum cudaMemcpyKind kind)
+static void move(struct lane *l, void *dst, const void *src, int64_t bytes,
+                 enum cudaMemcpyKind kind)
 {
     if (bytes > 0)
         cu(cudaMemcpyAsync(dst, src, (size_t)bytes, kind, stream(l)));
@@ -121,7 +122,8 @@ extern "C" const char *dev_cuda_missing(void)
     cu(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
     cu(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
     if (major * 10 + minor != CAPABILITY)
-        return "the kernels of this build are for compute capability 9.0 (Hopper), and this GPU has another";
+        return "the kernels of this build are for compute capability 9.0 (Hopper), and this GPU "
+               "has another";
     return NULL;
 }
 

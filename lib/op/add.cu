@@ -1,7 +1,8 @@
 /* add.cu -- y = a + b; N elements.  Bound: memory, 3 N elements moved. */
 #include "real.cuh"
 
-template <int V> static __global__ void add_kernel(real *y, const real *a, const real *b, int64_t n)
+template <int V>
+static __global__ void add_kernel(real *y, const real *a, const real *b, int64_t n)
 {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
     float x[V], z[V];
@@ -21,8 +22,8 @@ extern "C" void OPNAME(add)(struct lane *l, void *y, const void *a, const void *
     if (!n)
         return;
     if (wide)
-        add_kernel<WIDE><<<blocks_of(n, 256 * WIDE), 256, 0, stream(l)>>>((real *)y, (const real *)a,
-                                                                          (const real *)b, n);
+        add_kernel<WIDE><<<blocks_of(n, 256 * WIDE), 256, 0, stream(l)>>>(
+            (real *)y, (const real *)a, (const real *)b, n);
     else
         add_kernel<1><<<blocks_of(n, 256), 256, 0, stream(l)>>>((real *)y, (const real *)a,
                                                                 (const real *)b, n);

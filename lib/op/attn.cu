@@ -1,8 +1,8 @@
 /* attn.cu -- causal softmax attention over spans, forward: o = softmax(scale q k^T) v by head.
  *
- * Bound: tensor cores, 4 C operations a query, head and key seen.  The kernel here is the plain one, for
- * any head size and as a witness: a warp takes a query of a head and goes through its keys with a running
- * maximum.  attn_mma.cuh takes bf16 heads of 64 and 128. */
+ * Bound: tensor cores, 4 C operations a query, head and key seen.  The kernel here is the plain
+ * one, for any head size and as a witness: a warp takes a query of a head and goes through its keys
+ * with a running maximum.  attn_mma.cuh takes bf16 heads of 64 and 128. */
 #include "attn.cuh"
 #include "attn_mma.cuh"
 
@@ -12,7 +12,8 @@ static __global__ void attn_kernel(real *o, stat *lse, const real *q, const real
                                    struct spans s, struct heads x)
 {
     int64_t items = (int64_t)s.q_at[s.n] * x.h, warps = (int64_t)gridDim.x * WARPS;
-    for (int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / LANES; item < items; item += warps) {
+    for (int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / LANES; item < items;
+         item += warps) {
         int64_t t = item / x.h, head = item % x.h, kv = head / (x.h / x.g) * x.c;
         int i = span_of(s, t);
         int64_t end = keys_end(s, i, t);
@@ -38,9 +39,10 @@ static __global__ void attn_kernel(real *o, stat *lse, const real *q, const real
     }
 }
 
-extern "C" void OPNAME(attn)(struct lane *l, void *o, void *lse, const void *q, const void *k, const void *v,
-                             const int32_t *q_at, const int32_t *k_beg, const int32_t *k_end, int64_t spans,
-                             int64_t h, int64_t g, int64_t c, int64_t ldq, int64_t ldk, double scale)
+extern "C" void OPNAME(attn)(struct lane *l, void *o, void *lse, const void *q, const void *k,
+                             const void *v, const int32_t *q_at, const int32_t *k_beg,
+                             const int32_t *k_end, int64_t spans, int64_t h, int64_t g, int64_t c,
+                             int64_t ldq, int64_t ldk, double scale)
 {
     struct spans s = {q_at, k_beg, k_end, (int)spans};
     struct heads x = {(int)h, (int)g, (int)c, ldq, ldk, (float)scale};
@@ -50,5 +52,6 @@ extern "C" void OPNAME(attn)(struct lane *l, void *o, void *lse, const void *q, 
         return;
     attn_kernel<<<cuda_lane(l)->processors * 16, WARPS * LANES, 0, stream(l)>>>(
         (real *)o, (stat *)lse, (const real *)q, (const real *)k, (const real *)v, s, x);
-    launched("attn", "%lld,%lld,%lld,%lld", (long long)spans, (long long)h, (long long)g, (long long)c);
+    launched("attn", "%lld,%lld,%lld,%lld", (long long)spans, (long long)h, (long long)g,
+             (long long)c);
 }

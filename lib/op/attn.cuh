@@ -1,4 +1,5 @@
-/* attn.cuh -- spans on the device, shared by attention forward (attn.cu) and backward (attn_grad.cu). */
+/* attn.cuh -- spans on the device, shared by attention forward (attn.cu) and backward
+ * (attn_grad.cu). */
 #ifndef ATTN_CUH
 #define ATTN_CUH
 
@@ -14,7 +15,8 @@ struct heads { /* sizes and strides of q (Tq,H,C) and of k, v (Tk,G,C) */
     float scale;
 };
 
-/* The span of query t < q_at[n]: the last that begins at or before it, which is not an empty one. */
+/* The span of query t < q_at[n]: the last that begins at or before it, which is not an empty one.
+ */
 static __device__ __forceinline__ int span_of(const struct spans &s, int64_t t)
 {
     int low = 0, high = s.n;

@@ -1,9 +1,9 @@
 /* attn_grad.cu -- causal softmax attention over spans, backward.
  *
- * P = exp(scale q k^T - lse), dV = P^T dO, dS = scale P (dO V^T - delta) with delta = <dO, O>, dQ = dS K,
- * dK = dS^T Q.  Nothing is added atomically: one kernel goes by queries and makes dq, another goes by keys
- * and makes dk and dv.  Bound: tensor cores, 14 C operations a query, head and key seen.  The kernels here
- * are the plain ones; attn_grad_mma.cuh takes bf16 heads of 64 and 128. */
+ * P = exp(scale q k^T - lse), dV = P^T dO, dS = scale P (dO V^T - delta) with delta = <dO, O>, dQ =
+ * dS K, dK = dS^T Q.  Nothing is added atomically: one kernel goes by queries and makes dq, another
+ * goes by keys and makes dk and dv.  Bound: tensor cores, 14 C operations a query, head and key
+ * seen.  The kernels here are the plain ones; attn_grad_mma.cuh takes bf16 heads of 64 and 128. */
 #include "attn.cuh"
 #include "attn_grad_mma.cuh"
 
@@ -17,7 +17,8 @@ struct given { /* what the gradient is taken of and from */
 static __global__ void attn_dq_kernel(real *dq, struct given y, struct spans s, struct heads x)
 {
     int64_t items = (int64_t)s.q_at[s.n] * x.h, warps = (int64_t)gridDim.x * WARPS;
-    for (int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / LANES; item < items; item += warps) {
+    for (int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / LANES; item < items;
+         item += warps) {
         int64_t t = item / x.h, head = item % x.h, kv = head / (x.h / x.g) * x.c;
         int i = span_of(s, t);
         int64_t end = keys_end(s, i, t);
@@ -39,12 +40,13 @@ static __global__ void attn_dq_kernel(real *dq, struct given y, struct spans s, 
     }
 }
 
-static __global__ void attn_dkv_kernel(real *dk, real *dv, struct given y, struct spans s, struct heads x,
-                                       int64_t tk)
+static __global__ void attn_dkv_kernel(real *dk, real *dv, struct given y, struct spans s,
+                                       struct heads x, int64_t tk)
 {
     int64_t items = tk * x.g, warps = (int64_t)gridDim.x * WARPS;
     int group = x.h / x.g;
-    for (int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / LANES; item < items; item += warps) {
+    for (int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / LANES; item < items;
+         item += warps) {
         int64_t j = item / x.g, kv = item % x.g, at = j * x.ldk + kv * x.c;
         float k[PER_LANE], v[PER_LANE], q[PER_LANE], g[PER_LANE], b[PER_LANE];
         float sum_k[PER_LANE] = {}, sum_v[PER_LANE] = {};
@@ -75,16 +77,16 @@ static __global__ void attn_dkv_kernel(real *dk, real *dv, struct given y, struc
     }
 }
 
-extern "C" void OPNAME(attn_dgrad)(struct lane *l, void *dq, void *dk, void *dv, const void *d_o, const void *q,
-                                   const void *k, const void *v, const void *o, const void *lse,
-                                   const int32_t *q_at, const int32_t *k_beg, const int32_t *k_end,
-                                   int64_t spans, int64_t tk, int64_t h, int64_t g, int64_t c, int64_t ldq,
-                                   int64_t ldk, double scale)
+extern "C" void OPNAME(attn_dgrad)(struct lane *l, void *dq, void *dk, void *dv, const void *d_o,
+                                   const void *q, const void *k, const void *v, const void *o,
+                                   const void *lse, const int32_t *q_at, const int32_t *k_beg,
+                                   const int32_t *k_end, int64_t spans, int64_t tk, int64_t h,
+                                   int64_t g, int64_t c, int64_t ldq, int64_t ldk, double scale)
 {
     struct spans s = {q_at, k_beg, k_end, (int)spans};
     struct heads x = {(int)h, (int)g, (int)c, ldq, ldk, (float)scale};
-    struct given y = {(const real *)d_o, (const real *)q, (const real *)k, (const real *)v, (const real *)o,
-                      (const stat *)lse};
+    struct given y = {(const real *)d_o, (const real *)q, (const real *)k,
+                      (const real *)v,   (const real *)o, (const stat *)lse};
     unsigned blocks = (unsigned)cuda_lane(l)->processors * 16;
     if (c > MOST_C)
         die("attn_dgrad: heads of %lld; these kernels take up to %d", (long long)c, MOST_C);
@@ -93,5 +95,6 @@ extern "C" void OPNAME(attn_dgrad)(struct lane *l, void *dq, void *dk, void *dv,
     if (spans)
         attn_dq_kernel<<<blocks, WARPS * LANES, 0, stream(l)>>>((real *)dq, y, s, x);
     attn_dkv_kernel<<<blocks, WARPS * LANES, 0, stream(l)>>>((real *)dk, (real *)dv, y, s, x, tk);
-    launched("attn_dgrad", "%lld,%lld,%lld,%lld", (long long)spans, (long long)h, (long long)g, (long long)c);
+    launched("attn_dgrad", "%lld,%lld,%lld,%lld", (long long)spans, (long long)h, (long long)g,
+             (long long)c);
 }

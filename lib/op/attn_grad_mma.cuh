@@ -1,9 +1,10 @@
 /* attn_grad_mma.cuh -- attention backward on tensor cores, for bf16 heads of 64 and 128.
  *
- * Two kernels, so that nothing is added atomically.  By queries: 128 of a head stay, 64 keys and values at
- * a time come through the ring; S = q k^T, dP = dO v^T, dq += dS k.  By keys: 128 of a key/value head stay,
- * 64 queries and dO of one of its query heads at a time come; S^T = k q^T, dP^T = v dO^T, dv += P^T dO,
- * dk += dS^T q.  S is made twice: 14 C operations a pair where 10 C would do. */
+ * Two kernels, so that nothing is added atomically.  By queries: 128 of a head stay, 64 keys and
+ * values at a time come through the ring; S = q k^T, dP = dO v^T, dq += dS k.  By keys: 128 of a
+ * key/value head stay, 64 queries and dO of one of its query heads at a time come; S^T = k q^T,
+ * dP^T = v dO^T, dv += P^T dO, dk += dS^T q.  S is made twice: 14 C operations a pair where 10 C
+ * would do. */
 #ifndef ATTN_GRAD_MMA_CUH
 #define ATTN_GRAD_MMA_CUH
 
@@ -28,10 +29,12 @@ struct grad_args {
 /* delta = <dO, O> by query and head, a warp each. */
 static __global__ void delta_kernel(grad_args g)
 {
-    int64_t items = (int64_t)g.s.q_at[g.s.n] * g.x.h, warps = (int64_t)gridDim.x * (blockDim.x / 32);
+    int64_t items = (int64_t)g.s.q_at[g.s.n] * g.x.h,
+            warps = (int64_t)gridDim.x * (blockDim.x / 32);
     if (g.s.q_at[g.s.n] > g.tk)
         __trap(); /* there is room for as many queries as keys */
-    for (int64_t i = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; i < items; i += warps) {
+    for (int64_t i = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32; i < items;
+         i += warps) {
         float sum = 0;
         for (int c = threadIdx.x % 32 * 2; c < g.x.c; c += 64) {
             float2 a = __bfloat1622float2(*(const __nv_bfloat162 *)(g.d_o + i * g.x.c + c));
@@ -45,15 +48,17 @@ static __global__ void delta_kernel(grad_args g)
 }
 
 /* d (64,64) = a b^T: a the warpgroup's 64 rows, b 64 rows, both C wide. */
-template <int C> static __device__ __forceinline__ void rows_by_rows(float *d, uint32_t a, uint32_t b)
+template <int C>
+static __device__ __forceinline__ void rows_by_rows(float *d, uint32_t a, uint32_t b)
 {
 #pragma unroll
     for (int c = 0; c < C / 16; c++)
-        wgmma<64, 0, 0>(d, tile_desc(a + c / 4 * 8192 + c % 4 * 32, 0), tile_desc(b + c / 4 * 8192 + c % 4 * 32, 0),
-                        c > 0);
+        wgmma<64, 0, 0>(d, tile_desc(a + c / 4 * 8192 + c % 4 * 32, 0),
+                        tile_desc(b + c / 4 * 8192 + c % 4 * 32, 0), c > 0);
 }
 /* d (64,C) += a b: a (64,64) in registers, b 64 rows of C. */
-template <int C> static __device__ __forceinline__ void sums_by_rows(float *d, const uint32_t *a, uint32_t b)
+template <int C>
+static __device__ __forceinline__ void sums_by_rows(float *d, const uint32_t *a, uint32_t b)
 {
 #pragma unroll
     for (int c = 0; c < 4; c++)
@@ -61,7 +66,8 @@ template <int C> static __device__ __forceinline__ void sums_by_rows(float *d, c
 }
 
 template <int C>
-static __global__ void __launch_bounds__(ROLES, 1) attn_dq_mma_kernel(__grid_constant__ const grad_args g)
+static __global__ void __launch_bounds__(ROLES, 1)
+    attn_dq_mma_kernel(__grid_constant__ const grad_args g)
 {
     constexpr int BLOCKS = C / 64, TILE = 64 * C * 2;
     __shared__ ring ring;
@@ -77,8 +83,8 @@ static __global__ void __launch_bounds__(ROLES, 1) attn_dq_mma_kernel(__grid_con
             for (int j = t.k_beg; j < t.k_end; j += BWD_ROWS)
                 for (int which = 0; which < 2; which++) {
                     uint32_t tile = shared_addr(tiles + ring_space(&ring, at) * TILE);
-                    copy_tile<BWD_ROWS, BLOCKS>(tile, (which ? g.v : g.k) + j * g.x.ldk + kv, g.x.ldk, t.k_end - j,
-                                                threadIdx.x);
+                    copy_tile<BWD_ROWS, BLOCKS>(tile, (which ? g.v : g.k) + j * g.x.ldk + kv,
+                                                g.x.ldk, t.k_end - j, threadIdx.x);
                     at = ring_put(&ring, at);
                 }
         }
@@ -104,7 +110,8 @@ static __global__ void __launch_bounds__(ROLES, 1) attn_dq_mma_kernel(__grid_con
         }
         named_sync(1 + group, 128);
         load_own<BLOCKS>(own, g.q + first * g.x.ldq + t.head * C, g.x.ldq, t.t_end - first);
-        load_own<BLOCKS>(own + TILE, g.d_o + ((int64_t)first * g.x.h + t.head) * C, (int64_t)g.x.h * C, t.t_end - first);
+        load_own<BLOCKS>(own + TILE, g.d_o + ((int64_t)first * g.x.h + t.head) * C,
+                         (int64_t)g.x.h * C, t.t_end - first);
         own_ready(1 + group);
         for (int j = t.k_beg; j < t.k_end; j += BWD_ROWS) {
             float s[32], dp[32];
@@ -120,7 +127,8 @@ static __global__ void __launch_bounds__(ROLES, 1) attn_dq_mma_kernel(__grid_con
             int masks = j + BWD_ROWS > t.limit + first;
 #pragma unroll
             for (int c = 0; c < 32; c++) {
-                int h = c / 2 % 2, there = !masks || j + c / 4 * 8 + lane % 4 * 2 + c % 2 < t.limit + row + 8 * h;
+                int h = c / 2 % 2,
+                    there = !masks || j + c / 4 * 8 + lane % 4 * 2 + c % 2 < t.limit + row + 8 * h;
                 s[c] = there ? exp2f(s[c] * scale - lse[h]) : 0;
             }
             wgmma_wait<0>();
@@ -143,8 +151,8 @@ static __global__ void __launch_bounds__(ROLES, 1) attn_dq_mma_kernel(__grid_con
 #pragma unroll
             for (int c = 0; c < C / 8; c++)
                 if (row + 8 * h < t.t_end)
-                    *(uint32_t *)(g.dq + (row + 8 * h) * g.x.ldq + t.head * C + c * 8 + lane % 4 * 2) =
-                        pack2(dq[4 * c + 2 * h], dq[4 * c + 2 * h + 1]);
+                    *(uint32_t *)(g.dq + (row + 8 * h) * g.x.ldq + t.head * C + c * 8 +
+                                  lane % 4 * 2) = pack2(dq[4 * c + 2 * h], dq[4 * c + 2 * h + 1]);
     }
 }
 
@@ -168,7 +176,8 @@ static __device__ __forceinline__ seen_by seen_at(const spans &s, int i, int j0)
 }
 
 template <int C>
-static __global__ void __launch_bounds__(ROLES, 1) attn_dkv_mma_kernel(__grid_constant__ const grad_args g)
+static __global__ void __launch_bounds__(ROLES, 1)
+    attn_dkv_mma_kernel(__grid_constant__ const grad_args g)
 {
     constexpr int BLOCKS = C / 64, TILE = 64 * C * 2;
     __shared__ ring ring;
@@ -187,9 +196,10 @@ static __global__ void __launch_bounds__(ROLES, 1) attn_dkv_mma_kernel(__grid_co
                         int slot = ring_space(&ring, at), there = threadIdx.x < y.end - t;
                         int64_t row = (int64_t)t * g.x.h + head;
                         const float *stats = (which ? g.delta : g.lse) + row;
-                        copy_tile<BWD_ROWS, BLOCKS>(shared_addr(tiles + slot * TILE),
-                                                    which ? g.d_o + row * C : g.q + t * g.x.ldq + head * C,
-                                                    which ? (int64_t)g.x.h * C : g.x.ldq, y.end - t, threadIdx.x);
+                        copy_tile<BWD_ROWS, BLOCKS>(
+                            shared_addr(tiles + slot * TILE),
+                            which ? g.d_o + row * C : g.q + t * g.x.ldq + head * C,
+                            which ? (int64_t)g.x.h * C : g.x.ldq, y.end - t, threadIdx.x);
                         if (threadIdx.x < 64)
                             copy4(shared_addr(&row_stats[slot][threadIdx.x]),
                                   stats + (there ? threadIdx.x * g.x.h : 0), there ? 4 : 0);
@@ -232,7 +242,8 @@ static __global__ void __launch_bounds__(ROLES, 1) attn_dkv_mma_kernel(__grid_co
 #pragma unroll
                 for (int c = 0; c < 32; c++) {
                     int key = row + c / 2 % 2 * 8, col = c / 4 * 8 + lane % 4 * 2 + c % 2;
-                    int there = !masks || (key >= y.k_beg && key < y.k_end && key < y.limit + t + col);
+                    int there =
+                        !masks || (key >= y.k_beg && key < y.k_end && key < y.limit + t + col);
                     s[c] = there ? exp2f(s[c] * scale - row_stats[slot][col] * 1.44269504f) : 0;
                 }
 #pragma unroll
@@ -244,7 +255,8 @@ static __global__ void __launch_bounds__(ROLES, 1) attn_dkv_mma_kernel(__grid_co
                 wgmma_commit();
 #pragma unroll
                 for (int c = 0; c < 32; c++)
-                    dp[c] = s[c] * (dp[c] - row_stats[slot_o][c / 4 * 8 + lane % 4 * 2 + c % 2]) * g.x.scale;
+                    dp[c] = s[c] * (dp[c] - row_stats[slot_o][c / 4 * 8 + lane % 4 * 2 + c % 2]) *
+                            g.x.scale;
                 uint32_t ds[16];
 #pragma unroll
                 for (int c = 0; c < 16; c++)
@@ -269,13 +281,16 @@ static __global__ void __launch_bounds__(ROLES, 1) attn_dkv_mma_kernel(__grid_co
             }
 }
 
-template <int C> static void attn_grad_run(struct lane *l, const grad_args &g)
+template <int C>
+static void attn_grad_run(struct lane *l, const grad_args &g)
 {
     static int raised;
     int bytes = (4 + STAGES) * 64 * C * 2 + 1024;
     if (!raised) {
-        cu(cudaFuncSetAttribute(attn_dq_mma_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-        cu(cudaFuncSetAttribute(attn_dkv_mma_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+        cu(cudaFuncSetAttribute(attn_dq_mma_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                bytes));
+        cu(cudaFuncSetAttribute(attn_dkv_mma_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                bytes));
     }
     raised = 1;
     if (g.s.n)
@@ -284,16 +299,26 @@ template <int C> static void attn_grad_run(struct lane *l, const grad_args &g)
     launched("attn_dgrad", "%d,%d,%d,%d", g.s.n, g.x.h, g.x.g, g.x.c);
 }
 
-static inline int mma_attn_dgrad(struct lane *l, void *dq, void *dk, void *dv, const void *d_o, const void *q,
-                                 const void *k, const void *v, const void *o, const void *lse, struct spans s,
-                                 struct heads x, int64_t tk)
+static inline int mma_attn_dgrad(struct lane *l, void *dq, void *dk, void *dv, const void *d_o,
+                                 const void *q, const void *k, const void *v, const void *o,
+                                 const void *lse, struct spans s, struct heads x, int64_t tk)
 {
     struct arena_mark mark = arena_mark(&l->scratch);
     if (!whole_heads(x, q, k, v, o) || !whole_heads(x, dq, dk, dv, d_o) || !tk)
         return 0;
-    grad_args g = {(bf16 *)dq, (bf16 *)dk, (bf16 *)dv, (const bf16 *)d_o, (const bf16 *)q, (const bf16 *)k,
-                   (const bf16 *)v, (const bf16 *)o, (const float *)lse,
-                   (float *)arena_take(&l->scratch, tk * x.h * (int64_t)sizeof(float)), tiles_cut(l, s), s, x,
+    grad_args g = {(bf16 *)dq,
+                   (bf16 *)dk,
+                   (bf16 *)dv,
+                   (const bf16 *)d_o,
+                   (const bf16 *)q,
+                   (const bf16 *)k,
+                   (const bf16 *)v,
+                   (const bf16 *)o,
+                   (const float *)lse,
+                   (float *)arena_take(&l->scratch, tk * x.h * (int64_t)sizeof(float)),
+                   tiles_cut(l, s),
+                   s,
+                   x,
                    (int)tk};
     if (s.n)
         delta_kernel<<<cuda_lane(l)->processors * 8, 256, 0, stream(l)>>>(g);
@@ -305,7 +330,8 @@ static inline int mma_attn_dgrad(struct lane *l, void *dq, void *dk, void *dv, c
     return 1;
 }
 #else
-template <typename... T> static inline int mma_attn_dgrad(T...)
+template <typename... T>
+static inline int mma_attn_dgrad(T...)
 {
     return 0;
 }

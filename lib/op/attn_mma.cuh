@@ -1,7 +1,7 @@
 /* attn_mma.cuh -- attention forward on tensor cores, for bf16 heads of 64 and 128.
  *
- * A tile is 128 queries of a head, 64 for each of two warpgroups; keys and values come through the ring
- * 128 at a time.  Scores stay in registers and are the left operand of the second product. */
+ * A tile is 128 queries of a head, 64 for each of two warpgroups; keys and values come through the
+ * ring 128 at a time.  Scores stay in registers and are the left operand of the second product. */
 #ifndef ATTN_MMA_CUH
 #define ATTN_MMA_CUH
 
@@ -22,7 +22,8 @@ struct attn_args {
 };
 
 template <int C>
-static __global__ void __launch_bounds__(ROLES, 1) attn_mma_kernel(__grid_constant__ const attn_args g)
+static __global__ void __launch_bounds__(ROLES, 1)
+    attn_mma_kernel(__grid_constant__ const attn_args g)
 {
     constexpr int BLOCKS = C / 64, Q_BYTES = 64 * C * 2, STAGE = FWD_K * C * 2;
     __shared__ ring ring;
@@ -38,8 +39,8 @@ static __global__ void __launch_bounds__(ROLES, 1) attn_mma_kernel(__grid_consta
             for (int j = t.k_beg; j < t.k_end; j += FWD_K)
                 for (int which = 0; which < 2; which++) {
                     uint32_t tile = shared_addr(tiles + ring_space(&ring, at) * STAGE);
-                    copy_tile<FWD_K, BLOCKS>(tile, (which ? g.v : g.k) + j * g.x.ldk + kv, g.x.ldk, t.k_end - j,
-                                             threadIdx.x);
+                    copy_tile<FWD_K, BLOCKS>(tile, (which ? g.v : g.k) + j * g.x.ldk + kv, g.x.ldk,
+                                             t.k_end - j, threadIdx.x);
                     at = ring_put(&ring, at);
                 }
         }
@@ -132,24 +133,33 @@ static __global__ void __launch_bounds__(ROLES, 1) attn_mma_kernel(__grid_consta
     }
 }
 
-template <int C> static void attn_mma_run(struct lane *l, const attn_args &g)
+template <int C>
+static void attn_mma_run(struct lane *l, const attn_args &g)
 {
     static int raised;
     int bytes = 2 * 64 * C * 2 + STAGES * FWD_K * C * 2 + 1024;
     if (!raised)
-        cu(cudaFuncSetAttribute(attn_mma_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+        cu(cudaFuncSetAttribute(attn_mma_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                bytes));
     raised = 1;
     attn_mma_kernel<C><<<cuda_lane(l)->processors, ROLES, bytes, stream(l)>>>(g);
     launched("attn", "%d,%d,%d,%d", g.s.n, g.x.h, g.x.g, g.x.c);
 }
 
-static inline int mma_attn(struct lane *l, void *o, void *lse, const void *q, const void *k, const void *v,
-                           struct spans s, struct heads x)
+static inline int mma_attn(struct lane *l, void *o, void *lse, const void *q, const void *k,
+                           const void *v, struct spans s, struct heads x)
 {
     struct arena_mark mark = arena_mark(&l->scratch);
     if (!whole_heads(x, q, k, v, o))
         return 0;
-    attn_args g = {(bf16 *)o, (float *)lse, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, tiles_cut(l, s), s, x};
+    attn_args g = {(bf16 *)o,
+                   (float *)lse,
+                   (const bf16 *)q,
+                   (const bf16 *)k,
+                   (const bf16 *)v,
+                   tiles_cut(l, s),
+                   s,
+                   x};
     if (x.c == 64)
         attn_mma_run<64>(l, g);
     else
@@ -158,7 +168,8 @@ static inline int mma_attn(struct lane *l, void *o, void *lse, const void *q, co
     return 1;
 }
 #else
-template <typename... T> static inline int mma_attn(T...)
+template <typename... T>
+static inline int mma_attn(T...)
 {
     return 0;
 }

@@ -1,12 +1,12 @@
 /* embed.cu -- x[t] = w[token[t] - v0] (T,D) from (V,D), and dw[token[t] - v0] += dx[t].
  *
- * Bound: memory, 2 T D forward, 3 T D backward.  Backward without atomics: the block of the first token
- * of its kind finds the others and adds them in their order. */
+ * Bound: memory, 2 T D forward, 3 T D backward.  Backward without atomics: the block of the first
+ * token of its kind finds the others and adds them in their order. */
 #include "real.cuh"
 
 template <int V>
-static __global__ void embed_kernel(real *x, const int32_t *token, const real *w, int64_t d, int64_t v,
-                                    int64_t v0)
+static __global__ void embed_kernel(real *x, const int32_t *token, const real *w, int64_t d,
+                                    int64_t v, int64_t v0)
 {
     int64_t t = blockIdx.x, row = token[t] - v0;
     int here = row >= 0 && row < v;
@@ -18,15 +18,17 @@ static __global__ void embed_kernel(real *x, const int32_t *token, const real *w
     }
 }
 
-extern "C" void OPNAME(embed)(struct lane *l, void *x, const int32_t *token, const void *w, int64_t t,
-                              int64_t d, int64_t v, int64_t v0)
+extern "C" void OPNAME(embed)(struct lane *l, void *x, const int32_t *token, const void *w,
+                              int64_t t, int64_t d, int64_t v, int64_t v0)
 {
     if (!t)
         return;
     if (is_wide(x, d) && is_wide(w, d))
-        embed_kernel<WIDE><<<(unsigned)t, 128, 0, stream(l)>>>((real *)x, token, (const real *)w, d, v, v0);
+        embed_kernel<WIDE>
+            <<<(unsigned)t, 128, 0, stream(l)>>>((real *)x, token, (const real *)w, d, v, v0);
     else
-        embed_kernel<1><<<(unsigned)t, 128, 0, stream(l)>>>((real *)x, token, (const real *)w, d, v, v0);
+        embed_kernel<1>
+            <<<(unsigned)t, 128, 0, stream(l)>>>((real *)x, token, (const real *)w, d, v, v0);
     launched("embed", "%lld,%lld", (long long)t, (long long)d);
 }
 
@@ -76,7 +78,7 @@ extern "C" void OPNAME(embed_wgrad)(struct lane *l, void *dw, const int32_t *tok
 {
     if (!t)
         return;
-    embed_wgrad_kernel<<<(unsigned)t, SCAN, 0, stream(l)>>>((stat *)dw, token, (const real *)dx, t, d, v,
-                                                            v0);
+    embed_wgrad_kernel<<<(unsigned)t, SCAN, 0, stream(l)>>>((stat *)dw, token, (const real *)dx, t,
+                                                            d, v, v0);
     launched("embed_wgrad", "%lld,%lld", (long long)t, (long long)d);
 }

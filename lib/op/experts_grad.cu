@@ -1,17 +1,18 @@
-/* experts_grad.cu -- SwiGLU experts, backward: da = down_e^T dout[row]; dh, a and the gate's gradient from
- * it; dx = up_e^T dh; dup_e += dh^T x, ddown_e += dout^T a over an expert's rows.
+/* experts_grad.cu -- SwiGLU experts, backward: da = down_e^T dout[row]; dh, a and the gate's
+ * gradient from it; dx = up_e^T dh; dup_e += dh^T x, ddown_e += dout^T a over an expert's rows.
  *
- * With a = g silu(u) v: du = g da v silu'(u), dv = g da silu(u), dg = <da, silu(u) v>.  Bound: tensor
- * cores; the weight gradients also read and write E 3 F D f32.  Kernels for any shape; experts_mma.cuh
- * takes bf16 rows of whole tiles. */
+ * With a = g silu(u) v: du = g da v silu'(u), dv = g da silu(u), dg = <da, silu(u) v>.  Bound:
+ * tensor cores; the weight gradients also read and write E 3 F D f32.  Kernels for any shape;
+ * experts_mma.cuh takes bf16 rows of whole tiles. */
 #include "experts.cuh"
 #include "experts_mma.cuh"
 
 enum { THREADS = 128 };
 
 /* A block takes a row: du, dv, a from da, and the row's sum for its gate. */
-static __global__ void activation_dgrad_kernel(real *dh, real *a, stat *dgate, const real *da, const real *h,
-                                               const stat *gate, struct map r, int64_t f)
+static __global__ void activation_dgrad_kernel(real *dh, real *a, stat *dgate, const real *da,
+                                               const real *h, const stat *gate, struct map r,
+                                               int64_t f)
 {
     for (int64_t m = blockIdx.x; m < r.at[r.e]; m += gridDim.x) {
         int32_t choice = r.source[m];
@@ -34,9 +35,9 @@ static __global__ void activation_dgrad_kernel(real *dh, real *a, stat *dgate, c
 }
 
 extern "C" void OPNAME(experts_dh)(struct lane *l, void *dh, void *a, void *dgate, const void *dout,
-                                   const void *down, const void *h, const void *gate, const int32_t *at,
-                                   const int32_t *count, const int32_t *source, int64_t n, int64_t e,
-                                   int64_t k, int64_t d, int64_t f)
+                                   const void *down, const void *h, const void *gate,
+                                   const int32_t *at, const int32_t *count, const int32_t *source,
+                                   int64_t n, int64_t e, int64_t k, int64_t d, int64_t f)
 {
     struct map r = {at, count, source, (int)e, (int)k};
     struct arena_mark mark = arena_mark(&l->scratch);
@@ -45,22 +46,23 @@ extern "C" void OPNAME(experts_dh)(struct lane *l, void *dh, void *a, void *dgat
         return;
     int64_t rows = n * k + e * (ROW_ALIGN - 1);
     real *da = (real *)arena_take(&l->scratch, rows * f * (int64_t)sizeof *da); /* (M,F) */
-    plain_rows<1, 0><<<plain_grid(l, f), PLAIN_THREADS, 0, stream(l)>>>(da, (const real *)dout,
-                                                                        (const real *)down, r, f, d);
+    plain_rows<1, 0><<<plain_grid(l, f), PLAIN_THREADS, 0, stream(l)>>>(
+        da, (const real *)dout, (const real *)down, r, f, d);
     activation_dgrad_kernel<<<cuda_lane(l)->processors * 8, THREADS, 0, stream(l)>>>(
         (real *)dh, (real *)a, (stat *)dgate, da, (const real *)h, (const stat *)gate, r, f);
     launched("experts_dh", "%lld,%lld,%lld", (long long)e, (long long)d, (long long)f);
     arena_back(&l->scratch, mark);
 }
 
-extern "C" void OPNAME(experts_dx)(struct lane *l, void *dx, const void *dh, const void *up, const int32_t *at,
-                                   const int32_t *count, int64_t e, int64_t d, int64_t f)
+extern "C" void OPNAME(experts_dx)(struct lane *l, void *dx, const void *dh, const void *up,
+                                   const int32_t *at, const int32_t *count, int64_t e, int64_t d,
+                                   int64_t f)
 {
     struct map r = {at, count, NULL, (int)e, 1};
     if (mma_dx(l, dx, dh, up, r, d, f))
         return;
-    plain_rows<0, 0><<<plain_grid(l, d), PLAIN_THREADS, 0, stream(l)>>>((real *)dx, (const real *)dh,
-                                                                        (const real *)up, r, d, 2 * f);
+    plain_rows<0, 0><<<plain_grid(l, d), PLAIN_THREADS, 0, stream(l)>>>(
+        (real *)dx, (const real *)dh, (const real *)up, r, d, 2 * f);
     launched("experts_dx", "%lld,%lld,%lld", (long long)e, (long long)d, (long long)f);
 }
 
@@ -70,8 +72,9 @@ static dim3 wgrad_grid(int64_t e, int64_t rows, int64_t cols)
 }
 
 extern "C" void OPNAME(experts_up_wgrad)(struct lane *l, void *dw, const void *dh, const void *x,
-                                         const int32_t *at, const int32_t *count, const int32_t *source,
-                                         int64_t e, int64_t k, int64_t d, int64_t f)
+                                         const int32_t *at, const int32_t *count,
+                                         const int32_t *source, int64_t e, int64_t k, int64_t d,
+                                         int64_t f)
 {
     struct map r = {at, count, source, (int)e, (int)k};
     if (mma_up_wgrad(l, dw, dh, x, r, d, f))
@@ -81,9 +84,10 @@ extern "C" void OPNAME(experts_up_wgrad)(struct lane *l, void *dw, const void *d
     launched("experts_up_wgrad", "%lld,%lld,%lld", (long long)e, (long long)d, (long long)f);
 }
 
-extern "C" void OPNAME(experts_down_wgrad)(struct lane *l, void *dw, const void *dout, const void *a,
-                                           const int32_t *at, const int32_t *count, const int32_t *source,
-                                           int64_t e, int64_t k, int64_t d, int64_t f)
+extern "C" void OPNAME(experts_down_wgrad)(struct lane *l, void *dw, const void *dout,
+                                           const void *a, const int32_t *at, const int32_t *count,
+                                           const int32_t *source, int64_t e, int64_t k, int64_t d,
+                                           int64_t f)
 {
     struct map r = {at, count, source, (int)e, (int)k};
     if (mma_down_wgrad(l, dw, dout, a, r, d, f))

@@ -1,8 +1,9 @@
-/* experts_mma.cuh -- the products of all experts on tensor cores, for bf16 rows of whole 64 elements.
+/* experts_mma.cuh -- the products of all experts on tensor cores, for bf16 rows of whole 64
+ * elements.
  *
- * One persistent kernel, six modes.  A tile is 128 x 256 of an expert's product; counts are read on the
- * device, so blocks find their tiles from the row map.  The copier gathers rows while it copies them; the
- * epilogue applies the activation, or its gradient, to the sums in registers.
+ * One persistent kernel, six modes.  A tile is 128 x 256 of an expert's product; counts are read on
+ * the device, so blocks find their tiles from the row map.  The copier gathers rows while it copies
+ * them; the epilogue applies the activation, or its gradient, to the sums in registers.
  *
  *   mode      A (128 rows)       B (256 columns)      K       out
  *   UP        x[row] (.,D)       up_e (2F,D)          D       h, a; 128 columns of each half of h
@@ -22,24 +23,32 @@ enum mma_mode { UP, DOWN, DH, DX, UP_W, DOWN_W };
 
 struct mma_args {
     const void *a, *b;
-    void *out, *act;   /* h, y, dh, dx or dw; a */
+    void *out, *act; /* h, y, dh, dx or dw; a */
     const void *h, *gate;
-    float *part;       /* (tiles across F, M) parts of dgate */
+    float *part; /* (tiles across F, M) parts of dgate */
     struct map r;
-    int m, n, k;       /* of an expert's product: m of weight gradients, k of the others */
+    int m, n, k; /* of an expert's product: m of weight gradients, k of the others */
     int64_t part_ld;
 };
 
 #ifdef REAL_BF16
 #include "ring.cuh"
 
-enum { TILE_M = 128, TILE_N = 256, TILE_K = 64, A_BYTES = TILE_M * 128, STAGE_BYTES = A_BYTES + TILE_N * 128 };
+enum {
+    TILE_M = 128,
+    TILE_N = 256,
+    TILE_K = 64,
+    A_BYTES = TILE_M * 128,
+    STAGE_BYTES = A_BYTES + TILE_N * 128
+};
 enum { MMA_SHARED = STAGES * STAGE_BYTES + 1024 };
 
-template <int MODE> struct traits {
+template <int MODE>
+struct traits {
     static constexpr int wgrad = MODE == UP_W || MODE == DOWN_W;
     static constexpr int at = wgrad, bt = wgrad || MODE == DH || MODE == DX;
-    static constexpr int gather_a = MODE == UP || MODE == DH || MODE == DOWN_W, gather_b = MODE == UP_W;
+    static constexpr int gather_a = MODE == UP || MODE == DH || MODE == DOWN_W,
+                         gather_b = MODE == UP_W;
     static constexpr int cols = MODE == UP ? TILE_N / 2 : TILE_N; /* of n that a tile covers */
 };
 
@@ -48,7 +57,8 @@ struct mma_tile {
     int begin, end;            /* of the expert's rows */
 };
 
-template <int MODE> static __device__ __forceinline__ int64_t tile_count(const mma_args &g)
+template <int MODE>
+static __device__ __forceinline__ int64_t tile_count(const mma_args &g)
 {
     int64_t across = (g.n + traits<MODE>::cols - 1) / traits<MODE>::cols;
     return traits<MODE>::wgrad ? (int64_t)g.r.e * ((g.m + TILE_M - 1) / TILE_M) * across
@@ -56,7 +66,8 @@ template <int MODE> static __device__ __forceinline__ int64_t tile_count(const m
 }
 
 /* Tile number i; steps 0 where there is nothing to do. */
-template <int MODE> static __device__ __forceinline__ mma_tile tile_at(const mma_args &g, int64_t i)
+template <int MODE>
+static __device__ __forceinline__ mma_tile tile_at(const mma_args &g, int64_t i)
 {
     using t = traits<MODE>;
     int across = (g.n + t::cols - 1) / t::cols;
@@ -84,8 +95,8 @@ static __device__ __forceinline__ int row_from(const struct map &r, int m, int g
 
 /* Rows of the map as rows of shared tiles, K along a row. */
 template <int MODE>
-static __device__ __forceinline__ int copy_rows(const mma_args &g, ring *ring, char *tiles, const mma_tile &x,
-                                                int at, int p)
+static __device__ __forceinline__ int copy_rows(const mma_args &g, ring *ring, char *tiles,
+                                                const mma_tile &x, int at, int p)
 {
     using t = traits<MODE>;
     int r0 = p / 8, part = p % 8;
@@ -95,9 +106,11 @@ static __device__ __forceinline__ int copy_rows(const mma_args &g, ring *ring, c
     for (int i = 0; i < TILE_M / 16; i++) {
         int m = x.i0 + r0 + 16 * i, there = m < x.end;
         live |= there << i;
-        a[i] = (const bf16 *)g.a + (int64_t)(there ? row_from(g.r, m, t::gather_a) : 0) * g.k + part * 8;
+        a[i] = (const bf16 *)g.a + (int64_t)(there ? row_from(g.r, m, t::gather_a) : 0) * g.k +
+               part * 8;
     }
-    const bf16 *b = (const bf16 *)g.b + (int64_t)x.expert * (MODE == UP ? 2 : 1) * g.n * g.k + part * 8;
+    const bf16 *b =
+        (const bf16 *)g.b + (int64_t)x.expert * (MODE == UP ? 2 : 1) * g.n * g.k + part * 8;
     b += t::bt ? (int64_t)r0 * g.n + x.j0 : (int64_t)(x.j0 + r0) * g.k;
     uint32_t to = swizzled(r0, part);
     for (int s = 0; s < x.steps; s++) {
@@ -126,8 +139,8 @@ static __device__ __forceinline__ int copy_rows(const mma_args &g, ring *ring, c
 
 /* Rows of the map along K: both operands have K as their rows. */
 template <int MODE>
-static __device__ __forceinline__ int copy_steps(const mma_args &g, ring *ring, char *tiles, const mma_tile &x,
-                                                 int at, int p)
+static __device__ __forceinline__ int copy_steps(const mma_args &g, ring *ring, char *tiles,
+                                                 const mma_tile &x, int at, int p)
 {
     using t = traits<MODE>;
     int r0 = p / 8, part = p % 8, row[4];
@@ -150,14 +163,15 @@ static __device__ __forceinline__ int copy_steps(const mma_args &g, ring *ring, 
         for (int i = 0; i < TILE_M / 16; i++) {
             int m = m0 + i % 4 * 16, there = m < x.end && x.i0 + i / 4 * 64 < g.m;
             int64_t from = t::gather_a ? row[i % 4] : m;
-            copy16(tile + i * 2048, there ? a + from * g.m + i / 4 * 64 : (const bf16 *)g.a, there ? 16 : 0);
+            copy16(tile + i * 2048, there ? a + from * g.m + i / 4 * 64 : (const bf16 *)g.a,
+                   there ? 16 : 0);
         }
 #pragma unroll
         for (int i = 0; i < TILE_N / 16; i++) {
             int m = m0 + i % 4 * 16, there = m < x.end && x.j0 + i / 4 * 64 < g.n;
             int64_t from = t::gather_b ? row[i % 4] : m;
-            copy16(tile + A_BYTES + i * 2048, there ? b + from * g.n + i / 4 * 64 : (const bf16 *)g.b,
-                   there ? 16 : 0);
+            copy16(tile + A_BYTES + i * 2048,
+                   there ? b + from * g.n + i / 4 * 64 : (const bf16 *)g.b, there ? 16 : 0);
         }
         at = ring_put(ring, at);
 #pragma unroll
@@ -167,10 +181,11 @@ static __device__ __forceinline__ int copy_steps(const mma_args &g, ring *ring, 
     return at;
 }
 
-/* ---- what becomes of the sums: d as wgmma leaves it, rows i and i + 8, columns j + 8 c + {0, 1} ---- */
+/* ---- what becomes of the sums: d as wgmma leaves it, rows i and i + 8, columns j + 8 c + {0, 1}
+ * ---- */
 
-/* Among four lanes: v[i] of lane l becomes v[l] of lane i.  Pairs of columns 8 c + 2 l of four c become the
- * eight columns of c = l, which are 16 bytes of a row; and the reverse. */
+/* Among four lanes: v[i] of lane l becomes v[l] of lane i.  Pairs of columns 8 c + 2 l of four c
+ * become the eight columns of c = l, which are 16 bytes of a row; and the reverse. */
 static __device__ __forceinline__ void quad_transpose(uint32_t *v)
 {
     int odd = threadIdx.x & 1, high = threadIdx.x & 2;
@@ -188,7 +203,8 @@ static __device__ __forceinline__ void quad_transpose(uint32_t *v)
     }
 }
 
-/* Columns of four c of a row: pairs in v, column j the lane's in the first of them.  Called by whole warps. */
+/* Columns of four c of a row: pairs in v, column j the lane's in the first of them.  Called by
+ * whole warps. */
 static __device__ __forceinline__ void put_quad(void *row, int j, int n, int live, uint32_t *v)
 {
     int l = threadIdx.x % 4, col = j - 2 * l + 8 * l;
@@ -211,7 +227,8 @@ static __device__ __forceinline__ float gate_of(const mma_args &g, int m, int li
     return live ? ((const float *)g.gate)[g.r.source[m]] : 0;
 }
 
-static __device__ __forceinline__ void finish_up(const mma_args &g, const mma_tile &x, const float *d, int i, int j)
+static __device__ __forceinline__ void finish_up(const mma_args &g, const mma_tile &x,
+                                                 const float *d, int i, int j)
 {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -227,7 +244,8 @@ static __device__ __forceinline__ void finish_up(const mma_args &g, const mma_ti
                 const float *p = d + 4 * (c0 + c) + 2 * h, *q = p + 64;
                 u[c] = pack2(p[0], p[1]);
                 v[c] = pack2(q[0], q[1]);
-                a[c] = pack2(gate * p[0] * q[0] / (1 + __expf(-p[0])), gate * p[1] * q[1] / (1 + __expf(-p[1])));
+                a[c] = pack2(gate * p[0] * q[0] / (1 + __expf(-p[0])),
+                             gate * p[1] * q[1] / (1 + __expf(-p[1])));
             }
             put_quad(to, j + 8 * c0, g.n, live, u);
             put_quad(to + g.n, j + 8 * c0, g.n, live, v);
@@ -236,7 +254,8 @@ static __device__ __forceinline__ void finish_up(const mma_args &g, const mma_ti
     }
 }
 
-static __device__ __forceinline__ void finish_rows(const mma_args &g, const mma_tile &x, const float *d, int i, int j)
+static __device__ __forceinline__ void finish_rows(const mma_args &g, const mma_tile &x,
+                                                   const float *d, int i, int j)
 {
 #pragma unroll
     for (int h = 0; h < 2; h++)
@@ -251,7 +270,8 @@ static __device__ __forceinline__ void finish_rows(const mma_args &g, const mma_
         }
 }
 
-static __device__ __forceinline__ float one_dh(float da, float u, float v, float gate, float *du, float *dv, float *a)
+static __device__ __forceinline__ float one_dh(float da, float u, float v, float gate, float *du,
+                                               float *dv, float *a)
 {
     float s = 1 / (1 + __expf(-u)), silu = u * s;
     *a = gate * silu * v;
@@ -260,7 +280,8 @@ static __device__ __forceinline__ float one_dh(float da, float u, float v, float
     return da * silu * v;
 }
 
-static __device__ __forceinline__ void finish_dh(const mma_args &g, const mma_tile &x, const float *d, int i, int j)
+static __device__ __forceinline__ void finish_dh(const mma_args &g, const mma_tile &x,
+                                                 const float *d, int i, int j)
 {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -279,7 +300,8 @@ static __device__ __forceinline__ void finish_dh(const mma_args &g, const mma_ti
             }
 #pragma unroll
             for (int q = 0; q < 4; q++) {
-                uint32_t u[4] = {u4[q].x, u4[q].y, u4[q].z, u4[q].w}, v[4] = {v4[q].x, v4[q].y, v4[q].z, v4[q].w}, a[4];
+                uint32_t u[4] = {u4[q].x, u4[q].y, u4[q].z, u4[q].w},
+                         v[4] = {v4[q].x, v4[q].y, v4[q].z, v4[q].w}, a[4];
                 quad_transpose(u);
                 quad_transpose(v);
 #pragma unroll
@@ -305,7 +327,8 @@ static __device__ __forceinline__ void finish_dh(const mma_args &g, const mma_ti
     }
 }
 
-static __device__ __forceinline__ void finish_wgrad(const mma_args &g, const mma_tile &x, const float *d, int i, int j)
+static __device__ __forceinline__ void finish_wgrad(const mma_args &g, const mma_tile &x,
+                                                    const float *d, int i, int j)
 {
     float *w = (float *)g.out + (int64_t)x.expert * g.m * g.n + (int64_t)i * g.n + j;
 #pragma unroll
@@ -347,8 +370,9 @@ static __global__ void __launch_bounds__(ROLES, 1) mma_kernel(__grid_constant__ 
             wgmma_begin();
 #pragma unroll
             for (int k = 0; k < 4; k++)
-                wgmma<256, t::at, t::bt>(d, tile_desc(a + group * 8192 + (t::at ? k * 2048 : k * 32), 8192),
-                                         tile_desc(b + (t::bt ? k * 2048 : k * 32), 8192), s + k > 0);
+                wgmma<256, t::at, t::bt>(
+                    d, tile_desc(a + group * 8192 + (t::at ? k * 2048 : k * 32), 8192),
+                    tile_desc(b + (t::bt ? k * 2048 : k * 32), 8192), s + k > 0);
             wgmma_commit();
             if (s > 0) {
                 wgmma_wait<1>();
@@ -371,20 +395,24 @@ static __global__ void __launch_bounds__(ROLES, 1) mma_kernel(__grid_constant__ 
     }
 }
 
-template <int MODE> static void mma_run(struct lane *l, const char *name, const mma_args &g)
+template <int MODE>
+static void mma_run(struct lane *l, const char *name, const mma_args &g)
 {
     static int raised;
     if (!raised)
-        cu(cudaFuncSetAttribute(mma_kernel<MODE>, cudaFuncAttributeMaxDynamicSharedMemorySize, MMA_SHARED));
+        cu(cudaFuncSetAttribute(mma_kernel<MODE>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                MMA_SHARED));
     raised = 1;
     mma_kernel<MODE><<<cuda_lane(l)->processors, ROLES, MMA_SHARED, stream(l)>>>(g);
     launched(name, "%d,%d,%d,%d", g.r.e, g.m, g.n, g.k);
 }
 
 /* dgate[choice] from the parts of its row. */
-static __global__ void dgate_kernel(stat *dgate, const float *part, struct map r, int parts, int64_t ld)
+static __global__ void dgate_kernel(stat *dgate, const float *part, struct map r, int parts,
+                                    int64_t ld)
 {
-    for (int64_t m = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; m < r.at[r.e]; m += (int64_t)gridDim.x * blockDim.x) {
+    for (int64_t m = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; m < r.at[r.e];
+         m += (int64_t)gridDim.x * blockDim.x) {
         float sum = 0;
         if (r.source[m] < 0)
             continue;
@@ -400,8 +428,8 @@ static inline int whole(const void *p, const void *q, const void *o, int64_t d, 
     return d % 64 == 0 && f % 64 == 0 && ((uintptr_t)p | (uintptr_t)q | (uintptr_t)o) % 16 == 0;
 }
 
-static inline int mma_up(struct lane *l, void *h, void *a, const void *x, const void *up, const void *gate,
-                         struct map r, int64_t d, int64_t f)
+static inline int mma_up(struct lane *l, void *h, void *a, const void *x, const void *up,
+                         const void *gate, struct map r, int64_t d, int64_t f)
 {
     if (!whole(x, up, h, d, f))
         return 0;
@@ -409,8 +437,8 @@ static inline int mma_up(struct lane *l, void *h, void *a, const void *x, const 
     mma_run<UP>(l, "experts_up", g);
     return 1;
 }
-static inline int mma_down(struct lane *l, void *y, const void *a, const void *down, struct map r, int64_t d,
-                           int64_t f)
+static inline int mma_down(struct lane *l, void *y, const void *a, const void *down, struct map r,
+                           int64_t d, int64_t f)
 {
     if (!whole(a, down, y, d, f))
         return 0;
@@ -418,8 +446,9 @@ static inline int mma_down(struct lane *l, void *y, const void *a, const void *d
     mma_run<DOWN>(l, "experts_down", g);
     return 1;
 }
-static inline int mma_dh(struct lane *l, void *dh, void *a, void *dgate, const void *dout, const void *down,
-                         const void *h, const void *gate, struct map r, int64_t n, int64_t d, int64_t f)
+static inline int mma_dh(struct lane *l, void *dh, void *a, void *dgate, const void *dout,
+                         const void *down, const void *h, const void *gate, struct map r, int64_t n,
+                         int64_t d, int64_t f)
 {
     int parts = (int)ceil_div(f, TILE_N);
     int64_t rows = n * r.k + (int64_t)r.e * (ROW_ALIGN - 1);
@@ -429,13 +458,14 @@ static inline int mma_dh(struct lane *l, void *dh, void *a, void *dgate, const v
     float *part = (float *)arena_take(&l->scratch, parts * rows * (int64_t)sizeof *part);
     mma_args g = {dout, down, dh, a, h, gate, part, r, 0, (int)f, (int)d, rows};
     mma_run<DH>(l, "experts_dh", g);
-    dgate_kernel<<<cuda_lane(l)->processors * 4, 256, 0, stream(l)>>>((stat *)dgate, part, r, parts, rows);
+    dgate_kernel<<<cuda_lane(l)->processors * 4, 256, 0, stream(l)>>>((stat *)dgate, part, r, parts,
+                                                                      rows);
     launched("experts_dh", "%d", parts);
     arena_back(&l->scratch, mark);
     return 1;
 }
-static inline int mma_dx(struct lane *l, void *dx, const void *dh, const void *up, struct map r, int64_t d,
-                         int64_t f)
+static inline int mma_dx(struct lane *l, void *dx, const void *dh, const void *up, struct map r,
+                         int64_t d, int64_t f)
 {
     if (!whole(dh, up, dx, d, f))
         return 0;
@@ -443,8 +473,8 @@ static inline int mma_dx(struct lane *l, void *dx, const void *dh, const void *u
     mma_run<DX>(l, "experts_dx", g);
     return 1;
 }
-static inline int mma_up_wgrad(struct lane *l, void *dw, const void *dh, const void *x, struct map r, int64_t d,
-                               int64_t f)
+static inline int mma_up_wgrad(struct lane *l, void *dw, const void *dh, const void *x,
+                               struct map r, int64_t d, int64_t f)
 {
     if (!whole(dh, x, dw, d, f))
         return 0;
@@ -452,8 +482,8 @@ static inline int mma_up_wgrad(struct lane *l, void *dw, const void *dh, const v
     mma_run<UP_W>(l, "experts_up_wgrad", g);
     return 1;
 }
-static inline int mma_down_wgrad(struct lane *l, void *dw, const void *dout, const void *a, struct map r,
-                                 int64_t d, int64_t f)
+static inline int mma_down_wgrad(struct lane *l, void *dw, const void *dout, const void *a,
+                                 struct map r, int64_t d, int64_t f)
 {
     if (!whole(dout, a, dw, d, f))
         return 0;
@@ -463,15 +493,16 @@ static inline int mma_down_wgrad(struct lane *l, void *dw, const void *dout, con
 }
 
 #else /* f32 has no tensor-core path that keeps f32's digits */
-template <typename... T> static inline int mma_none(T...)
+template <typename... T>
+static inline int mma_none(T...)
 {
     return 0;
 }
-#define mma_up mma_none
-#define mma_down mma_none
-#define mma_dh mma_none
-#define mma_dx mma_none
-#define mma_up_wgrad mma_none
+#define mma_up         mma_none
+#define mma_down       mma_none
+#define mma_dh         mma_none
+#define mma_dx         mma_none
+#define mma_up_wgrad   mma_none
 #define mma_down_wgrad mma_none
 #endif
 #endif

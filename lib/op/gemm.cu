@@ -1,8 +1,9 @@
 /* gemm.cu -- dense matrix products, C (M,N) = op(A) op(B) [+ C], by cuBLASLt, sums in f32.
  *
- * Bound: tensor cores for bf16 (2 M N K operations), f32 units for f32 (never tf32).  cuBLASLt thinks in
- * columns: our row-major C is its C^T = op(B)^T op(A)^T.  What it chose for a shape is kept, so a step
- * asks once.  An f32 operand among bf16 ones (the router's gradient) is rounded first. */
+ * Bound: tensor cores for bf16 (2 M N K operations), f32 units for f32 (never tf32).  cuBLASLt
+ * thinks in columns: our row-major C is its C^T = op(B)^T op(A)^T.  What it chose for a shape is
+ * kept, so a step asks once.  An f32 operand among bf16 ones (the router's gradient) is rounded
+ * first. */
 #include "product.cuh"
 
 #include <stdlib.h>
@@ -47,14 +48,15 @@ static cublasLtMatrixLayout_t layout(enum dtype t, const struct mat *m)
     return x;
 }
 
-static void plan_make(struct cuda_lane *c, struct gemm_plan *p, const struct mat *out, const struct mat *a,
-                      const struct mat *b, const int align[3])
+static void plan_make(struct cuda_lane *c, struct gemm_plan *p, const struct mat *out,
+                      const struct mat *a, const struct mat *b, const int align[3])
 {
     cublasOperation_t first = p->key.tb ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasOperation_t second = p->key.ta ? CUBLAS_OP_T : CUBLAS_OP_N;
     lt(cublasLtMatmulDescCreate(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     lt(cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first));
-    lt(cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second));
+    lt(cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_TRANSB, &second,
+                                      sizeof second));
     p->a = layout(b->type, b);
     p->b = layout(a->type, a);
     p->c = layout(out->type, out);
@@ -63,14 +65,18 @@ static void plan_make(struct cuda_lane *c, struct gemm_plan *p, const struct mat
     lt(cublasLtMatmulPreferenceCreate(&want));
     lt(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                             &c->workspace_bytes, sizeof c->workspace_bytes));
-    lt(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &bytes[2], 4));
-    lt(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &bytes[1], 4));
-    lt(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &bytes[0], 4));
-    lt(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &bytes[0], 4));
+    lt(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+                                            &bytes[2], 4));
+    lt(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                                            &bytes[1], 4));
+    lt(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+                                            &bytes[0], 4));
+    lt(cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+                                            &bytes[0], 4));
     cublasLtMatmulHeuristicResult_t result;
     int found = 0;
-    cublasStatus_t s = cublasLtMatmulAlgoGetHeuristic(c->blas, p->desc, p->a, p->b, p->c, p->c, want, 1,
-                                                      &result, &found);
+    cublasStatus_t s = cublasLtMatmulAlgoGetHeuristic(c->blas, p->desc, p->a, p->b, p->c, p->c,
+                                                      want, 1, &result, &found);
     p->found = s == CUBLAS_STATUS_SUCCESS && found > 0;
     p->algo = result.algo;
     cublasLtMatmulPreferenceDestroy(want);
@@ -104,16 +110,18 @@ static struct gemm_plan *plan_of(struct lane *l, const struct mat *out, const st
 
 /* For what cuBLASLt has no kernel for. */
 template <typename C>
-static __global__ void plain_gemm(C *c, const real *a, const real *b, int64_t m, int64_t n, int64_t k,
-                                  int64_t lda, int64_t ldb, int64_t ldc, int ta, int tb, int add)
+static __global__ void plain_gemm(C *c, const real *a, const real *b, int64_t m, int64_t n,
+                                  int64_t k, int64_t lda, int64_t ldb, int64_t ldc, int ta, int tb,
+                                  int add)
 {
-    plain_tile((int64_t)blockIdx.y * PLAIN_TILE, (int64_t)blockIdx.x * PLAIN_TILE, k,
-               [=](int64_t i, int64_t p) { return i < m ? f32(a[ta ? p * lda + i : i * lda + p]) : 0; },
-               [=](int64_t p, int64_t j) { return j < n ? f32(b[tb ? j * ldb + p : p * ldb + j]) : 0; },
-               [=](int64_t i, int64_t j, float sum) {
-                   if (i < m && j < n)
-                       store(c + i * ldc + j, sum + (add ? f32(c[i * ldc + j]) : 0));
-               });
+    plain_tile(
+        (int64_t)blockIdx.y * PLAIN_TILE, (int64_t)blockIdx.x * PLAIN_TILE, k,
+        [=](int64_t i, int64_t p) { return i < m ? f32(a[ta ? p * lda + i : i * lda + p]) : 0; },
+        [=](int64_t p, int64_t j) { return j < n ? f32(b[tb ? j * ldb + p : p * ldb + j]) : 0; },
+        [=](int64_t i, int64_t j, float sum) {
+            if (i < m && j < n)
+                store(c + i * ldc + j, sum + (add ? f32(c[i * ldc + j]) : 0));
+        });
 }
 
 static __global__ void round_kernel(real *y, const stat *x, int64_t n)
@@ -129,13 +137,15 @@ static struct mat rounded(struct lane *l, struct mat m)
     if (m.type == REAL_TYPE)
         return m;
     real *p = (real *)arena_take(&l->scratch, m.rows * m.ld * (int64_t)sizeof *p);
-    round_kernel<<<blocks_of(m.rows * m.ld, 256), 256, 0, stream(l)>>>(p, (const stat *)m.data, m.rows * m.ld);
+    round_kernel<<<blocks_of(m.rows * m.ld, 256), 256, 0, stream(l)>>>(p, (const stat *)m.data,
+                                                                       m.rows * m.ld);
     m.data = p;
     m.type = REAL_TYPE;
     return m;
 }
 
-extern "C" void OPNAME(gemm)(struct lane *l, struct mat c, struct mat a, struct mat b, int ta, int tb, int add)
+extern "C" void OPNAME(gemm)(struct lane *l, struct mat c, struct mat a, struct mat b, int ta,
+                             int tb, int add)
 {
     int64_t k = ta ? a.rows : a.cols;
     struct arena_mark mark = arena_mark(&l->scratch);
@@ -154,18 +164,18 @@ extern "C" void OPNAME(gemm)(struct lane *l, struct mat c, struct mat a, struct 
     if (p && p->found) {
         struct cuda_lane *x = cuda_lane(l);
         float one = 1, beta = add ? 1 : 0;
-        lt(cublasLtMatmul(x->blas, p->desc, &one, b.data, p->a, a.data, p->b, &beta, c.data, p->c, c.data,
-                          p->c, &p->algo, x->workspace, x->workspace_bytes, x->stream));
+        lt(cublasLtMatmul(x->blas, p->desc, &one, b.data, p->a, a.data, p->b, &beta, c.data, p->c,
+                          c.data, p->c, &p->algo, x->workspace, x->workspace_bytes, x->stream));
     } else {
         dim3 grid(blocks_of(c.cols, PLAIN_TILE), blocks_of(c.rows, PLAIN_TILE));
         if (c.type == DT_F32)
             plain_gemm<<<grid, PLAIN_THREADS, 0, stream(l)>>>((float *)c.data, (const real *)a.data,
-                                                              (const real *)b.data, c.rows, c.cols, k, a.ld,
-                                                              b.ld, c.ld, ta, tb, add);
+                                                              (const real *)b.data, c.rows, c.cols,
+                                                              k, a.ld, b.ld, c.ld, ta, tb, add);
         else
             plain_gemm<<<grid, PLAIN_THREADS, 0, stream(l)>>>((real *)c.data, (const real *)a.data,
-                                                              (const real *)b.data, c.rows, c.cols, k, a.ld,
-                                                              b.ld, c.ld, ta, tb, add);
+                                                              (const real *)b.data, c.rows, c.cols,
+                                                              k, a.ld, b.ld, c.ld, ta, tb, add);
         launched("gemm", "%lld,%lld,%lld", (long long)c.rows, (long long)c.cols, (long long)k);
     }
     arena_back(&l->scratch, mark);

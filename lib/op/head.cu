@@ -1,8 +1,9 @@
-/* head.cu -- log-probabilities of labels from slices of the vocabulary, and the gradient of the logits.
+/* head.cu -- log-probabilities of labels from slices of the vocabulary, and the gradient of the
+ * logits.
  *
- * part = { max, sum exp(logit - max), logit of the label } of logits (T,V); dlogits = dlogp (onehot -
- * exp(logits - lse)).  Bound: memory, T V read once forward, read and written backward.  A block takes a
- * token. */
+ * part = { max, sum exp(logit - max), logit of the label } of logits (T,V); dlogits = dlogp (onehot
+ * - exp(logits - lse)).  Bound: memory, T V read once forward, read and written backward.  A block
+ * takes a token. */
 #include "real.cuh"
 
 enum { THREADS = 512 };
@@ -11,12 +12,14 @@ enum { THREADS = 512 };
 static __device__ __forceinline__ void join(float *max, float *sum, float m, float s)
 {
     float top = fmaxf(*max, m);
-    *sum = (*max == -INFINITY ? 0 : *sum * __expf(*max - top)) + (m == -INFINITY ? 0 : s * __expf(m - top));
+    *sum = (*max == -INFINITY ? 0 : *sum * __expf(*max - top)) +
+           (m == -INFINITY ? 0 : s * __expf(m - top));
     *max = top;
 }
 
 template <int V>
-static __global__ void part_kernel(stat *part, const stat *logits, const int32_t *label, int64_t v, int64_t v0)
+static __global__ void part_kernel(stat *part, const stat *logits, const int32_t *label, int64_t v,
+                                   int64_t v0)
 {
     __shared__ float maxima[THREADS / 32], sums[THREADS / 32];
     int64_t t = blockIdx.x, at = label[t] - v0;
@@ -54,8 +57,8 @@ static __global__ void part_kernel(stat *part, const stat *logits, const int32_t
     part[t * 3 + 2] = label[t] >= 0 && at >= 0 && at < v ? x[at] : 0;
 }
 
-extern "C" void OPNAME(lse_part)(struct lane *l, void *part, const void *logits, const int32_t *label,
-                                 int64_t t, int64_t v, int64_t v0)
+extern "C" void OPNAME(lse_part)(struct lane *l, void *part, const void *logits,
+                                 const int32_t *label, int64_t t, int64_t v, int64_t v0)
 {
     if (!t)
         return;
@@ -65,8 +68,8 @@ extern "C" void OPNAME(lse_part)(struct lane *l, void *part, const void *logits,
     launched("lse_part", "%lld,%lld", (long long)t, (long long)v);
 }
 
-static __global__ void join_kernel(stat *logp, stat *lse, const stat *part, const int32_t *label, int64_t t,
-                                   int64_t p)
+static __global__ void join_kernel(stat *logp, stat *lse, const stat *part, const int32_t *label,
+                                   int64_t t, int64_t p)
 {
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     float max = -INFINITY, sum = 0, logit = 0;
@@ -88,14 +91,15 @@ extern "C" void OPNAME(lse_join)(struct lane *l, void *logp, void *lse, const vo
 {
     if (!t)
         return;
-    join_kernel<<<blocks_of(t, 256), 256, 0, stream(l)>>>((stat *)logp, (stat *)lse, (const stat *)part,
-                                                          label, t, p);
+    join_kernel<<<blocks_of(t, 256), 256, 0, stream(l)>>>((stat *)logp, (stat *)lse,
+                                                          (const stat *)part, label, t, p);
     launched("lse_join", "%lld,%lld", (long long)t, (long long)p);
 }
 
 template <int V>
 static __global__ void logits_dgrad_kernel(real *dlogits, const stat *logits, const stat *lse,
-                                           const stat *dlogp, const int32_t *label, int64_t v, int64_t v0)
+                                           const stat *dlogp, const int32_t *label, int64_t v,
+                                           int64_t v0)
 {
     int64_t t = blockIdx.x, at = label[t] - v0;
     float d = label[t] < 0 ? 0 : dlogp[t], shift = lse[t], a[V];
@@ -109,14 +113,16 @@ static __global__ void logits_dgrad_kernel(real *dlogits, const stat *logits, co
     }
 }
 
-extern "C" void OPNAME(logits_dgrad)(struct lane *l, void *dlogits, const void *logits, const void *lse,
-                                     const void *dlogp, const int32_t *label, int64_t t, int64_t v,
-                                     int64_t v0)
+extern "C" void OPNAME(logits_dgrad)(struct lane *l, void *dlogits, const void *logits,
+                                     const void *lse, const void *dlogp, const int32_t *label,
+                                     int64_t t, int64_t v, int64_t v0)
 {
     if (!t)
         return;
     int wide = (uintptr_t)logits % 16 == 0 && (uintptr_t)dlogits % 16 == 0 && v % 4 == 0;
-    (wide ? logits_dgrad_kernel<4> : logits_dgrad_kernel<1>)<<<(unsigned)t, THREADS, 0, stream(l)>>>(
-        (real *)dlogits, (const stat *)logits, (const stat *)lse, (const stat *)dlogp, label, v, v0);
+    (wide ? logits_dgrad_kernel<4>
+          : logits_dgrad_kernel<1>)<<<(unsigned)t, THREADS, 0, stream(l)>>>(
+        (real *)dlogits, (const stat *)logits, (const stat *)lse, (const stat *)dlogp, label, v,
+        v0);
     launched("logits_dgrad", "%lld,%lld", (long long)t, (long long)v);
 }

@@ -1,16 +1,17 @@
-/* nll.cu -- the weighted negative log likelihood: dlogp = -weight / denom, loss += sum -weight logp (T).
- * Bound: launch; the sum is one block's, in a fixed order. */
+/* nll.cu -- the weighted negative log likelihood: dlogp = -weight / denom, loss += sum -weight logp
+ * (T). Bound: launch; the sum is one block's, in a fixed order. */
 #include "real.cuh"
 
-static __global__ void nll_dgrad_kernel(stat *dlogp, const stat *weight, const stat *denom, int64_t t)
+static __global__ void nll_dgrad_kernel(stat *dlogp, const stat *weight, const stat *denom,
+                                        int64_t t)
 {
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < t)
         dlogp[i] = -weight[i] / *denom;
 }
 
-extern "C" void OPNAME(nll_dgrad)(struct lane *l, void *dlogp, const void *weight, const void *denom,
-                                  int64_t t)
+extern "C" void OPNAME(nll_dgrad)(struct lane *l, void *dlogp, const void *weight,
+                                  const void *denom, int64_t t)
 {
     nll_dgrad_kernel<<<blocks_of(t, 256), 256, 0, stream(l)>>>((stat *)dlogp, (const stat *)weight,
                                                                (const stat *)denom, t);
@@ -27,8 +28,10 @@ static __global__ void nll_loss_kernel(stat *loss, const stat *weight, const sta
         *loss += (float)sum;
 }
 
-extern "C" void OPNAME(nll_loss)(struct lane *l, void *loss, const void *weight, const void *logp, int64_t t)
+extern "C" void OPNAME(nll_loss)(struct lane *l, void *loss, const void *weight, const void *logp,
+                                 int64_t t)
 {
-    nll_loss_kernel<<<1, 1024, 0, stream(l)>>>((stat *)loss, (const stat *)weight, (const stat *)logp, t);
+    nll_loss_kernel<<<1, 1024, 0, stream(l)>>>((stat *)loss, (const stat *)weight,
+                                               (const stat *)logp, t);
     launched("nll_loss", "%lld", (long long)t);
 }

@@ -2,13 +2,17 @@
 #include "real.cuh"
 
 #define OP(name, args) name##_cuda_f32,
-static const struct op cuda_f32 = {DT_F32, DT_F32,
+static const struct op cuda_f32 = {
+    DT_F32,
+    DT_F32,
 #include "op_list.h"
 };
 #undef OP
 
 #define OP(name, args) name##_cuda_bf16,
-static const struct op cuda_bf16 = {DT_BF16, DT_F32,
+static const struct op cuda_bf16 = {
+    DT_BF16,
+    DT_F32,
 #include "op_list.h"
 };
 #undef OP

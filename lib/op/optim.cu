@@ -1,7 +1,7 @@
 /* optim.cu -- the optimizer: norm, the decision to commit, the update of N elements.
  *
- * Bound: memory: 4 N bytes for the norm; for AdamW in bf16 30 N (16 read, 14 written).  All runs of a
- * shard go in one launch, or few: their bounds and decays travel as an argument. */
+ * Bound: memory: 4 N bytes for the norm; for AdamW in bf16 30 N (16 read, 14 written).  All runs of
+ * a shard go in one launch, or few: their bounds and decays travel as an argument. */
 #include "real.cuh"
 
 #include <math.h>
@@ -11,7 +11,8 @@ enum { THREADS = 256, SQUARE_BLOCKS = 1024, RUNS = 120 }; /* runs a launch */
 static __global__ void squares_kernel(double *part, const stat *g, int64_t n)
 {
     double sum = 0;
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += (int64_t)gridDim.x * THREADS)
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n;
+         i += (int64_t)gridDim.x * THREADS)
         sum += (double)(g[i] * g[i]);
     sum = block_sum(sum);
     if (threadIdx.x == 0)
@@ -22,7 +23,8 @@ static __global__ void squares_kernel(double *part, const stat *g, int64_t n)
 static __global__ void squares_wide_kernel(double *part, const float4 *g, int64_t n)
 {
     double sum = 0;
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += (int64_t)gridDim.x * THREADS) {
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n;
+         i += (int64_t)gridDim.x * THREADS) {
         float4 x = g[i];
         sum += (double)(x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w);
     }
@@ -78,7 +80,8 @@ static __global__ void control_kernel(stat *s, const stat *sum, const stat *bad,
 extern "C" void OPNAME(step_control)(struct lane *l, void *state, const void *sum, const void *bad,
                                      const struct step_plan *plan)
 {
-    control_kernel<<<1, 1, 0, stream(l)>>>((stat *)state, (const stat *)sum, (const stat *)bad, *plan);
+    control_kernel<<<1, 1, 0, stream(l)>>>((stat *)state, (const stat *)sum, (const stat *)bad,
+                                           *plan);
     launched("step_control", "%d", STEP_STATE);
 }
 
@@ -88,16 +91,16 @@ struct runs {
     int n;
 };
 struct update {
-    real *w;             /* (N) */
+    real *w;              /* (N) */
     stat *master, *m, *v; /* (N); master may be w, m and v are NULL for sgd */
-    const stat *g;       /* (N) */
-    const stat *state;   /* (STEP_STATE) */
+    const stat *g;        /* (N) */
+    const stat *state;    /* (STEP_STATE) */
     float beta1, beta2, eps;
 };
 
 template <int ADAM>
-static __device__ __forceinline__ void update_one(const struct update &u, float *w, float *m, float *v,
-                                                  float g, float decay)
+static __device__ __forceinline__ void update_one(const struct update &u, float *w, float *m,
+                                                  float *v, float g, float decay)
 {
     float d = g * u.state[STEP_SCALE], step = d;
     if (ADAM) {
@@ -108,7 +111,8 @@ static __device__ __forceinline__ void update_one(const struct update &u, float 
     *w -= u.state[STEP_LR] * (decay * *w + step);
 }
 
-template <int ADAM, int V> static __global__ void update_kernel(struct update u, __grid_constant__ const struct runs runs)
+template <int ADAM, int V>
+static __global__ void update_kernel(struct update u, __grid_constant__ const struct runs runs)
 {
     if (u.state[STEP_OK] == 0)
         return;
@@ -145,11 +149,13 @@ template <int ADAM, int V> static __global__ void update_kernel(struct update u,
 }
 
 template <int ADAM>
-static void update_all(struct lane *l, const struct update *u, const int64_t *run, const double *decay,
-                       int64_t runs)
+static void update_all(struct lane *l, const struct update *u, const int64_t *run,
+                       const double *decay, int64_t runs)
 {
     int aligned = ((uintptr_t)u->w | (uintptr_t)u->master | (uintptr_t)u->m | (uintptr_t)u->v |
-                   (uintptr_t)u->g) % 16 == 0;
+                   (uintptr_t)u->g) %
+                      16 ==
+                  0;
     for (int64_t i = 0; i < runs; i += RUNS) {
         struct runs r = {};
         r.n = (int)MIN(runs - i, (int64_t)RUNS);
@@ -168,17 +174,19 @@ static void update_all(struct lane *l, const struct update *u, const int64_t *ru
     }
 }
 
-extern "C" void OPNAME(adamw)(struct lane *l, void *w, void *master, void *m, void *v, const void *g,
-                              const int64_t *run, const double *decay, int64_t runs, const void *state,
-                              const struct step_plan *plan)
+extern "C" void OPNAME(adamw)(struct lane *l, void *w, void *master, void *m, void *v,
+                              const void *g, const int64_t *run, const double *decay, int64_t runs,
+                              const void *state, const struct step_plan *plan)
 {
-    struct update u = {(real *)w, (stat *)master, (stat *)m, (stat *)v, (const stat *)g, (const stat *)state,
+    struct update u = {(real *)w,          (stat *)master,     (stat *)m,
+                       (stat *)v,          (const stat *)g,    (const stat *)state,
                        (float)plan->beta1, (float)plan->beta2, (float)plan->eps};
     update_all<1>(l, &u, run, decay, runs);
 }
 
-extern "C" void OPNAME(sgd)(struct lane *l, void *w, void *master, const void *g, const int64_t *run,
-                            const double *decay, int64_t runs, const void *state)
+extern "C" void OPNAME(sgd)(struct lane *l, void *w, void *master, const void *g,
+                            const int64_t *run, const double *decay, int64_t runs,
+                            const void *state)
 {
     struct update u = {(real *)w, (stat *)master, NULL, NULL, (const stat *)g, (const stat *)state};
     update_all<0>(l, &u, run, decay, runs);

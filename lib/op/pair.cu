@@ -1,6 +1,8 @@
-/* pair.cu -- the logistic loss on pairs of documents: Bradley-Terry for reward models, DPO for policies.
+/* pair.cu -- the logistic loss on pairs of documents: Bradley-Terry for reward models, DPO for
+ * policies.
  *
- * Bound: memory, 3 T.  A block takes a pair; the sums over pairs are one block's, in their order. */
+ * Bound: memory, 3 T.  A block takes a pair; the sums over pairs are one block's, in their order.
+ */
 #include "real.cuh"
 
 enum { THREADS = 256 };
@@ -31,11 +33,12 @@ static __global__ void pair_dgrad_kernel(stat *dout, struct pairs p, const stat 
         dout[j] = (float)((j < p.q_at[i + 1] ? g : -g) * (double)p.weight[j]);
 }
 
-static struct pairs pairs_of(const void *out, const void *weight, const int32_t *q_at, const int32_t *chosen,
-                             const void *base, const void *margin, double beta)
+static struct pairs pairs_of(const void *out, const void *weight, const int32_t *q_at,
+                             const int32_t *chosen, const void *base, const void *margin,
+                             double beta)
 {
-    return (struct pairs){(const stat *)out, (const stat *)weight, q_at, chosen, (const stat *)base,
-                          (const stat *)margin, (float)beta};
+    return (struct pairs){(const stat *)out,  (const stat *)weight, q_at,       chosen,
+                          (const stat *)base, (const stat *)margin, (float)beta};
 }
 
 extern "C" void OPNAME(pair_dgrad)(struct lane *l, void *dout, const void *out, const void *weight,
@@ -57,7 +60,8 @@ static __global__ void pair_part_kernel(double *part, struct pairs p)
     int64_t i = blockIdx.x;
     double loss = 0, right = 0;
     if (p.chosen[i]) {
-        double gap = span_score(p, i) - span_score(p, i + 1), x = p.beta * gap - (double)p.margin[i];
+        double gap = span_score(p, i) - span_score(p, i + 1),
+               x = p.beta * gap - (double)p.margin[i];
         loss = fmax(-x, 0.0) + log1p(exp(-fabs(x)));
         right = gap > 0 ? 1 : gap == 0 ? 0.5 : 0;
     }

@@ -1,8 +1,8 @@
-/* product.cuh -- a plain tiled matrix product, for shapes that no faster kernel takes and as a witness
- * of those that do.
+/* product.cuh -- a plain tiled matrix product, for shapes that no faster kernel takes and as a
+ * witness of those that do.
  *
- * C (M,N) from a caller's a(i, k) and b(k, j); a block makes a tile of 64 x 64, a thread 4 x 4 of it, in
- * f32. */
+ * C (M,N) from a caller's a(i, k) and b(k, j); a block makes a tile of 64 x 64, a thread 4 x 4 of
+ * it, in f32. */
 #ifndef PRODUCT_CUH
 #define PRODUCT_CUH
 
@@ -10,11 +10,11 @@
 
 enum { PLAIN_TILE = 64, PLAIN_STEP = 16, PLAIN_THREADS = 256 };
 
-/* left(i, k) and right(k, j) give elements as f32, 0 outside; out(i, j, sum) takes the result.  i0, j0:
- * the tile's corner. */
+/* left(i, k) and right(k, j) give elements as f32, 0 outside; out(i, j, sum) takes the result.  i0,
+ * j0: the tile's corner. */
 template <typename LEFT, typename RIGHT, typename OUT>
-static __device__ __forceinline__ void plain_tile(int64_t i0, int64_t j0, int64_t k, LEFT left, RIGHT right,
-                                                  OUT out)
+static __device__ __forceinline__ void plain_tile(int64_t i0, int64_t j0, int64_t k, LEFT left,
+                                                  RIGHT right, OUT out)
 {
     __shared__ float a[PLAIN_STEP][PLAIN_TILE + 1], b[PLAIN_STEP][PLAIN_TILE + 1];
     int tx = threadIdx.x % 16, ty = threadIdx.x / 16;

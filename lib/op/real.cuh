@@ -1,5 +1,5 @@
-/* real.cuh -- included first by every CUDA twin: `real` and `stat` of this compile, OPNAME(), and rows
- * read and written several elements at a time.
+/* real.cuh -- included first by every CUDA twin: `real` and `stat` of this compile, OPNAME(), and
+ * rows read and written several elements at a time.
  *
  * The Makefile compiles each twin twice, with -DREAL_F32 and -DREAL_BF16.  Arithmetic is f32; an
  * element becomes `real` when it is stored. */
@@ -24,11 +24,11 @@ typedef float stat;
 #ifdef REAL_BF16
 typedef bf16 real;
 #define OPNAME(name) name##_cuda_bf16
-#define REAL_TYPE DT_BF16
+#define REAL_TYPE    DT_BF16
 #else
 typedef float real;
 #define OPNAME(name) name##_cuda_f32
-#define REAL_TYPE DT_F32
+#define REAL_TYPE    DT_F32
 #endif
 
 static __device__ __forceinline__ float f32(float x)
@@ -49,17 +49,21 @@ static __device__ __forceinline__ void store(bf16 *p, float x)
 }
 
 /* N neighbours of a row as floats.  For N > 1 the address is a multiple of N elements. */
-template <typename T, int N> struct __align__(sizeof(T) * N) chunk {
+template <typename T, int N>
+struct __align__(sizeof(T) * N) chunk
+{
     T x[N];
 };
-template <int N, typename T> static __device__ __forceinline__ void load_n(float *out, const T *p)
+template <int N, typename T>
+static __device__ __forceinline__ void load_n(float *out, const T *p)
 {
     chunk<T, N> c = *(const chunk<T, N> *)p;
 #pragma unroll
     for (int i = 0; i < N; i++)
         out[i] = f32(c.x[i]);
 }
-template <int N, typename T> static __device__ __forceinline__ void store_n(T *p, const float *x)
+template <int N, typename T>
+static __device__ __forceinline__ void store_n(T *p, const float *x)
 {
     chunk<T, N> c;
 #pragma unroll
@@ -110,7 +114,8 @@ static __device__ __forceinline__ double warp_sum(double x)
 }
 
 /* The sum over a block of at most 1024 threads, in every thread. */
-template <typename T> static __device__ __forceinline__ T block_sum(T x)
+template <typename T>
+static __device__ __forceinline__ T block_sum(T x)
 {
     __shared__ T part[32];
     int warp = threadIdx.x / 32, warps = blockDim.x / 32;

@@ -1,9 +1,9 @@
-/* ring.cuh -- tiles from memory to wgmma through a ring of stages in shared memory: one warpgroup copies,
- * two compute.
+/* ring.cuh -- tiles from memory to wgmma through a ring of stages in shared memory: one warpgroup
+ * copies, two compute.
  *
- * A copy is announced LAG stages after it was started, so that a copying thread always has that many in
- * flight.  Whoever waits for stage i of the ring may hold at most stages i - 1 and i, which LAG leaves
- * room for. */
+ * A copy is announced LAG stages after it was started, so that a copying thread always has that
+ * many in flight.  Whoever waits for stage i of the ring may hold at most stages i - 1 and i, which
+ * LAG leaves room for. */
 #ifndef RING_CUH
 #define RING_CUH
 
@@ -51,7 +51,8 @@ static __device__ __forceinline__ void ring_end(struct ring *r, int i)
         barrier_arrive(&r->full[j % STAGES]);
 }
 
-/* The computers' stage i, once it is filled; ring_free() when all of a warp's reads of it are over. */
+/* The computers' stage i, once it is filled; ring_free() when all of a warp's reads of it are over.
+ */
 static __device__ __forceinline__ int ring_get(struct ring *r, int i)
 {
     barrier_wait(&r->full[i % STAGES], i / STAGES & 1);
@@ -76,9 +77,11 @@ static __device__ __forceinline__ int swizzled(int r, int part)
     return r * 128 + ((part ^ (r & 7)) << 4);
 }
 
-/* rows x 64 BLOCKS elements from rows ld apart, by 128 threads, thread p; rows from live on are zeros. */
+/* rows x 64 BLOCKS elements from rows ld apart, by 128 threads, thread p; rows from live on are
+ * zeros. */
 template <int ROWS, int BLOCKS>
-static __device__ __forceinline__ void copy_tile(uint32_t tile, const bf16 *from, int64_t ld, int live, int p)
+static __device__ __forceinline__ void copy_tile(uint32_t tile, const bf16 *from, int64_t ld,
+                                                 int live, int p)
 {
     const bf16 *row = from + (p / 8) * ld + (p % 8) * 8;
     uint32_t to = tile + swizzled(p / 8, p % 8);
@@ -87,7 +90,8 @@ static __device__ __forceinline__ void copy_tile(uint32_t tile, const bf16 *from
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++) {
             int there = p / 8 + i * 16 < live;
-            copy16(to + b * ROWS * 128 + i * 2048, there ? row + i * 16 * ld + b * 64 : from, there ? 16 : 0);
+            copy16(to + b * ROWS * 128 + i * 2048, there ? row + i * 16 * ld + b * 64 : from,
+                   there ? 16 : 0);
         }
 }
 

@@ -1,13 +1,14 @@
 /* rmsnorm.cu -- y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + eps), and its gradients; rows (T,D).
  *
- * Bound: memory: 2 T D forward, 4 T D for dx with a residual, 2 T D for dw.  A block takes a row, 16
- * bytes a thread at a time; the second pass over a row finds it in the cache. */
+ * Bound: memory: 2 T D forward, 4 T D for dx with a residual, 2 T D for dw.  A block takes a row,
+ * 16 bytes a thread at a time; the second pass over a row finds it in the cache. */
 #include "real.cuh"
 
 enum { THREADS = 256, WGRAD_ROWS = 128 }; /* rows a block of the weight gradient */
 
 template <int V>
-static __global__ void norm_kernel(real *y, stat *rstd, const real *x, const real *w, int64_t d, float eps)
+static __global__ void norm_kernel(real *y, stat *rstd, const real *x, const real *w, int64_t d,
+                                   float eps)
 {
     int64_t t = blockIdx.x;
     float sum = 0, a[V], b[V];
@@ -37,11 +38,11 @@ extern "C" void OPNAME(rmsnorm)(struct lane *l, void *y, void *rstd, const void 
     if (!t)
         return;
     if (is_wide(y, d) && is_wide(x, d) && is_wide(w, d))
-        norm_kernel<WIDE><<<(unsigned)t, THREADS, 0, stream(l)>>>((real *)y, (stat *)rstd, (const real *)x,
-                                                                  (const real *)w, d, (float)eps);
+        norm_kernel<WIDE><<<(unsigned)t, THREADS, 0, stream(l)>>>(
+            (real *)y, (stat *)rstd, (const real *)x, (const real *)w, d, (float)eps);
     else
-        norm_kernel<1><<<(unsigned)t, THREADS, 0, stream(l)>>>((real *)y, (stat *)rstd, (const real *)x,
-                                                               (const real *)w, d, (float)eps);
+        norm_kernel<1><<<(unsigned)t, THREADS, 0, stream(l)>>>(
+            (real *)y, (stat *)rstd, (const real *)x, (const real *)w, d, (float)eps);
     launched("rmsnorm", "%lld,%lld", (long long)t, (long long)d);
 }
 
@@ -76,11 +77,13 @@ static __global__ void norm_dgrad_kernel(real *dx, const real *dres, const real 
 }
 
 extern "C" void OPNAME(rmsnorm_dgrad)(struct lane *l, void *dx, const void *dres, const void *dy,
-                                      const void *x, const void *w, const void *rstd, int64_t t, int64_t d)
+                                      const void *x, const void *w, const void *rstd, int64_t t,
+                                      int64_t d)
 {
     if (!t)
         return;
-    int wide = is_wide(dx, d) && is_wide(dres, d) && is_wide(dy, d) && is_wide(x, d) && is_wide(w, d);
+    int wide =
+        is_wide(dx, d) && is_wide(dres, d) && is_wide(dy, d) && is_wide(x, d) && is_wide(w, d);
     (wide ? norm_dgrad_kernel<WIDE> : norm_dgrad_kernel<1>)<<<(unsigned)t, THREADS, 0, stream(l)>>>(
         (real *)dx, (const real *)dres, (const real *)dy, (const real *)x, (const real *)w,
         (const stat *)rstd, d);
@@ -88,8 +91,8 @@ extern "C" void OPNAME(rmsnorm_dgrad)(struct lane *l, void *dx, const void *dres
 }
 
 /* part (blocks of rows, D): column sums of dy x rstd over WGRAD_ROWS rows. */
-static __global__ void norm_wgrad_kernel(float *part, const real *dy, const real *x, const stat *rstd,
-                                         int64_t t, int64_t d)
+static __global__ void norm_wgrad_kernel(float *part, const real *dy, const real *x,
+                                         const stat *rstd, int64_t t, int64_t d)
 {
     int64_t j = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     int64_t end = MIN(t, ((int64_t)blockIdx.y + 1) * WGRAD_ROWS);

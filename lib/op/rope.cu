@@ -1,14 +1,14 @@
 /* rope.cu -- rotary position embedding in place, half layout: (x_i, x_{i+C/2}) turned by
  * position * freq[i]; x (T,heads,C), rows ld apart.
  *
- * Bound: memory, 2 T heads C.  A block takes a token: its sines serve all heads.  The angle is reduced
- * in f64, since positions reach far beyond what f32 keeps of a turn. */
+ * Bound: memory, 2 T heads C.  A block takes a token: its sines serve all heads.  The angle is
+ * reduced in f64, since positions reach far beyond what f32 keeps of a turn. */
 #include "real.cuh"
 
 enum { THREADS = 256 };
 
-static __global__ void rope_kernel(real *x, const int32_t *position, const stat *freq, int64_t heads,
-                                   int64_t c, int64_t ld, int sign)
+static __global__ void rope_kernel(real *x, const int32_t *position, const stat *freq,
+                                   int64_t heads, int64_t c, int64_t ld, int sign)
 {
     extern __shared__ float turn[]; /* (2,C/2) cos, sin */
     int half = (int)(c / 2);
@@ -31,8 +31,8 @@ static __global__ void rope_kernel(real *x, const int32_t *position, const stat 
     }
 }
 
-extern "C" void OPNAME(rope)(struct lane *l, void *x, const int32_t *position, const void *freq, int64_t t,
-                             int64_t heads, int64_t c, int64_t ld, int sign)
+extern "C" void OPNAME(rope)(struct lane *l, void *x, const int32_t *position, const void *freq,
+                             int64_t t, int64_t heads, int64_t c, int64_t ld, int sign)
 {
     if (!t)
         return;

@@ -1,8 +1,9 @@
-/* route.cu -- the router: probabilities (T,E), the K chosen experts, their gates; gradients and losses.
+/* route.cu -- the router: probabilities (T,E), the K chosen experts, their gates; gradients and
+ * losses.
  *
- * Bound: memory, T E read and written.  A warp takes a token, its experts spread over the lanes; sums per
- * accounting group are taken by expert in order of tokens.  Counts are whole numbers, so adding them
- * atomically gives the same result in any order. */
+ * Bound: memory, T E read and written.  A warp takes a token, its experts spread over the lanes;
+ * sums per accounting group are taken by expert in order of tokens.  Counts are whole numbers, so
+ * adding them atomically gives the same result in any order. */
 #include "real.cuh"
 
 enum { WARPS = 8 };
@@ -10,8 +11,8 @@ enum { WARPS = 8 };
 /* Lane i holds experts i, i + 32, ...: N of them. */
 template <int N>
 static __global__ void route_kernel(int32_t *index, stat *gate, stat *prob, stat *lse, int *count,
-                                    const stat *logits, const int32_t *group, int64_t tokens, int e, int k,
-                                    int norm)
+                                    const stat *logits, const int32_t *group, int64_t tokens, int e,
+                                    int k, int norm)
 {
     int64_t t = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
     int lane = threadIdx.x % 32;
@@ -72,7 +73,8 @@ static __global__ void route_kernel(int32_t *index, stat *gate, stat *prob, stat
         gate[t * k + j] /= all;
 }
 
-/* count as stat, and psum: a block takes 32 experts of a group; lanes are experts, warps share tokens. */
+/* count as stat, and psum: a block takes 32 experts of a group; lanes are experts, warps share
+ * tokens. */
 static __global__ void group_kernel(stat *count, stat *psum, const int *choices, const stat *prob,
                                     const int32_t *group, int64_t tokens, int64_t e)
 {
@@ -95,14 +97,14 @@ static __global__ void group_kernel(stat *count, stat *psum, const int *choices,
     count[a * e + x] = (float)choices[a * e + x];
 }
 
-extern "C" void OPNAME(route)(struct lane *l, int32_t *index, void *gate, void *prob, void *lse, void *count,
-                              void *psum, const void *logits, const int32_t *group, int64_t t, int64_t e,
-                              int64_t k, int64_t a, int norm)
+extern "C" void OPNAME(route)(struct lane *l, int32_t *index, void *gate, void *prob, void *lse,
+                              void *count, void *psum, const void *logits, const int32_t *group,
+                              int64_t t, int64_t e, int64_t k, int64_t a, int norm)
 {
     static const struct width {
         int64_t experts;
-        void (*kernel)(int32_t *, stat *, stat *, stat *, int *, const stat *, const int32_t *, int64_t, int,
-                       int, int);
+        void (*kernel)(int32_t *, stat *, stat *, stat *, int *, const stat *, const int32_t *,
+                       int64_t, int, int, int);
     } widths[] = {{32, route_kernel<1>},  {64, route_kernel<2>},   {128, route_kernel<4>},
                   {256, route_kernel<8>}, {512, route_kernel<16>}, {1024, route_kernel<32>}};
     struct arena_mark mark = arena_mark(&l->scratch);
@@ -115,8 +117,8 @@ extern "C" void OPNAME(route)(struct lane *l, int32_t *index, void *gate, void *
     cu(cudaMemsetAsync(choices, 0, (size_t)(a * e) * sizeof *choices, stream(l)));
     if (t)
         w->kernel<<<blocks_of(t, WARPS), WARPS * 32, 0, stream(l)>>>(
-            index, (stat *)gate, (stat *)prob, (stat *)lse, choices, (const stat *)logits, group, t, (int)e,
-            (int)k, norm);
+            index, (stat *)gate, (stat *)prob, (stat *)lse, choices, (const stat *)logits, group, t,
+            (int)e, (int)k, norm);
     if (a)
         group_kernel<<<dim3(blocks_of(e, 32), (unsigned)a), 1024, 0, stream(l)>>>(
             (stat *)count, (stat *)psum, choices, (const stat *)prob, group, t, e);
@@ -135,12 +137,14 @@ static __global__ void tokens_kernel(float *tokens, const stat *count, int64_t e
         tokens[blockIdx.x] = sum / (float)k;
 }
 
-/* A chosen prob reaches the loss through its gate, and through the others' where they share a sum s:
- * d gate_i / d prob_j = (i == j - gate_i) / s.  Then softmax: dlogit = prob (dprob - <prob, dprob>). */
-static __global__ void route_dgrad_kernel(stat *dlogits, const stat *dgate, const stat *prob, const stat *lse,
-                                          const int32_t *index, const stat *count, const int32_t *group,
-                                          const stat *coef, const float *tokens, int64_t n, int64_t e,
-                                          int64_t k, int norm)
+/* A chosen prob reaches the loss through its gate, and through the others' where they share a sum
+ * s: d gate_i / d prob_j = (i == j - gate_i) / s.  Then softmax: dlogit = prob (dprob - <prob,
+ * dprob>). */
+static __global__ void route_dgrad_kernel(stat *dlogits, const stat *dgate, const stat *prob,
+                                          const stat *lse, const int32_t *index, const stat *count,
+                                          const int32_t *group, const stat *coef,
+                                          const float *tokens, int64_t n, int64_t e, int64_t k,
+                                          int norm)
 {
     int64_t t = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (t >= n)
@@ -175,10 +179,10 @@ static __global__ void route_dgrad_kernel(stat *dlogits, const stat *dgate, cons
     }
 }
 
-extern "C" void OPNAME(route_dgrad)(struct lane *l, void *dlogits, const void *dgate, const void *prob,
-                                    const void *lse, const int32_t *index, const void *count,
-                                    const int32_t *group, const void *coef, int64_t t, int64_t e, int64_t k,
-                                    int64_t a, int norm)
+extern "C" void OPNAME(route_dgrad)(struct lane *l, void *dlogits, const void *dgate,
+                                    const void *prob, const void *lse, const int32_t *index,
+                                    const void *count, const int32_t *group, const void *coef,
+                                    int64_t t, int64_t e, int64_t k, int64_t a, int norm)
 {
     struct arena_mark mark = arena_mark(&l->scratch);
     float *tokens = (float *)arena_take(&l->scratch, a * (int64_t)sizeof *tokens);
@@ -192,8 +196,9 @@ extern "C" void OPNAME(route_dgrad)(struct lane *l, void *dlogits, const void *d
     arena_back(&l->scratch, mark);
 }
 
-static __global__ void route_loss_kernel(stat *loss, const stat *count, const stat *psum, const stat *lse,
-                                         const int32_t *group, int64_t t, int64_t e, int64_t k, int64_t a)
+static __global__ void route_loss_kernel(stat *loss, const stat *count, const stat *psum,
+                                         const stat *lse, const int32_t *group, int64_t t,
+                                         int64_t e, int64_t k, int64_t a)
 {
     double aux = 0, z = 0;
     for (int64_t i = 0; i < a; i++) {
@@ -217,10 +222,11 @@ static __global__ void route_loss_kernel(stat *loss, const stat *count, const st
 }
 
 extern "C" void OPNAME(route_loss)(struct lane *l, void *loss, const void *count, const void *psum,
-                                   const void *lse, const int32_t *group, int64_t t, int64_t e, int64_t k,
-                                   int64_t a)
+                                   const void *lse, const int32_t *group, int64_t t, int64_t e,
+                                   int64_t k, int64_t a)
 {
-    route_loss_kernel<<<1, 512, 0, stream(l)>>>((stat *)loss, (const stat *)count, (const stat *)psum,
-                                                (const stat *)lse, group, t, e, k, a);
+    route_loss_kernel<<<1, 512, 0, stream(l)>>>((stat *)loss, (const stat *)count,
+                                                (const stat *)psum, (const stat *)lse, group, t, e,
+                                                k, a);
     launched("route_loss", "%lld,%lld", (long long)t, (long long)e);
 }

@@ -1,7 +1,8 @@
 /* row_map.cu -- which received row goes to which expert: a stable counting sort by expert.
  *
- * Blocks count their stretch of the n K choices by expert, one block turns counts into offsets, and the
- * blocks place what they counted; within a block the order is that of warps and lanes.  Bound: launch. */
+ * Blocks count their stretch of the n K choices by expert, one block turns counts into offsets, and
+ * the blocks place what they counted; within a block the order is that of warps and lanes.  Bound:
+ * launch. */
 #include "real.cuh"
 
 enum { STRETCH = 256, WARPS = STRETCH / 32 };
@@ -21,8 +22,8 @@ static __global__ void count_kernel(int32_t *part, const int32_t *index, int64_t
 }
 
 /* part (blocks,E) becomes the number of rows of an expert before each block. */
-static __global__ void offset_kernel(int32_t *at, int32_t *count, int32_t *part, int64_t blocks, int e,
-                                     int64_t m)
+static __global__ void offset_kernel(int32_t *at, int32_t *count, int32_t *part, int64_t blocks,
+                                     int e, int64_t m)
 {
     for (int x = threadIdx.x; x < e; x += blockDim.x) {
         int32_t sum = 0;
@@ -44,8 +45,8 @@ static __global__ void offset_kernel(int32_t *at, int32_t *count, int32_t *part,
         __trap(); /* the caller's capacity is the most there can be */
 }
 
-static __global__ void place_kernel(int32_t *source, int32_t *place, const int32_t *index, const int32_t *at,
-                                    const int32_t *part, int64_t choices, int e)
+static __global__ void place_kernel(int32_t *source, int32_t *place, const int32_t *index,
+                                    const int32_t *at, const int32_t *part, int64_t choices, int e)
 {
     extern __shared__ int32_t seen[]; /* (WARPS,E) */
     int64_t i = (int64_t)blockIdx.x * STRETCH + threadIdx.x;
@@ -71,13 +72,15 @@ static __global__ void place_kernel(int32_t *source, int32_t *place, const int32
     }
 }
 
-extern "C" void OPNAME(row_map)(struct lane *l, int32_t *at, int32_t *count, int32_t *source, int32_t *place,
-                                const int32_t *index, int64_t n, int64_t k, int64_t e, int64_t m)
+extern "C" void OPNAME(row_map)(struct lane *l, int32_t *at, int32_t *count, int32_t *source,
+                                int32_t *place, const int32_t *index, int64_t n, int64_t k,
+                                int64_t e, int64_t m)
 {
     struct arena_mark mark = arena_mark(&l->scratch);
     int64_t blocks = ceil_div(n * k, STRETCH);
     size_t bytes = (size_t)e * sizeof(int32_t);
-    int32_t *part = (int32_t *)arena_take(&l->scratch, MAX(blocks, 1) * (int64_t)bytes); /* (blocks,E) */
+    int32_t *part =
+        (int32_t *)arena_take(&l->scratch, MAX(blocks, 1) * (int64_t)bytes); /* (blocks,E) */
     if (e > 1024)
         die("row_map: %lld experts; this kernel takes up to 1024", (long long)e);
     cu(cudaMemsetAsync(source, 0xff, (size_t)m * sizeof *source, stream(l))); /* -1 */
@@ -85,8 +88,8 @@ extern "C" void OPNAME(row_map)(struct lane *l, int32_t *at, int32_t *count, int
         count_kernel<<<(unsigned)blocks, STRETCH, bytes, stream(l)>>>(part, index, n * k, (int)e);
     offset_kernel<<<1, 1024, 0, stream(l)>>>(at, count, part, blocks, (int)e, m);
     if (blocks)
-        place_kernel<<<(unsigned)blocks, STRETCH, WARPS * bytes, stream(l)>>>(source, place, index, at, part,
-                                                                              n * k, (int)e);
+        place_kernel<<<(unsigned)blocks, STRETCH, WARPS * bytes, stream(l)>>>(
+            source, place, index, at, part, n * k, (int)e);
     launched("row_map", "%lld,%lld,%lld", (long long)n, (long long)k, (long long)e);
     arena_back(&l->scratch, mark);
 }

@@ -1,4 +1,5 @@
-/* rows.cu -- rows moved by an index: y[i] = x[row[i]], y[row[i]] = x[i], y[i] = sum_j x[place[i,j]].
+/* rows.cu -- rows moved by an index: y[i] = x[row[i]], y[row[i]] = x[i], y[i] = sum_j
+ * x[place[i,j]].
  *
  * Bound: memory: each row read and written once, K rows read for a sum.  A block takes a row. */
 #include "real.cuh"
@@ -16,7 +17,9 @@ static int unit_of(const struct mat *y, const struct mat *x)
     int64_t size = dtype_size(y->type);
     for (int unit = 16; unit > (int)size; unit /= 2)
         if (((uintptr_t)y->data | (uintptr_t)x->data | (uintptr_t)(y->cols * size) |
-             (uintptr_t)(y->ld * size) | (uintptr_t)(x->ld * size)) % (uintptr_t)unit == 0)
+             (uintptr_t)(y->ld * size) | (uintptr_t)(x->ld * size)) %
+                (uintptr_t)unit ==
+            0)
             return unit;
     return (int)size;
 }
@@ -33,7 +36,8 @@ static void check_fit(const char *op, struct mat y, struct mat x)
             dtype_name(x.type), (long long)x.cols);
 }
 
-template <typename U> static __global__ void gather_kernel(struct place y, struct place x, const int32_t *row)
+template <typename U>
+static __global__ void gather_kernel(struct place y, struct place x, const int32_t *row)
 {
     int64_t i = blockIdx.x, from = row[i];
     const U *in = (const U *)x.data + from * x.stride;
@@ -58,8 +62,10 @@ struct mover {
     void (*scatter)(struct place, struct place, const int32_t *);
 };
 static const struct mover movers[] = {
-    {16, gather_kernel<uint4>, scatter_kernel<uint4>},       {8, gather_kernel<uint2>, scatter_kernel<uint2>},
-    {4, gather_kernel<uint32_t>, scatter_kernel<uint32_t>},  {2, gather_kernel<uint16_t>, scatter_kernel<uint16_t>},
+    {16, gather_kernel<uint4>, scatter_kernel<uint4>},
+    {8, gather_kernel<uint2>, scatter_kernel<uint2>},
+    {4, gather_kernel<uint32_t>, scatter_kernel<uint32_t>},
+    {2, gather_kernel<uint16_t>, scatter_kernel<uint16_t>},
 };
 static const struct mover *mover_of(int unit)
 {
@@ -113,18 +119,20 @@ static __global__ void sum_kernel(T *y, const T *x, const int32_t *place, int64_
 }
 
 template <typename T>
-static void sum_rows(struct lane *l, const struct mat *y, const struct mat *x, const int32_t *place, int64_t k)
+static void sum_rows(struct lane *l, const struct mat *y, const struct mat *x, const int32_t *place,
+                     int64_t k)
 {
     enum { V = 16 / sizeof(T) };
     if (unit_of(y, x) == 16)
-        sum_kernel<T, V><<<(unsigned)y->rows, 256, 0, stream(l)>>>((T *)y->data, (const T *)x->data, place, k,
-                                                                   y->cols, y->ld, x->ld);
+        sum_kernel<T, V><<<(unsigned)y->rows, 256, 0, stream(l)>>>((T *)y->data, (const T *)x->data,
+                                                                   place, k, y->cols, y->ld, x->ld);
     else
-        sum_kernel<T, 1><<<(unsigned)y->rows, 256, 0, stream(l)>>>((T *)y->data, (const T *)x->data, place, k,
-                                                                   y->cols, y->ld, x->ld);
+        sum_kernel<T, 1><<<(unsigned)y->rows, 256, 0, stream(l)>>>((T *)y->data, (const T *)x->data,
+                                                                   place, k, y->cols, y->ld, x->ld);
 }
 
-extern "C" void OPNAME(gather_sum)(struct lane *l, struct mat y, struct mat x, const int32_t *place, int64_t k)
+extern "C" void OPNAME(gather_sum)(struct lane *l, struct mat y, struct mat x, const int32_t *place,
+                                   int64_t k)
 {
     check_fit("gather_sum", y, x);
     if (y.type != REAL_TYPE && y.type != DT_F32)

@@ -1,4 +1,5 @@
-/* tiles.cuh -- queries of all spans cut into tiles of 128 on the device, for the attention kernels. */
+/* tiles.cuh -- queries of all spans cut into tiles of 128 on the device, for the attention kernels.
+ */
 #ifndef TILES_CUH
 #define TILES_CUH
 
@@ -11,7 +12,8 @@ enum { TILE_Q = 128 };
 static __global__ void tiles_kernel(int32_t *at, struct spans s)
 {
     __shared__ int32_t sums[1024];
-    int per = (s.n + 1023) / 1024, beg = MIN(s.n, (int)threadIdx.x * per), end = MIN(s.n, beg + per);
+    int per = (s.n + 1023) / 1024, beg = MIN(s.n, (int)threadIdx.x * per),
+        end = MIN(s.n, beg + per);
     int32_t sum = 0;
     for (int i = beg; i < end; i++)
         sum += (s.q_at[i + 1] - s.q_at[i] + TILE_Q - 1) / TILE_Q;
@@ -47,9 +49,10 @@ struct q_tile {
     int limit;           /* query t sees keys before limit + t */
 };
 
-/* Item i of all (tile, head), the last tiles first, since those of a long span see the most keys. */
-static __device__ __forceinline__ q_tile q_tile_at(const int32_t *at, const spans &s, const heads &x, int64_t items,
-                                                   int64_t i)
+/* Item i of all (tile, head), the last tiles first, since those of a long span see the most keys.
+ */
+static __device__ __forceinline__ q_tile q_tile_at(const int32_t *at, const spans &s,
+                                                   const heads &x, int64_t items, int64_t i)
 {
     int64_t tile = (items - 1 - i) / x.h;
     spans cut = {at, NULL, NULL, s.n};
@@ -65,7 +68,8 @@ static __device__ __forceinline__ q_tile q_tile_at(const int32_t *at, const span
 }
 
 /* Whether heads and rows can be copied 16 bytes at a time, and a head is 64 or 128 wide. */
-static inline int whole_heads(const struct heads &x, const void *q, const void *k, const void *v, const void *o)
+static inline int whole_heads(const struct heads &x, const void *q, const void *k, const void *v,
+                              const void *o)
 {
     return (x.c == 64 || x.c == 128) && x.ldq % 8 == 0 && x.ldk % 8 == 0 &&
            ((uintptr_t)q | (uintptr_t)k | (uintptr_t)v | (uintptr_t)o) % 16 == 0;

@@ -1,5 +1,6 @@
-/* gpu.h -- the CUDA twins against the f64 definition, at the odd shapes of every op and at shapes that the
- * tensor-core kernels take.  Nothing is stated again: the definition has been held to its words. */
+/* gpu.h -- the CUDA twins against the f64 definition, at the odd shapes of every op and at shapes
+ * that the tensor-core kernels take.  Nothing is stated again: the definition has been held to its
+ * words. */
 
 /*   t    d    h  g  c   e  k  f    v    a  span */
 static const struct shape whole_tiles[] = {
@@ -13,7 +14,8 @@ struct gpu_verdict {
     int unwritten, trespassed, reruns_differ;
 };
 
-/* A bf16 result is off by rounding of what went into it; the rest of the bound is for sums in f32. */
+/* A bf16 result is off by rounding of what went into it; the rest of the bound is for sums in f32.
+ */
 static const struct gpu_type {
     enum dtype type;
     const char *name;
@@ -40,8 +42,8 @@ static void gpu_judge(const struct op_case *c, const struct shape *s, int64_t va
     }
     double distance = run_distance(&r[GPU], &r[DEFINITION]);
     if (distance > type->most)
-        printf("# %s/%lld %s: %.1e at T %lld, D %lld, C %lld\n", c->name, (long long)variant, type->name,
-               distance, (long long)s->t, (long long)s->d, (long long)s->c);
+        printf("# %s/%lld %s: %.1e at T %lld, D %lld, C %lld\n", c->name, (long long)variant,
+               type->name, distance, (long long)s->t, (long long)s->d, (long long)s->c);
     v->distance = MAX(v->distance, distance);
     v->unwritten += written.unwritten;
     v->trespassed += written.trespassed;
@@ -61,11 +63,11 @@ static void gpu_test_case(const struct op_case *c, struct lane *cpu, struct lane
             for (int64_t i = 0; gpu_types[t].type == DT_BF16 && i < ARRAY_LEN(whole_tiles); i++)
                 gpu_judge(c, &whole_tiles[i], j, &gpu_types[t], cpu, gpu, &v);
         }
-        ok(v.distance <= gpu_types[t].most, "%s: cuda %s is near f64 (%.0e)", c->name, gpu_types[t].name,
-           v.distance);
+        ok(v.distance <= gpu_types[t].most, "%s: cuda %s is near f64 (%.0e)", c->name,
+           gpu_types[t].name, v.distance);
         ok(!v.unwritten && !v.trespassed && !v.reruns_differ,
-           "%s: cuda %s writes all it should, nothing else, and the same bits again (%d, %d, %d)", c->name,
-           gpu_types[t].name, v.unwritten, v.trespassed, v.reruns_differ);
+           "%s: cuda %s writes all it should, nothing else, and the same bits again (%d, %d, %d)",
+           c->name, gpu_types[t].name, v.unwritten, v.trespassed, v.reruns_differ);
     }
 }
 
