@@ -1,4 +1,5 @@
-/* pref-stat.c -- rows -> a table: how many, how long, how well rewarded.
+/* pref-stat.c -- rows -> a table: how many, how long, how well rewarded; of pairs, how often the
+ * scores agree with the choice, and how often length alone would.
  *
  * Several files are arms of an experiment and stand side by side, each held against the first one:
  * the mean reward of every prompt both have, subtracted, and a bootstrap over the prompts. */
@@ -10,11 +11,13 @@
 
 static const char *field = "reward", *json_path, *output;
 static int64_t seed, resamples = 10000;
+static int tsv;
 
 static const struct opt options[] = {
     OPT_STR(0, "field", &field, "name", "the field that holds the reward"),
     OPT_INT('s', "seed", &seed, "n", "of the bootstrap"),
     OPT_INT(0, "resamples", &resamples, "n", "of the bootstrap"),
+    OPT_FLAG(0, "tsv", &tsv, "print tab-separated values, a line for each file"),
     OPT_STR(0, "json", &json_path, "file", "write the same figures here as JSON"),
     OPT_STR('o', "output", &output, "file", "write the table here instead of stdout"),
     OPT_INT(0, "max-bad", &row_max_bad, "n", "bad rows to tolerate before exit 3"),
@@ -23,7 +26,8 @@ static const struct opt options[] = {
 };
 
 enum metric { ROWS, PROMPTS, SCORED, MEAN, SD, LEAST, Q05, Q25, Q50, Q75, Q95, GREATEST, LENGTH,
-              LENGTH_Q50, LENGTH_Q95, CORRELATION, PAIRED, DIFFERENCE, LOW, HIGH, METRICS };
+              LENGTH_Q50, LENGTH_Q95, CORRELATION, PAIRED, DIFFERENCE, LOW, HIGH, PAIRS, LONGER, AGREE,
+              AGREE_LOW, AGREE_HIGH, METRICS };
 static const struct {
     const char *label, *key;
     int decimals, sign;
@@ -50,6 +54,11 @@ static const struct {
     [DIFFERENCE] = {"mean difference by prompt", "difference", 4, 1},
     [LOW] = {"  95 % interval from", "difference_low", 4, 1},
     [HIGH] = {"  to", "difference_high", 4, 1},
+    [PAIRS] = {"pairs", "pairs"},
+    [LONGER] = {"  chosen is longer (%)", "longer", 2},
+    [AGREE] = {"  chosen scores higher (%)", "agree", 2},
+    [AGREE_LOW] = {"    95 % interval from", "agree_low", 2},
+    [AGREE_HIGH] = {"    to", "agree_high", 2},
 };
 
 struct arm {
@@ -69,13 +78,59 @@ static char *arm_name(const char *path)
     return dot && dot > base ? xstrndup(base, (size_t)(dot - base)) : xstrdup(base);
 }
 
+/* Pairs, and how many of them each judge decides as they were decided; a tie is half. */
+struct tally {
+    int64_t pairs, scored;
+    double longer, agree;
+};
+
+static double win(double a, double b)
+{
+    return a > b ? 1 : a < b ? 0 : 0.5;
+}
+
+static void tally_add(struct tally *t, const struct row *r, const char *const side[2])
+{
+    struct row one = *r;
+    double length, score[2];
+    one.response = r->chosen, one.response_len = r->chosen_len;
+    length = (double)pref_length(&one);
+    one.response = r->rejected, one.response_len = r->rejected_len;
+    t->longer += win(length, (double)pref_length(&one));
+    t->pairs++;
+    if (pref_reward(r, side[0], &score[0]) || pref_reward(r, side[1], &score[1]))
+        return;
+    t->agree += win(score[0], score[1]);
+    t->scored++;
+}
+
+/* In per cent; the interval is Wilson's, which stays within 0 and 100. */
+static void tally_values(const struct tally *t, double *value)
+{
+    const double z = 1.959963984540054;
+    if (!t->pairs)
+        return;
+    value[PAIRS] = (double)t->pairs;
+    value[LONGER] = 100 * t->longer / (double)t->pairs;
+    if (!t->scored)
+        return;
+    double n = (double)t->scored, p = t->agree / n, q = 1 + z * z / n;
+    double centre = (p + z * z / (2 * n)) / q;
+    double half = z / q * sqrt(p * (1 - p) / n + z * z / (4 * n * n));
+    value[AGREE] = 100 * p;
+    value[AGREE_LOW] = 100 * (centre - half);
+    value[AGREE_HIGH] = 100 * (centre + half);
+}
+
 static void arm_read(struct arm *a, char *path)
 {
     struct row_reader r;
     struct pref_set all = {0}, scored = {0};
     struct numbers column[COLUMNS] = {0};
     struct moments reward = {0}, length = {0}, both = {0};
+    struct tally tally = {0};
     struct buf scratch = {0};
+    char *side[2] = {xasprintf("%s_chosen", field), xasprintf("%s_rejected", field)};
     row_reader_init(&r, &path, path ? 1 : 0);
     while (row_next(&r)) {
         uint64_t group;
@@ -87,6 +142,8 @@ static void arm_read(struct arm *a, char *path)
             continue;
         }
         pref_set_add(&all, group, 0);
+        if (r.row.chosen && r.row.rejected)
+            tally_add(&tally, &r.row, (const char *const *)side);
         if (n >= 0) {
             numbers_add(&column[LENGTHS], (double)n);
             moments_add(&length, (double)n, 0);
@@ -112,6 +169,7 @@ static void arm_read(struct arm *a, char *path)
     a->value[SD] = moments_sd(&reward);
     a->value[LENGTH] = length.n ? length.mean_x : NAN;
     a->value[CORRELATION] = moments_correlation(&both);
+    tally_values(&tally, a->value);
     a->groups = pref_set_means(&scored, &a->group, &a->mean);
     row_reader_close(&r, all.n);
     pref_set_release(&all);
@@ -119,6 +177,8 @@ static void arm_read(struct arm *a, char *path)
     for (int64_t c = 0; c < COLUMNS; c++)
         free(column[c].v);
     buf_release(&scratch);
+    free(side[0]);
+    free(side[1]);
 }
 
 static void arm_compare(struct arm *a, const struct arm *first)
@@ -179,6 +239,25 @@ static void table_write(struct out *o, const struct arm *a, int64_t n)
     out_printf(o, "\n");
 }
 
+static void lines_write(struct out *o, const struct arm *a, int64_t n)
+{
+    struct buf b = {0};
+    buf_str(&b, "arm");
+    for (int64_t k = 0; k < METRICS; k++)
+        buf_printf(&b, "\t%s", metrics[k].key);
+    for (int64_t j = 0; j < n; j++) {
+        buf_printf(&b, "\n%s", a[j].name);
+        for (int64_t k = 0; k < METRICS; k++) {
+            buf_char(&b, '\t');
+            if (!isnan(a[j].value[k]))
+                json_number(&b, a[j].value[k]);
+        }
+    }
+    buf_char(&b, '\n');
+    out_write(o, b.data, b.len);
+    buf_release(&b);
+}
+
 static void report_write(const char *path, const struct arm *a, int64_t n)
 {
     struct buf b = {0};
@@ -220,7 +299,7 @@ int main(int argc, char **argv)
             arm_compare(&arms[j], &arms[0]);
     }
     struct out *o = out_open(output);
-    table_write(o, arms, n);
+    (tsv ? lines_write : table_write)(o, arms, n);
     out_close(o);
     if (json_path)
         report_write(json_path, arms, n);
