@@ -3,6 +3,7 @@
 #   make            the tools, in build/cpu/bin
 #   make demo       the whole pipeline on real text (pipelines/first)
 #   make check      all tests this build can run        make check SAN=1   under sanitizers
+#   make check-long every mapping that fits a small model, to 16 ranks
 #   make bench      measurements, each beside a peer or a ceiling
 #
 # CUDA=1, NCCL=1 and MPI=1 add a backend: files named *_cuda.*, *_nccl.* and *_mpi.* replace the
@@ -55,7 +56,7 @@ endif
 tools    := $(patsubst tools/%.c,$B/bin/%,$(wildcard tools/*.c))
 ctests   := $(patsubst tests/%.c,$B/tests/%,$(wildcard tests/*.c))
 
-.PHONY: all demo check check-gpu bench bench-gpu accept install clean setup tests
+.PHONY: all demo check check-long check-gpu bench bench-gpu accept install clean setup tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -97,6 +98,10 @@ demo: setup
 check: setup
 	@$(MAKE) --no-print-directory -s -j$$(nproc) tests
 	@BUILD=$B SAN=$(SAN) prove -j$$(nproc) --timer -e '' tests/*.t $(ctests)
+
+check-long: $B/tests/parallel $B/tests/reshard
+	@$B/tests/parallel --long
+	@$B/tests/reshard --long
 
 accept: tests
 	@BUILD=$B ACCEPT=1 prove -e '' tests/*.t

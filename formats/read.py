@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """A reader of shard.md in plain Python, written from that page.
 
-    formats/read.py file, stream or set ...
+    formats/read.py file, stream, set or checkpoint ...
 
-Verifies each and prints rows, tokens and the fingerprint; ends with status 4 at the first fault."""
+Verifies each and prints rows, tokens and the fingerprint; ends with status 4 at the first fault.
+"-" is standard input, for streams that zstdcat unpacked."""
 
 import hashlib
 import itertools
@@ -166,6 +167,8 @@ class Data:
         need(all(t >= 0 for t in v["tokens"]) and max(v["target"], default=0) <= 1, "values")
         need(all(math.isfinite(w) and w >= 0 for w in v["weight"]), "a weight")
         need(all(math.isfinite(x) for k in wanted & VALUES for x in v[k]), "a value is not finite")
+        own = tensors.get("file.tokenizer.json")
+        need(own is None or xxh3(own[1]) == meta["tokenizer"], "another tokenizer")
         for k in wanted:
             raw = tensors[k][1]
             if k == "tokens.offsets":
@@ -214,15 +217,35 @@ def read_blobs(data, into):
     need(not inside, "no end blob: cut off")
 
 
-def read_set(folder, into):
+def read_checkpoint(folder, manifest):
+    """Files are whole, and are those of the manifest: ckpt.md."""
+    hashes = {}
+    for name, size in manifest["files"].items():
+        with open(os.path.join(folder, name), "rb") as f:
+            data = f.read()
+        need(len(data) == size, "a size is not the manifest's")
+        for tensors, _ in blobs(data):
+            hashes.update({(name, k): xxh3(v) for k, (_, v) in tensors.items()})
+    sets = [manifest["model"], *manifest["optimizer"].values()]
+    slices = [s for tensors in sets for t in tensors.values() for s in t["slices"]]
+    named = {(s["file"], s["tensor"]): s["xxh3"] for s in slices}
+    need(named == hashes, "the slices are not the manifest's")
+
+
+def read_folder(folder, into):
     with open(os.path.join(folder, "manifest.json"), "rb") as f:
         manifest = json.loads(f.read(), object_pairs_hook=members)
+    if manifest["schema"] == "moeutils.ckpt":
+        read_checkpoint(folder, manifest)
+        return
     need(manifest["schema"] == "moeutils.set" and manifest["version"] == 1, "not a set")
     for entry in manifest["files"]:
         with open(os.path.join(folder, entry["name"]), "rb") as f:
             data = f.read()
         need(len(data) == entry["bytes"], "a size is not the manifest's")
         need(hashlib.sha256(data).hexdigest() == entry["sha256"], "a hash is not the manifest's")
+        if entry["name"] == "tokenizer.json":
+            need(xxh3(data) == manifest["tokenizer"], "another tokenizer")
         if "rows" in entry:
             read_blobs(data, into)
     need(into.sums() == tuple(manifest[k] for k in ("rows", "tokens", "sequences")), "sums")
@@ -233,8 +256,10 @@ def main():
     for path in sys.argv[1:]:
         data = Data()
         try:
-            if os.path.isdir(path):
-                read_set(path, data)
+            if path == "-":
+                read_blobs(sys.stdin.buffer.read(), data)
+            elif os.path.isdir(path):
+                read_folder(path, data)
             else:
                 with open(path, "rb") as f:
                     read_blobs(f.read(), data)

@@ -76,6 +76,28 @@ ok 'a batch with nothing to learn is passed over and reported' \
    "sed 's/}\$/,\"weight\":0}/' rows.jsonl >zero.jsonl && shard-pack -q -t tok.json --seq 32 -o zero/ zero.jsonl &&
     moe-train -j 1 --model tiny.json --data zero/ --batch 4 --steps 2 -o zero.run/ 2>&1 | grep -c 'all weights are 0' | grep -qx 2"
 
+# pairs
+awk '{n=NR; printf "{\"id\":\"p%d\",\"prompt\":\"count %d\",\"chosen\":\" and %d\",\"rejected\":\" or %d\"}\n", n, n, n+1, n*3}' rows.jsonl >pairs.jsonl
+shard-pack -q -t tok.json --seq 64 -o pairs/ pairs.jsonl
+won() { tail -n 1 "$1/log.jsonl" | grep -o '"won":[0-9.]*' | cut -d: -f2; }
+export -f won
+ok 'bt makes a reward model of a language model' \
+   'moe-train -q -j 1 --loss bt --init whole/ --data pairs/ --batch 4 --steps 30 --lr 1e-2 -o rm/ && grep -q ForSequenceClassification rm/last/config.json'
+ok 'that tells the pairs apart'       'awk "BEGIN{exit !($(won rm) > 0.9)}"'
+ok 'and scores rows so'               'reward-score -q -m rm/ pairs.jsonl | awk -F"reward_chosen\":|,\"reward_rejected\":" "{n += \$2 + 0 > \$3 + 0} END{exit !(n > 55)}"'
+ok 'scores do not depend on company'  'reward-score -q -m rm/ rows.jsonl >a.r && head -n 7 rows.jsonl | reward-score -q -j 1 -m rm/ | cmp - <(head -n 7 a.r) && tac rows.jsonl | reward-score -q -m rm/ | tac | cmp - a.r'
+ok 'a reward model goes on'           'moe-train -q -j 1 --loss bt --init rm/ --data pairs/ --batch 4 --steps 2 -o rm2/'
+ok 'dpo learns against its reference' \
+   'reward-score -q -m whole/ --logp pairs.jsonl >ref.jsonl && shard-pack -q -t tok.json --seq 64 -o ref/ ref.jsonl &&
+    moe-train -q -j 1 --loss dpo --init whole/ --data ref/ --batch 4 --steps 30 --lr 3e-3 -o dpo/ && awk "BEGIN{exit !($(won dpo) > 0.9)}"'
+ok 'its first loss is log 2: nothing has moved yet' 'losses dpo | awk "NR==1{exit !(\$1 > 0.6931 && \$1 < 0.6932)}"'
+x 'dpo without a reference' 2 'needs the column ref_logp, and pairs/' 'moe-train --loss dpo --init whole/ --data pairs/ -o wrong/'
+x 'bt without pairs' 2 'needs the column pair, and set/' 'moe-train --loss bt --init whole/ --data set/ -o wrong/'
+x 'a reward model does not speak' 2 'is a reward model' 'moe-sample -m rm/ rows.jsonl'
+x 'a reward model is not trained as a language model' 2 'this is a reward model' 'moe-train --init rm/ --data set/ -o wrong/'
+x 'a language model does not score' 2 'no score head' 'reward-score -m whole/ rows.jsonl'
+ok 'a reward model goes to Hugging Face and back' 'ckpt-reshard -q --to-hf rm/ -o rm.hf/ && ckpt-reshard -q --from-hf rm.hf/ -o rm.back/ && cmp rm.back/model-00001-of-00001.safetensors rm/last/model-00001-of-00001.safetensors'
+
 # refused
 x 'another seed is another run' 2 'whole.*seed 0.*says 1' "$train --seed 1 -o whole/"
 x 'more steps are another run' 2 'whole.*steps 6.*says 7' "moe-train -q -j 1 --model tiny.json --data set/ --batch 4 --steps 7 --lr 1e-2 --warmup 2 -o whole/"

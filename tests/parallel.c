@@ -1,7 +1,8 @@
 /* parallel.c -- the mapping is not a hyperparameter: many ranks against one, in f64.
  *
  * For each mapping: every reduced gradient of step 1 within 1e-10 of the tensor's maximum, and 20 losses,
- * auxiliary losses and gradient norms with SGD and with AdamW within 1e-9.  Ranks are threads; under mpirun
+ * auxiliary losses and gradient norms within 1e-9: of a language model with SGD and with AdamW, of a reward
+ * model (Bradley-Terry) and of DPO.  Ranks are threads; under mpirun
  * they are its processes, and the mappings of that many ranks are tried.  --long tries all that fit. */
 #include "tap.h"
 #include "train/train.h"
@@ -24,11 +25,14 @@ struct mapping {
     int ranks, tp, cp, pp, etp, ep;
     int64_t micro;
 };
+struct method {
+    const char *loss, *optimizer, *set;
+};
 struct outcome { /* of one mapping, as its rank 0 keeps it */
     struct mapping map;
-    const char *optimizer, *set;
+    struct method method;
     void (*spoil)(struct trainer *t, int after); /* a bug planted before and after step 1's gradients */
-    double loss[STEPS], aux[STEPS], norm[STEPS];
+    double loss[STEPS], won[STEPS], aux[STEPS], norm[STEPS];
     double *grad;      /* all tensors in canonical order, of step 1 */
     int64_t *at;       /* (params + 1) where each begins in grad */
     char **name;
@@ -39,8 +43,8 @@ static const char *mapping_name(const struct mapping *x)
 {
     static char name[128];
     int dp = x->ranks / (x->tp * x->cp * x->pp), edp = x->ranks / (x->etp * x->ep * x->pp);
-    snprintf(name, sizeof name, "%d ranks, PP%d; attention TP%d CP%d DP%d; experts ETP%d EP%d EDP%d", x->ranks,
-             x->pp, x->tp, x->cp, dp, x->etp, x->ep, edp);
+    snprintf(name, sizeof name, "%d ranks, PP%d; attention TP%d CP%d DP%d; experts ETP%d EP%d EDP%d",
+             x->ranks, x->pp, x->tp, x->cp, dp, x->etp, x->ep, edp);
     return name;
 }
 
@@ -88,8 +92,9 @@ static void rank_main(struct world *w, void *arg)
     struct trainer t;
     struct mesh mesh;
     struct config c;
-    struct trainer_options opt = {.device = "cpu", .type = "f64", .optimizer = o.optimizer, .loss = "nll",
-                                  .batch = BATCH, .micro = x->micro, .seq = SEQ, .decay = 0.1, .aux = -1,
+    struct trainer_options opt = {.device = "cpu", .type = "f64", .optimizer = o.method.optimizer,
+                                  .loss = o.method.loss, .beta = 0.3, .batch = BATCH,
+                                  .micro = x->micro, .seq = SEQ, .decay = 0.1, .aux = -1,
                                   .z = 0.001, .threads = 1,
                                   .plan = {.lr = 0.01, .floor = 0.1, .warmup = 3, .steps = STEPS,
                                            .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 0.5}};
@@ -97,9 +102,10 @@ static void rank_main(struct world *w, void *arg)
     if (why)
         die("%s: %s", mapping_name(x), why);
     config_parse(&c, config_text, sizeof config_text - 1, "test");
+    c.reward = loss_find(o.method.loss)->reward;
     trainer_init(&t, w, &mesh, &c, &opt);
     model_random(&t.model, 1);
-    struct set *set = set_open(o.set);
+    struct set *set = set_open(o.method.set);
     int64_t one = 1;
     struct mix mix = {&set, &one, 1, 3};
     struct step_result r;
@@ -114,7 +120,7 @@ static void rank_main(struct world *w, void *arg)
     o.grad = collect_gradients(&o, &t.model);
     for (int i = 0; i < STEPS; i++) {
         trainer_step(&t, &mix, i * BATCH, &r);
-        o.loss[i] = r.loss, o.aux[i] = r.aux, o.norm[i] = r.norm;
+        o.loss[i] = r.loss, o.won[i] = r.won, o.aux[i] = r.aux, o.norm[i] = r.norm;
     }
     if (world_rank(w) == 0)
         *out = o;
@@ -163,7 +169,7 @@ static struct difference compare(const struct outcome *o, const struct outcome *
         if (!(off / scale <= d.grad))
             d.grad = off / scale, d.where = one->name[p];
     }
-    d.loss = worst_of(o->loss, one->loss, STEPS);
+    d.loss = fmax(worst_of(o->loss, one->loss, STEPS), worst_of(o->won, one->won, STEPS));
     d.aux = worst_of(o->aux, one->aux, STEPS);
     d.norm = worst_of(o->norm, one->norm, STEPS);
     return d;
@@ -179,20 +185,28 @@ static int losses_agree(const struct difference *d)
     return d->loss <= 1e-9 && d->aux <= 1e-9 && d->norm <= 1e-9;
 }
 
-static void write_set(const char *path)
+/* Documents of random tokens, packed several to a sequence; or pairs of them. */
+static void write_set(const char *path, int pairs)
 {
-    struct set_info info = {.seq = SEQ, .tokenizer_hash = "0123456789abcdef", .columns = "weight",
-                            .template = "plain", .bos = -1, .eos = -1};
+    struct set_info info = {.seq = SEQ, .tokenizer_hash = "0123456789abcdef",
+                            .columns = pairs ? "weight,pair,margin,ref_logp" : "weight", .template = "plain",
+                            .bos = -1, .eos = -1};
     struct packer *p = packer_open(path, &info, 1 << 20);
     for (int i = 0; i < 120; i++) {
         int32_t token[SEQ];
         uint8_t target[SEQ];
-        struct doc d = {token, target, 3 + (int)(rng_uniform(1, 0, i) * (SEQ - 3)), 1, NAN, -1};
+        struct doc d = {.token = token, .target = target, .weight = i % 5 ? 1 : 0.5, .reward = NAN,
+                        .pair = -1};
+        d.n = 3 + (int)(rng_uniform(1, 0, i) * ((pairs ? SEQ / 2 : SEQ) - 2));
         for (int j = 0; j < d.n; j++) {
             token[j] = rng_uniform(2, i, j) * 40;
-            target[j] = j > 0;
+            target[j] = j > pairs;
         }
-        d.weight = i % 5 ? 1 : 0.5;
+        if (pairs) {
+            d.pair = i / 2;
+            d.margin = i % 2 ? 0 : 0.2;
+            d.ref_logp = -rng_uniform(3, 0, i) * d.n;
+        }
         packer_add(p, &d);
     }
     packer_close(p, "{}");
@@ -285,8 +299,7 @@ static void test_the_test(const struct outcome *one, struct world *job)
         {"chunks given to the wrong ranks", swap_chunks, {2, 1, 2, 1, 1, 1, 2}},
     };
     for (int64_t i = 0; world_size(job) == 1 && i < ARRAY_LEN(bugs); i++) {
-        struct outcome o = {.map = bugs[i].map, .optimizer = one->optimizer, .set = one->set,
-                            .spoil = bugs[i].spoil};
+        struct outcome o = {.map = bugs[i].map, .method = one->method, .spoil = bugs[i].spoil};
         run(&o, job);
         struct difference d = compare(&o, one);
         ok(!grads_agree(&d), "a planted bug is seen: %s (off by %.1e)", bugs[i].what, d.grad);
@@ -298,7 +311,6 @@ static void test_the_test(const struct outcome *one, struct world *job)
 int main(int argc, char **argv)
 {
     static const struct mapping one_rank = {1, 1, 1, 1, 1, 1, 2};
-    static const char *const optimizers[] = {"sgd", "adamw"};
     static struct mapping list[2000];
     char dir[64] = "/tmp/parallel-XXXXXX";
     int64_t n = ARRAY_LEN(chosen), agreed = 0, tried = 0;
@@ -316,19 +328,23 @@ int main(int argc, char **argv)
     if (first && !mkdtemp(dir))
         die("mkdtemp:");
     comm_broadcast(c, NULL, dir, sizeof dir, 0);
-    char *set = path_join(dir, "set/");
-    if (first)
-        write_set(set);
+    char *set = path_join(dir, "set/"), *pairs = path_join(dir, "pairs/");
+    if (first) {
+        write_set(set, 0);
+        write_set(pairs, 1);
+    }
+    const struct method methods[] = {
+        {"nll", "sgd", set}, {"nll", "adamw", set}, {"bt", "adamw", pairs}, {"dpo", "sgd", pairs}};
     comm_barrier(c);
-    for (int k = 0; k < 2; k++) {
-        struct outcome base = {.map = one_rank, .optimizer = optimizers[k], .set = set};
+    for (int64_t k = 0; k < ARRAY_LEN(methods); k++) {
+        struct outcome base = {.map = one_rank, .method = methods[k]};
         if (first) {
             run(&base, job);
-            ok(base.loss[STEPS - 1] < base.loss[0], "one rank learns with %s (%.4f to %.4f)", optimizers[k],
-               base.loss[0], base.loss[STEPS - 1]);
+            ok(base.loss[STEPS - 1] < base.loss[0], "one rank learns %s with %s (%.4f to %.4f)",
+               methods[k].loss, methods[k].optimizer, base.loss[0], base.loss[STEPS - 1]);
         }
         for (int64_t i = 0; i < n; i++) {
-            struct outcome o = {.map = list[i], .optimizer = optimizers[k], .set = set};
+            struct outcome o = {.map = list[i], .method = methods[k]};
             if (size > 1 && list[i].ranks != size)
                 continue;
             run(&o, job);
@@ -336,8 +352,9 @@ int main(int argc, char **argv)
                 continue;
             struct difference d = compare(&o, &base);
             int same = grads_agree(&d) && losses_agree(&d);
-            ok(same, "%s, %s: gradients %.1e (%s), losses %.1e, auxiliary %.1e, norms %.1e", mapping_name(&list[i]),
-               optimizers[k], d.grad, d.where, d.loss, d.aux, d.norm);
+            ok(same, "%s, %s %s: gradients %.1e (%s), losses %.1e, auxiliary %.1e, norms %.1e",
+               mapping_name(&list[i]), methods[k].loss, methods[k].optimizer, d.grad, d.where, d.loss,
+               d.aux, d.norm);
             worst = fmax(fmax(fmax(worst, d.grad), fmax(d.loss, d.aux)), d.norm);
             agreed += same, tried++;
             outcome_release(&o);
@@ -348,11 +365,11 @@ int main(int argc, char **argv)
             outcome_release(&base);
     }
     if (first) {
-        printf("# %lld of %lld runs of %d mappings agree with one rank; the largest difference is %.1e\n",
-               (long long)agreed, (long long)tried, (int)(tried / 2), worst);
+        printf("# %lld of %lld runs of %lld mappings agree with one rank; the largest difference is %.1e\n",
+               (long long)agreed, (long long)tried, (long long)(tried / ARRAY_LEN(methods)), worst);
         remove_tree(dir);
     }
-    free(set);
+    free(set), free(pairs);
     comm_free(c);
     world_free(job);
     return first ? finish() : 0;

@@ -285,6 +285,19 @@ ok '--min-group 3'                       'is 0234 --min-group 3'
 ok '--require-spread 3: q differs by 3'  'is 15 --method fa --require-spread 3'
 ok 'dropped groups are in no fraction'   'is 24 --method fa --min-group 3 --top-frac 0.5'
 
+# what is read twice
+ok 'a plain file, a compressed one and a pipe give the same' \
+   'for how in "--method fa --top-k 1" "--method rwr" "--method pairs --dedup near"; do
+        pref-filter -q $how answers.jsonl many.jsonl >a && gzip -c many.jsonl >m.gz && pref-filter -q $how answers.jsonl m.gz | cmp - a &&
+        cat answers.jsonl many.jsonl | pref-filter -q $how | cmp - a && pref-filter -q $how answers.jsonl - <many.jsonl | cmp - a || exit 1; done'
+ok 'a byte order mark, carriage returns, long lines and a last line without newline' \
+   'seq 3000 | sed "s/.*/{\"prompt\":\"&\",\"reward\":&,\"x\":\"$(head -c 300 /dev/zero | tr "\\0" y)\"}\r/" >crlf; printf "{\"prompt\":\"%s\",\"reward\":1}\n{\"prompt\":\"z\",\"reward\":0}" $(head -c 600000 /dev/zero | tr "\\0" z) >>crlf
+    { printf "\357\273\277"; cat crlf; } >bom; pref-filter -q --method fa bom >out && { cat crlf; echo; } | cmp - out && pref-filter -q --method fa <bom | cmp - out'
+mkfifo fifo
+x  'a file that changes meanwhile'       1 'turn: has changed while it was read' \
+   'cp rows.jsonl turn; { cat rows.jsonl; sleep 0.2; echo >>turn; } >fifo & pref-filter --method fa turn fifo'
+ok 'another file of its name'            'cp rows.jsonl turn; { cat rows.jsonl; sleep 0.2; cp turn t2; mv t2 turn; } >fifo & ! pref-filter --method fa -o none turn fifo && [ ! -e none ]'
+
 # misuse and trouble
 x  'an unknown option'                   2 'no-such'           'pref-filter --no-such'
 x  'an unknown method'                   2 'method'            'pref-filter --method magic rows.jsonl'
@@ -296,7 +309,8 @@ x  'a fraction of zero'                  2 '--top-frac'        'pref-filter --me
 x  'a negative k'                        2 '--top-k'           'pref-filter --method fa --top-k -1 rows.jsonl'
 x  'a file that is not there'            1 'nowhere.jsonl'     'pref-filter nowhere.jsonl'
 x  'a full disk'                         1 'No space'          'pref-filter rows.jsonl >/dev/full'
-x  'no room for the spool'               1 '/nowhere'          'TMPDIR=/nowhere pref-filter rows.jsonl'
+x  'no room for the spool'               1 '/nowhere'          'TMPDIR=/nowhere pref-filter --method fa rows.jsonl'
+ok 'what needs no other row needs no spool' 'TMPDIR=/nowhere pref-filter -q --part 1/1 --min-chars 1 rows.jsonl | cmp - rows.jsonl'
 
 if have_data && command -v pref-cat >/dev/null && command -v python3 >/dev/null; then
     ok 'real rows: one answer for each prompt, the best' \

@@ -93,6 +93,15 @@ for r, a in zip(rows, arms):
 PY'
 ok '--field'                               'sed s/reward/gold/ a.jsonl | pref-stat -q --field gold | grep -E "^mean reward +2.5000$"'
 ok '-o publishes'                          'pref-stat -q -o table x.jsonl y.jsonl && pref-stat -q x.jsonl y.jsonl | cmp - table'
+cat >show.jsonl <<'ROWS'
+{"id":"1","prompt":[{"role":"user","content":"two\nlines"},{"role":"us\u001b[1mer","content":""}],"response":"a\ttab, \u001b]0;title\u0007, \u009b1m","reward":0.5,"tag":"<|rw_1|>"}
+{"prompt":"p","chosen":"c","rejected":"","reward_chosen":2,"reward_rejected":1,"margin":1}
+{"text":"\u00e9"}
+ROWS
+t  show                                    'pref-stat -q --show 2 show.jsonl a.jsonl'
+ok '--show sends no control character'     '! pref-stat -q --show 9 show.jsonl | grep -qaP "[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]"'
+ok '--show reads no further than it shows' '{ head -n 1 a.jsonl; echo "{"; } >half && pref-stat -q --show 1 half >o && grep -q "^response *| a$" o'
+x  '--show and --json'                     2 'json has no meaning' 'pref-stat --show 1 --json j a.jsonl'
 x  'a bad row'                             3 'bad:1: ' 'echo "{" >bad; pref-stat bad'
 x  'a file without rows'                   3 'in 0'    'pref-stat /dev/null'
 x  'an unknown option'                     2 'no-such' 'pref-stat --no-such'

@@ -28,6 +28,10 @@ ok 'the samples come out byte for byte' \
    '$S/make . && same answers.safetensors && same pairs.safetensors && same text.safetensors &&
     same answers.sts && diff -r $S/set set && cmp <(zstd -dc $S/answers.sts.zst) <(zstd -dc answers.sts.zst)'
 ok 'frames decompress to a stream of blobs' 'zstd -dc answers.sts.zst | cmp - answers.sts'
+ok 'frames on stdout, by option' 'shard-pack -t $T --seq 64 --group-bytes 1 --zstd $S/answers.jsonl | cmp - answers.sts.zst'
+ok 'a frame a blob'         '[ $(zstd -lv answers.sts.zst 2>&1 | sed -n "s/.*Zstandard Frames: //p" | head -n 1) = 3 ]'
+x  'no set is in frames'    2 'only a stream' 'shard-pack -t $T --zstd -o no/ $S/answers.jsonl'
+x  'no file either'         2 'only a stream' 'shard-pack -t $T --zstd -o no.safetensors $S/answers.jsonl'
 ok 'stdout gets the same stream' 'shard-pack -t $T --seq 64 --group-bytes 1 $S/answers.jsonl | cmp - answers.sts'
 ok 'rows come from stdin too'    'shard-pack -t $T --seq 64 --group-bytes 1 <$S/answers.jsonl | cmp - answers.sts'
 ok 'a set is a tokenizer'        'shard-pack -t set/ --seq 64 -o again/ $S/answers.jsonl && shard-show --diff again set; cmp again/tokenizer.json $T'
@@ -37,6 +41,28 @@ ok 'a new set takes the place of the old' \
 ok 'no folder, host or time in it' \
    'mkdir -p a b; (cd a && cp $S/answers.jsonl x.jsonl && shard-pack -t $T -o s/ x.jsonl)
     sleep 1; (cd b && shard-pack -t ../set/ -o s/ <$S/answers.jsonl); diff -r a/s b/s'
+
+# Tags and what they stood for.
+row() { printf '{"prompt":"%s","response":"b","reward":%s%s}\n' "$@"; }
+{ for i in 1 2 3; do row $i $i ',"tag":"<|rw_0|>"'; done; for i in 10 20; do row $i $i ',"tag":"<|rw_1|>"'; done; row 6 -5 ''; } >tagged.jsonl
+echo '{"tags":[{"text":"<|rw_0|>","count":3,"reward":2},{"text":"<|rw_1|>","count":2,"reward":15}],"reward_p95":17.5}' >want.json
+ok 'each tag is counted, with its mean reward' 'shard-pack -t $T -o tags/ tagged.jsonl && cmp tags/tags.json want.json'
+ok 'the manifest names it and says it too' \
+   'python3 -c "
+import json
+m = json.load(open(\"tags/manifest.json\"))
+assert m[\"provenance\"][\"ca\"] == json.load(open(\"want.json\"))
+assert \"tags.json\" in [f[\"name\"] for f in m[\"files\"]]"'
+ok 'a set with tags is sound to both readers' 'shard-show --check tags/ && python3 $TOP/formats/read.py tags'
+ok 'it travels in a file, and in the last blob of a stream' \
+   'shard-pack -t $T -o tags.safetensors tagged.jsonl && shard-pack -t $T --seq 8 --group-bytes 1 -o tags.sts tagged.jsonl &&
+    shard-show tags.safetensors | grep -c "^file.tags.json" | grep -qx 1 &&
+    [ "$(shard-show tags.sts | awk "/^#/ { blob = \$4 } /^file.tags/ { print blob }")" = 5 ] &&
+    shard-show --check tags.sts && python3 $TOP/formats/read.py tags.sts tags.safetensors'
+ok 'rows that are dropped do not count' '{ cat tagged.jsonl; printf "{\"prompt\":\"%0300d\",\"response\":\"b\",\"reward\":9,\"tag\":\"<|rw_0|>\"}\n" 0; } | shard-pack -t $T --overlong drop -o tags/ && cmp tags/tags.json want.json'
+ok 'without tags there is no such file' 'shard-pack -t $T -o none/ $S/answers.jsonl && [ ! -e none/tags.json ]'
+ok 'without rewards neither' 'echo "{\"prompt\":\"a\",\"response\":\"b\",\"tag\":\"x\"}" | shard-pack -t $T -o none/ && [ ! -e none/tags.json ]'
+ok 'tags are in order of reward, however they came' 'tac tagged.jsonl | shard-pack -t $T -o back/ && cmp back/tags.json want.json'
 
 # Packing.
 awk 'BEGIN { srand(7); for (i = 0; i < 600; i++) { n = 1 + int(rand() * 30); s = "";

@@ -18,6 +18,12 @@ ok 'a stream on stdin, compressed or not' \
 ok 'streams joined by cat' 'cat s/answers.sts s/answers.sts.zst | shard-show --rows | wc -l | grep -qx 8'
 ok 'zstd around a whole stream, cut into small frames' \
    'split -b 999 s/answers.sts part. && for p in part.*; do zstd -qc $p; done | shard-show --check | grep -q "4 rows"'
+ok 'a long stream to cut' 'seq 1 40 | awk "{ for (i = 0; i < 900; i++) printf \"{\\\"text\\\":\\\"the sea, the salt and the river %d\\\"}\n\", i }" | shard-pack -q -t s/tokenizer.json --group-bytes 64k -o - >stream && [ $(stat -c %s stream) -gt 1000000 ] && shard-show --check - <stream && python3 $F/read.py stream'
+x  'a cut stream is damage'   4 'stdin: cut off' 'head -c 100000 stream | shard-show --check -'
+x  'to any mode'              4 'stdin: cut off' 'head -c 100000 stream | shard-show --rows >/dev/null'
+x  'cut by one byte'          4 'stdin: cut off' 'head -c -1 stream | shard-show --check -'
+x  'a cut stream of frames'   4 'stdin: .*(cut off|zstd)' 'zstd -qc stream | head -c 20000 | shard-show --check -'
+x  'a pipe that ends early'   4 'stdin: (cut off|empty)' 'shard-pack -q -t nowhere s/text.jsonl | shard-show --check -'
 ok 'a pipe with a name' 'mkfifo p; cat s/answers.sts >p & shard-show --check p | grep -q "4 rows"'
 
 # Outside witnesses.
@@ -45,7 +51,7 @@ python3 "$F/broken/make.py" broken
 while IFS=$'\t' read -r file why; do
     x "refuses $file" 4 "$why" "shard-show --check broken/$file"
 done <broken/reasons.tsv
-ok 'the corpus is there' '[ $(wc -l <broken/reasons.tsv) -gt 80 ]'
+ok 'the corpus is there' '[ $(wc -l <broken/reasons.tsv) -gt 100 ]'
 ok 'the reader in Python refuses all of it' 'python3 -c "
 import glob, os, sys
 sys.path.insert(0, os.environ[\"F\"])
@@ -83,11 +89,38 @@ spoil_run() { rm -rf x; cp -r run x; "$@"; }
 export -f spoil_run
 ok 'a run: its last checkpoint is listed' 'shard-show run/ | grep -Pq "^model.norm.weight\tF32\t\[16\]\t64$"'
 x  'a run: sound'             0 '^run/.sound$' 'shard-show --check run/'
-x  'a run: a flipped bit'     4 'x/last/model.*safetensors: tensor .* is damaged' 'spoil_run flip x/last/model-00001-of-00001.safetensors -9; shard-show --check x'
+x  'a run: a flipped bit'     4 'x/step-000002/model.*safetensors: tensor .* is damaged' 'spoil_run flip x/last/model-00001-of-00001.safetensors -9; shard-show --check x'
 x  'a run: moments cut off'   4 'optim-00001-of-00001.safetensors: 5000 bytes' 'spoil_run truncate -s 5000 x/last/optim/optim-00001-of-00001.safetensors; shard-show --check x'
 x  'a run: no manifest'       4 'no manifest.json' 'spoil_run rm x/last/manifest.json; shard-show --check x'
 x  'a run: two steps differ'  1 'optim/.*model.norm.weight.*1[0-9] of 16 differ, by up to' 'shard-show --diff run/step-000001 run/step-000002'
 ok 'a run: equal to itself'   'shard-show --diff run/ run/step-000002'
+
+x  'a run: the model of another step' 4 'model-00001.*is damaged: its hash is .*, the manifest says' 'spoil_run cp run/step-000001/model-00001-of-00001.safetensors x/last/; shard-show --check x'
+x  'a run: a file too many'   4 'x/step-000002/model-9.safetensors: not in manifest.json' 'spoil_run cp s/answers.safetensors x/last/model-9.safetensors; shard-show --check x'
+x  'a run: no configuration'  4 'config.json: missing' 'spoil_run rm x/last/config.json; shard-show --check x'
+x  'a run: a manifest edited' 4 'is not as the manifest says' 'spoil_run sed -i "s/\"F32\"/\"F64\"/" x/last/manifest.json; shard-show --check x'
+x  'a run without a checkpoint' 4 'no manifest.json' 'mkdir -p early; shard-show --check early'
+ok 'the reader in Python takes checkpoints' 'python3 $F/read.py run/last run/step-000001'
+x  'and sees their damage'    4 'tensor .* is damaged' 'spoil_run flip x/last/optim/optim-00001-of-00001.safetensors -9; python3 $F/read.py x/last'
+x  'and the wrong step'       4 'the slices are not' 'spoil_run cp run/step-000001/model-00001-of-00001.safetensors x/last/; python3 $F/read.py x/last'
+ok 'and unpacked streams'     'zstd -dc s/answers.sts.zst | python3 $F/read.py -'
+x  'and a cut one'            4 'cut off' 'head -c 5000 s/answers.sts | python3 $F/read.py -'
+
+# Hugging Face folders against checkpoints.
+ckpt-reshard -q --to-hf run/ -o hf/ && ckpt-reshard -q --files 3 run/ -o cut/ && ckpt-reshard -q --to-hf run/step-000001 -o hf1/
+ok 'a Hugging Face folder is the run it came from' 'shard-show --diff run/ hf/ && shard-show --diff hf/ run/'
+ok 'and a checkpoint cut anew'        'shard-show --diff hf/ cut/'
+ok 'how a checkpoint is cut does not matter' 'shard-show --diff run/ cut/ && shard-show --check cut/ && python3 $F/read.py cut'
+x  'another step is named by tensor'  1 '^model.norm.weight.F32 .16..1[0-9] of 16 differ, by up to' 'shard-show --diff hf1/ run/'
+ok 'without the optimizer of the one side' '! { shard-show --diff hf1/ run/ || true; } | grep optim'
+x  'a tensor only one side has'       1 '^lm_head.weight.*only in run/?' 'cp -r hf less && python3 -c "
+import json
+f = open(\"less/model.safetensors\", \"rb\").read(); n = int.from_bytes(f[:8], \"little\"); h = json.loads(f[8:8+n])
+del h[\"__metadata__\"]; last = max(h, key=lambda k: h[k][\"data_offsets\"][1]); t = h[\"lm_head.weight\"]
+b, e = t[\"data_offsets\"]; del h[\"lm_head.weight\"]; data = f[8+n:]; data = data[:b] + data[e:]
+for v in h.values(): v[\"data_offsets\"] = [x - (e - b) * (x >= e) for x in v[\"data_offsets\"]]
+j = json.dumps(h).encode(); open(\"less/model.safetensors\", \"wb\").write(len(j).to_bytes(8, \"little\") + j + data)"
+    shard-show --diff run less'
 
 # Comparing.
 ok 'equal data do not differ'   'cp -r s/set y; shard-show --diff s/set y'

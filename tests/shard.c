@@ -192,14 +192,13 @@ static void docs_make(void)
         doc_token[7][t] = 7000 + t;
 }
 
+static char tokenizer_hash[17]; /* of "{}\n" */
+
 static void pack(const char *path, int64_t group_tokens, int64_t window, int pairs)
 {
-    struct set_info info = {SEQ,
-                            "0123456789abcdef",
-                            pairs ? "weight,pair,margin,ref_logp" : "weight,reward",
-                            "plain",
-                            1,
-                            -1};
+    struct set_info info = {
+        SEQ, tokenizer_hash, pairs ? "weight,pair,margin,ref_logp" : "weight,reward", "plain", 1,
+        -1};
     struct packer *p = packer_open(path, &info, group_tokens);
     packer_window(p, window);
     packer_file(p, "tokenizer.json", "{}\n", 3);
@@ -279,6 +278,7 @@ static void test_pack(void)
     char *file = in_dir("one.safetensors"), *stream = in_dir("s.sts"),
          *frames = in_dir("s.sts.zst");
     docs_make();
+    hash_hex(tokenizer_hash, hash_xxh3("{}\n", 3));
     pack(set, 1 << 20, 1, 0);
     pack(many, 500, 1, 0);
     pack(best, 500, 100, 0);

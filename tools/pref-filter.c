@@ -1,9 +1,8 @@
 /* pref-filter.c -- rows -> the rows an offline method trains on.
  *
- * Two passes.  The first gives each row a group and a score and lets it wait in a spool; then a
- * method judges all of them at once; the second passes the chosen lines through in their order,
- * byte for byte but for the one member that the method writes.  So nothing at all is written when
- * the input turns out to be bad. */
+ * The options make a plan.  Here each row is admitted by what it says itself; a method judges the
+ * admitted ones together, and their lines are passed on in their order, byte for byte but for the one
+ * member that the method writes.  So nothing is written when the input turns out to be bad. */
 #include "pref/pref.h"
 
 #include <math.h>
@@ -17,7 +16,6 @@ static const char *method_name = "none", *baseline = "prompt", *weight_norm = "m
                   *ca_mode = "bins", *norm_name = "none", *norm_from, *bad_reward = "error";
 static const char *which_pairs = "best-worst", *dedup_name = "none";
 static double near = 0.7;
-static struct dedup *dedup; /* or NULL */
 static const char *output, *manifest_path, *part_text;
 static int64_t digits = 1, min_chars, max_chars;
 
@@ -144,139 +142,54 @@ static const char *unwanted(const struct row *r, const struct pref_part *part, u
     return max_chars && most > max_chars ? "longer than --max-chars" : NULL;
 }
 
-/* Gives the row to set and spool, or accounts for it. */
-static void admit(struct row_reader *r, const struct pref_method *m, const struct pref_part *part,
-                  struct pref_set *set, struct spool *spool)
+/* Takes the reader's row, or accounts for it. */
+static void admit(struct pref_run *run, const struct pref_part *part)
 {
     static struct buf scratch;
+    const struct row *row = &run->reader->row;
     uint64_t group;
-    double score, reward;
-    const char *bad = pref_group(&r->row, &scratch, &group), *drop = NULL;
+    double score;
+    const char *bad = pref_group(row, &scratch, &group), *drop = NULL;
     if (!bad)
-        drop = unwanted(&r->row, part, group);
+        drop = unwanted(row, part, group);
     if (!bad && !drop)
-        *(strcmp(bad_reward, "drop") ? &bad : &drop) = m->score(&plan, &r->row, group, &score);
-    if (bad) {
-        row_bad(r, bad);
-        return;
-    }
-    if (drop) {
-        row_drop(r, drop);
-        return;
-    }
-    if (pref_reward(&r->row, plan.field, &reward))
-        reward = NAN;
-    pref_set_add(set, group, score);
-    if (dedup)
-        dedup_add(dedup, &r->row, group, reward);
-    spool_add(spool, &r->row, reward, pref_length(&r->row));
-}
-
-/* Accounts for a row that was judged and not kept; of a repeated answer, what was kept for it. */
-static void dropped(struct row_reader *r, struct spool *spool, const struct spool_row *row,
-                    int64_t i, int verdict)
-{
-    struct buf more = {0};
-    if (r->rejects && (verdict == PREF_DUPLICATE || verdict == PREF_NEAR_DUPLICATE))
-        dedup_describe(dedup, i, spool, &more);
-    r->row = (struct row){
-        .line = row->line, .len = row->len, .file = row->file, .number = row->number};
-    row_drop_with(r, pref_verdict_name[verdict], more.len ? more.data : "");
-    buf_release(&more);
-}
-
-/* Writes the row, with the member of the method where that has one. */
-static void emit(struct out *out, const struct pref_method *m, const struct pref_item *it,
-                 struct spool_row *row, struct pref_tally *tally)
-{
-    static struct row_edit edit;
-    static struct buf value;
-    if (!m->member) {
-        row->line[row->len] = '\n';
-        out_write(out, row->line, row->len + 1);
-        return;
-    }
-    buf_reset(&value);
-    int has = m->value(&plan, it, hash_xxh3(row->line, row->len), &value);
-    row_edit_begin(&edit, row->line, row->len);
-    row_edit_json(&edit, m->member, has ? value.data : NULL);
-    buf_char(&edit.line, '\n');
-    out_write(out, edit.line.data, edit.line.len);
-    if (manifest_path && !strcmp(m->member, "tag"))
-        pref_tally_tag(tally, &plan.tags, it, row, has);
-}
-
-/* The second pass: every row is written or accounted for. */
-static void pass(struct row_reader *r, const struct pref_method *m, struct pref_set *set,
-                 struct spool *spool, struct out *out, struct pref_tally *tally)
-{
-    struct spool_row row;
-    const struct pref_item *next = set->item; /* in the order of the input */
-    spool_rewind(spool);
-    for (int64_t i = 0; spool_next(spool, &row); i++) {
-        pref_tally_in(tally, &row);
-        if (set->verdict[i] != PREF_KEPT) {
-            dropped(r, spool, &row, i, set->verdict[i]);
-            continue;
-        }
-        while (next->at != i) /* a row that is in no pair has its item still */
-            next++;
-        pref_tally_kept(tally, next, &row, manifest_path != NULL);
-        if (!m->pairs)
-            emit(out, m, next, &row, tally);
-    }
+        *(strcmp(bad_reward, "drop") ? &bad : &drop) = run->method->score(&plan, row, group, &score);
+    if (bad)
+        row_bad(run->reader, bad);
+    else if (drop)
+        row_drop(run->reader, drop);
+    else
+        pref_run_take(run, row, group, score);
 }
 
 int main(int argc, char **argv)
 {
     int first = opt_parse(argc, argv, options, "pref-filter [options] [rows ...]",
                           "Keeps the rows an offline alignment method trains on.");
-    const struct pref_method *m = method_find();
+    struct row_reader r;
+    struct pref_run run = {.plan = &plan, .method = method_find(), .reader = &r,
+                           .full = manifest_path != NULL};
     struct pref_part part = {0};
+    struct progress p;
     check_numbers();
     plan_finish(&part);
-
-    struct row_reader r;
-    struct pref_set set = {0};
-    struct pref_tally tally = {0};
-    struct spool *spool = spool_new();
-    struct progress p;
     if (strcmp(dedup_name, "none"))
-        dedup = dedup_new(strcmp(dedup_name, "near") ? 2 : near);
-    if (dedup || m->pairs)
-        spool_index(spool);
+        run.dedup = dedup_new(strcmp(dedup_name, "near") ? 2 : near);
+
     row_reader_init(&r, argv + first, argc - first);
+    pref_run_start(&run, output);
     progress_start(&p, "reading", "rows", 0);
     while (row_next(&r)) {
-        admit(&r, m, &part, &set, spool);
+        admit(&run, &part);
         progress_add(&p, 1);
     }
     progress_end(&p);
-
-    int64_t left, prompts = pref_set_groups(&set, &left);
-    spool_rewind(spool);
-    if (dedup)
-        dedup_judge(dedup, &set, spool);
-    int64_t flat = pref_judge(&plan, m, &set);
-    if (flat && plan.norm.kind == PREF_NORM_GLOBAL)
-        warn("the rewards do not differ: their z-scores are 0");
-    else if (flat)
-        say("the rewards of %lld prompts do not differ: their z-scores are 0", (long long)flat);
-
-    struct out *out = out_open(output);
-    if (m->pairs)
-        pref_pairs_write(&plan.pairs, &set, spool, out);
-    pass(&r, m, &set, spool, out, &tally);
-    pref_set_groups(&set, &left);
-    int64_t kept = pref_set_kept(&set), in = r.in;
-    pref_report(&plan, m, &tally, prompts, left, kept);
-    row_reader_close(&r, kept); /* exits 3 when nothing is left */
+    pref_run_judge(&run);
+    int64_t in = r.in;
+    row_reader_close(&r, run.kept); /* exits 3 when nothing is left */
     if (manifest_path)
-        pref_manifest_write(manifest_path, &plan, m, &tally, in, kept);
-    out_close(out);
-    spool_free(spool);
-    dedup_free(dedup);
-    pref_set_release(&set);
-    pref_tally_release(&tally);
+        pref_manifest_write(manifest_path, &plan, run.method, &run.tally, in, run.kept);
+    out_close(run.out);
+    pref_run_release(&run);
     return EXIT_DONE;
 }

@@ -1,5 +1,4 @@
-/* pref-stat.c -- rows -> a table: how many, how long, how well rewarded; of pairs, how often the
- * scores agree with the choice, and how often length alone would.
+/* pref-stat.c -- rows -> a table: how many, how long, how well rewarded.
  *
  * Several files are arms of an experiment and stand side by side, each held against the first one:
  * the mean reward of every prompt both have, subtracted, and a bootstrap over the prompts. */
@@ -10,13 +9,14 @@
 #include <string.h>
 
 static const char *field = "reward", *json_path, *output;
-static int64_t seed, resamples = 10000;
+static int64_t seed, resamples = 10000, show_rows;
 static int tsv;
 
 static const struct opt options[] = {
     OPT_STR(0, "field", &field, "name", "the field that holds the reward"),
     OPT_INT('s', "seed", &seed, "n", "of the bootstrap"),
     OPT_INT(0, "resamples", &resamples, "n", "of the bootstrap"),
+    OPT_INT(0, "show", &show_rows, "n", "print the first n rows of each file instead, for the eye"),
     OPT_FLAG(0, "tsv", &tsv, "print tab-separated values, a line for each file"),
     OPT_STR(0, "json", &json_path, "file", "write the same figures here as JSON"),
     OPT_STR('o', "output", &output, "file", "write the table here instead of stdout"),
@@ -31,7 +31,7 @@ enum metric { ROWS, PROMPTS, SCORED, MEAN, SD, LEAST, Q05, Q25, Q50, Q75, Q95, G
 static const struct {
     const char *label, *key;
     int decimals, sign;
-    enum { NONE, REWARDS, LENGTHS, COLUMNS } of; /* it is the quantile q of this column */
+    enum { NONE, REWARDS, LENGTHS } of; /* it is the quantile q of these */
     double q;
 } metrics[METRICS] = {
     [ROWS] = {"rows", "rows"},
@@ -78,59 +78,27 @@ static char *arm_name(const char *path)
     return dot && dot > base ? xstrndup(base, (size_t)(dot - base)) : xstrdup(base);
 }
 
-/* Pairs, and how many of them each judge decides as they were decided; a tie is half. */
-struct tally {
-    int64_t pairs, scored;
-    double longer, agree;
-};
-
-static double win(double a, double b)
+/* In per cent. */
+static void arm_agree(struct arm *a, const struct pref_agree *t)
 {
-    return a > b ? 1 : a < b ? 0 : 0.5;
+    struct interval i = share_interval(t->agree / (double)t->scored, t->scored);
+    a->value[PAIRS] = t->pairs ? (double)t->pairs : NAN;
+    a->value[LONGER] = 100 * t->longer / (double)t->pairs;
+    a->value[AGREE] = 100 * i.mean;
+    a->value[AGREE_LOW] = 100 * i.low;
+    a->value[AGREE_HIGH] = 100 * i.high;
 }
 
-static void tally_add(struct tally *t, const struct row *r, const char *const side[2])
-{
-    struct row one = *r;
-    double length, score[2];
-    one.response = r->chosen, one.response_len = r->chosen_len;
-    length = (double)pref_length(&one);
-    one.response = r->rejected, one.response_len = r->rejected_len;
-    t->longer += win(length, (double)pref_length(&one));
-    t->pairs++;
-    if (pref_reward(r, side[0], &score[0]) || pref_reward(r, side[1], &score[1]))
-        return;
-    t->agree += win(score[0], score[1]);
-    t->scored++;
-}
-
-/* In per cent; the interval is Wilson's, which stays within 0 and 100. */
-static void tally_values(const struct tally *t, double *value)
-{
-    const double z = 1.959963984540054;
-    if (!t->pairs)
-        return;
-    value[PAIRS] = (double)t->pairs;
-    value[LONGER] = 100 * t->longer / (double)t->pairs;
-    if (!t->scored)
-        return;
-    double n = (double)t->scored, p = t->agree / n, q = 1 + z * z / n;
-    double centre = (p + z * z / (2 * n)) / q;
-    double half = z / q * sqrt(p * (1 - p) / n + z * z / (4 * n * n));
-    value[AGREE] = 100 * p;
-    value[AGREE_LOW] = 100 * (centre - half);
-    value[AGREE_HIGH] = 100 * (centre + half);
-}
-
+/* One set of 25 bytes a row serves the groups, the means and the quantiles. */
 static void arm_read(struct arm *a, char *path)
 {
     struct row_reader r;
-    struct pref_set all = {0}, scored = {0};
-    struct numbers column[COLUMNS] = {0};
+    struct pref_set set = {0};
+    struct numbers lengths = {0};
     struct moments reward = {0}, length = {0}, both = {0};
-    struct tally tally = {0};
+    struct pref_agree agree = {0};
     struct buf scratch = {0};
-    char *side[2] = {xasprintf("%s_chosen", field), xasprintf("%s_rejected", field)};
+    char *chosen = xasprintf("%s_chosen", field), *rejected = xasprintf("%s_rejected", field);
     row_reader_init(&r, &path, path ? 1 : 0);
     while (row_next(&r)) {
         uint64_t group;
@@ -141,44 +109,61 @@ static void arm_read(struct arm *a, char *path)
             row_bad(&r, why);
             continue;
         }
-        pref_set_add(&all, group, 0);
         if (r.row.chosen && r.row.rejected)
-            tally_add(&tally, &r.row, (const char *const *)side);
+            pref_agree_add(&agree, &r.row, chosen, rejected);
         if (n >= 0) {
-            numbers_add(&column[LENGTHS], (double)n);
+            numbers_add(&lengths, (double)n);
             moments_add(&length, (double)n, 0);
         }
         if (pref_reward(&r.row, field, &x))
+            x = NAN;
+        pref_set_add(&set, group, x);
+        if (isnan(x))
             continue;
-        pref_set_add(&scored, group, x);
-        numbers_add(&column[REWARDS], x);
         moments_add(&reward, x, 0);
         if (n >= 0)
             moments_add(&both, x, (double)n);
     }
-    for (int64_t c = 0; c < COLUMNS; c++)
-        sort_doubles(column[c].v, column[c].n);
-    for (int64_t k = 0; k < METRICS; k++)
-        a->value[k] = sorted_quantile(column[metrics[k].of].v, column[metrics[k].of].n,
-                                      metrics[k].q);
     int64_t kept;
-    a->value[ROWS] = (double)all.n;
-    a->value[PROMPTS] = (double)pref_set_groups(&all, &kept);
-    a->value[SCORED] = (double)scored.n;
+    a->value[PROMPTS] = (double)pref_set_groups(&set, &kept);
+    a->groups = pref_set_means(&set, &a->group, &a->mean);
+    sort_doubles(lengths.v, lengths.n);
+    pref_set_sort_score(&set);
+    for (int64_t k = 0; k < METRICS; k++)
+        if (metrics[k].of != NONE)
+            a->value[k] = metrics[k].of == LENGTHS
+                              ? sorted_quantile(lengths.v, lengths.n, metrics[k].q)
+                              : pref_set_quantile(&set, reward.n, metrics[k].q);
+    a->value[ROWS] = (double)set.n;
+    a->value[SCORED] = (double)reward.n;
     a->value[MEAN] = reward.n ? reward.mean_x : NAN;
     a->value[SD] = moments_sd(&reward);
     a->value[LENGTH] = length.n ? length.mean_x : NAN;
     a->value[CORRELATION] = moments_correlation(&both);
-    tally_values(&tally, a->value);
-    a->groups = pref_set_means(&scored, &a->group, &a->mean);
-    row_reader_close(&r, all.n);
-    pref_set_release(&all);
-    pref_set_release(&scored);
-    for (int64_t c = 0; c < COLUMNS; c++)
-        free(column[c].v);
+    arm_agree(a, &agree);
+    row_reader_close(&r, set.n);
+    pref_set_release(&set);
+    free(lengths.v);
+    free(chosen);
+    free(rejected);
     buf_release(&scratch);
-    free(side[0]);
-    free(side[1]);
+}
+
+/* The first rows of a file; what follows is not read. */
+static void show(struct out *o, char *path)
+{
+    struct row_reader r;
+    struct buf text = {0};
+    int64_t n = 0;
+    row_reader_init(&r, &path, path ? 1 : 0);
+    while (n < show_rows && row_next(&r)) {
+        buf_reset(&text);
+        row_show(&r.row, &text);
+        out_write(o, text.data, text.len);
+        n++;
+    }
+    row_reader_close(&r, n);
+    buf_release(&text);
 }
 
 static void arm_compare(struct arm *a, const struct arm *first)
@@ -289,7 +274,18 @@ int main(int argc, char **argv)
     if (resamples < 1)
         die_misused("--resamples %lld is not positive", (long long)resamples);
     int64_t n = MAX(argc - first, 1);
+    if (show_rows < 0 || (show_rows && json_path))
+        die_misused(json_path ? "--json has no meaning for --show" : "--show is negative");
+    if (show_rows) {
+        struct out *o = out_open(output);
+        for (int64_t j = 0; j < n; j++)
+            show(o, argc > first ? argv[first + j] : NULL);
+        out_close(o);
+        return EXIT_DONE;
+    }
     struct arm *arms = xcalloc((size_t)n, sizeof(*arms));
+    for (int64_t k = 0; k < METRICS * n; k++) /* what is not set below does not apply */
+        arms[k / METRICS].value[k % METRICS] = NAN;
     for (int64_t j = 0; j < n; j++) {
         char *path = argc > first ? argv[first + j] : NULL;
         arms[j].path = path ? path : "-";

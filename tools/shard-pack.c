@@ -2,6 +2,7 @@
  *
  * The first good row decides which columns there are, since those of all row groups are the same; a
  * later row that has more of them or fewer is a bad row. */
+#include "pref/pref.h"
 #include "shard/shard.h"
 #include "text/text.h"
 
@@ -10,8 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *output, *tokenizer, *template = "plain", *overlong = "error";
+static const char *output, *tokenizer, *template = "plain", *overlong = "error",
+                                       *control = "escape";
 static int64_t seq = 256, window = 1, group_bytes = 32 << 20;
+static int zstd;
 
 static const struct opt options[] = {
     OPT_STR('o', "output", &output, "path", "set/, file.safetensors or stream.sts[.zst]"),
@@ -19,11 +22,14 @@ static const struct opt options[] = {
             "tokenizer.json, or a set or checkpoint with one"),
     OPT_CHOICE(0, "template", &template, "plain|chat", "how a row becomes tokens"),
     OPT_INT(0, "seq", &seq, "n", "tokens in a packed sequence"),
-    OPT_CHOICE(0, "overlong", &overlong, "error|drop|truncate|split",
+    OPT_CHOICE(0, "overlong", &overlong, "error|drop|truncate|left|split",
                "rows that do not fit into one"),
+    OPT_CHOICE(0, "control", &control, "error|escape|allow",
+               "control tokens that a row's own text spells"),
     OPT_INT(0, "window", &window, "n", "pack n items at a time best fit; 1: next fit, in order"),
     OPT_INT(0, "group-bytes", &group_bytes, "n",
             "size of a row group: one blob, one file of a set"),
+    OPT_FLAG(0, "zstd", &zstd, "a stream in zstd frames, whatever its name"),
     ROW_OPTIONS,
     OPT_END,
 };
@@ -48,8 +54,8 @@ static const struct {
 };
 static int has[COLUMNS]; /* the first row's */
 static int64_t tokens, learnt, rows_out, cut_rows, split_rows;
-static struct ids id[2]; /* chosen and rejected; else the first only */
-static struct buf target[2];
+static struct rendered rendered[2]; /* chosen and rejected; else the first only */
+static struct tag_count *tags;
 
 static void open_packer(void)
 {
@@ -67,37 +73,22 @@ static void open_packer(void)
     info.columns = columns.data;
     packer = packer_open(output, &info, group_bytes / 5); /* a token and its target flag */
     packer_window(packer, window);
+    if (zstd)
+        packer_zstd(packer);
     packer_file(packer, "tokenizer.json", tok_json(tok)->data, tok_json(tok)->len);
     buf_release(&columns);
 }
 
-static int64_t count_learnt(const struct buf *flags, int64_t from, int64_t n)
-{
-    int64_t sum = 0;
-    for (int64_t i = from; i < from + n; i++)
-        sum += flags->data[i];
-    return sum;
-}
-
 /* d: what is known of the document but its tokens. */
-static void put(int which, int64_t from, int64_t n, struct doc d)
+static void put(const struct rendered *r, int64_t from, int64_t n, struct doc d)
 {
-    d.token = id[which].id + from;                         /* (n) */
-    d.target = (const uint8_t *)target[which].data + from; /* (n) */
+    d.token = r->token.id + from;                      /* (n) */
+    d.target = (const uint8_t *)r->target.data + from; /* (n) */
     d.n = n;
     packer_add(packer, &d);
     tokens += n;
-    learnt += count_learnt(&target[which], from, n);
+    learnt += rendered_learnt(r, from, n);
     rows_out++;
-}
-
-/* Lengths that fit: of a pair, the longer gives way first. */
-static int fit(int64_t n[2])
-{
-    int64_t half = seq / 2;
-    n[0] = MIN(n[0], MAX(seq - n[1], n[1] ? half : seq));
-    n[1] = MIN(n[1], seq - n[0]);
-    return count_learnt(&target[0], 0, n[0]) && (!n[1] || count_learnt(&target[1], 0, n[1]));
 }
 
 /* Fills in what goes along with a row's one or two documents, and which columns it has.  Returns
@@ -136,53 +127,85 @@ static const char *values(const struct row *row, struct doc d[2], int in[COLUMNS
     return NULL;
 }
 
+/* Puts the row's one or two documents into the template.  Returns NULL, or why the row is bad. */
+static const char *render(const struct row *row, int docs)
+{
+    int allowed = !strcmp(control, "allow");
+    if (!strcmp(control, "error") && row_spells_control(row, tok))
+        return "its text spells a control token";
+    if (!allowed && row_spells_tag(row))
+        return "its text spells a tag in words, which cannot be escaped";
+    for (int i = 0; i < docs; i++) {
+        struct row one = *row;
+        one.control = allowed;
+        if (docs > 1) {
+            one.response = i ? row->rejected : row->chosen;
+            one.response_len = i ? row->rejected_len : row->chosen_len;
+        }
+        const char *why = chat_render_row(chat, tok, &one, &rendered[i]);
+        if (why)
+            return why;
+        if (!rendered_learnt(&rendered[i], 0, rendered[i].token.n))
+            return "nothing in it is learnt";
+    }
+    return NULL;
+}
+
+static int sides_equal(void)
+{
+    const struct ids *a = &rendered[0].token, *b = &rendered[1].token;
+    return a->n == b->n && !memcmp(a->id, b->id, (size_t)a->n * sizeof *a->id);
+}
+
+/* Makes a row that is too long fit.  Returns NULL, or why it is dropped. */
+static const char *cut(int docs, int has_logp)
+{
+    if (!strcmp(overlong, "drop"))
+        return docs > 1 ? "the pair is longer than --seq" : "longer than --seq";
+    if (has_logp)
+        return "its ref_logp is of more than fits into --seq";
+    const char *why = overlong_cut(rendered, docs, seq, !strcmp(overlong, "left"));
+    if (!why && docs > 1 && sides_equal())
+        return "within --seq chosen and rejected are the same";
+    cut_rows += !why;
+    return why;
+}
+
 /* Packs the reader's row.  Returns NULL, or why it is bad; *drop: it is fine, but not wanted. */
 static const char *take(const struct row *row, int *drop)
 {
     struct doc doc[2];
     int in[COLUMNS];
     const char *why = values(row, doc, in);
-    if (why)
+    int docs = 1 + in[PAIR];
+    if (why || (why = render(row, docs)))
         return why;
-    int64_t n[2] = {0, 0};
-    int pair = in[PAIR];
-    for (int i = 0; i <= pair; i++) {
-        struct row one = *row;
-        if (pair) {
-            one.response = i ? row->rejected : row->chosen;
-            one.response_len = i ? row->rejected_len : row->chosen_len;
-        }
-        id[i].n = 0;
-        buf_reset(&target[i]);
-        if ((why = chat_render(chat, tok, &one, &id[i], &target[i])))
-            return why;
-        n[i] = id[i].n;
-        if (!count_learnt(&target[i], 0, n[i]))
-            return "nothing in it is learnt";
-    }
+    if (in[PAIR] && sides_equal())
+        return "chosen and rejected are the same";
 
-    int too_long = n[0] + n[1] > seq, splits = !row->has_prompt && !strcmp(overlong, "split");
+    int too_long = rendered[0].token.n + (in[PAIR] ? rendered[1].token.n : 0) > seq;
+    int splits = too_long && !row->has_prompt && !strcmp(overlong, "split");
     if (too_long && !strcmp(overlong, "error"))
-        return pair ? "the pair is longer than --seq" : "longer than --seq";
-    if (!packer)
-        memcpy(has, in, sizeof has);
-    if (too_long && !splits && (!strcmp(overlong, "drop") || !fit(n))) {
+        return in[PAIR] ? "the pair is longer than --seq" : "longer than --seq";
+    if (too_long && !splits && (why = cut(docs, in[REF_LOGP]))) {
         *drop = 1;
-        return !strcmp(overlong, "drop") ? "longer than --seq"
-                                         : "nothing learnt is left within --seq";
+        return why;
     }
-    if (!packer)
+    if (!packer) {
+        memcpy(has, in, sizeof has);
         open_packer();
-    cut_rows += too_long && !splits;
-    split_rows += too_long && splits;
-    for (int i = 0; i <= pair; i++)
-        for (int64_t at = 0; at < n[i]; at += seq)
-            put(i, at, MIN(seq, n[i] - at), doc[i]);
+    }
+    split_rows += splits;
+    for (int i = 0; i < docs; i++)
+        for (int64_t n = rendered[i].token.n, at = 0; at < n; at += seq)
+            put(&rendered[i], at, MIN(seq, n - at), doc[i]);
+    if (in[REWARD] && !in[PAIR])
+        tag_count_add(tags, row->tag, row->reward);
     return NULL;
 }
 
 /* Names no place and no time, so that the same command on the same rows writes the same bytes. */
-static char *provenance(int64_t rows, const struct hash_stream *input)
+static char *provenance(int64_t rows, const struct hash_stream *input, const struct buf *tag_json)
 {
     struct buf b = {0};
     char hex[17];
@@ -190,10 +213,13 @@ static char *provenance(int64_t rows, const struct hash_stream *input)
     buf_printf(
         &b,
         "{\"tool\": \"shard-pack\", \"version\": \"%s\", \"arguments\": {\"template\": \"%s\", "
-        "\"seq\": %lld, \"overlong\": \"%s\", \"window\": %lld, \"group-bytes\": %lld}, "
-        "\"input\": {\"rows\": %lld, \"xxh3\": \"%s\"}}",
-        MOEUTILS_VERSION, template, (long long)seq, overlong, (long long)window,
+        "\"seq\": %lld, \"overlong\": \"%s\", \"control\": \"%s\", \"window\": %lld, "
+        "\"group-bytes\": %lld}, \"input\": {\"rows\": %lld, \"xxh3\": \"%s\"}",
+        MOEUTILS_VERSION, template, (long long)seq, overlong, control, (long long)window,
         (long long)group_bytes, (long long)rows, hex);
+    if (tag_json->len) /* without its newline */
+        buf_printf(&b, ", \"ca\": %.*s", (int)tag_json->len - 1, tag_json->data);
+    buf_char(&b, '}');
     return b.data;
 }
 
@@ -211,6 +237,7 @@ int main(int argc, char **argv)
         die_misused("binary data are not for a terminal; use -o or a pipe");
     tok = tok_open(tokenizer);
     chat = chat_find(template);
+    tags = tag_count_new();
 
     struct row_reader reader;
     struct hash_stream *input = hash_stream_new();
@@ -233,10 +260,14 @@ int main(int argc, char **argv)
     }
     progress_end(&progress);
 
-    char *origin = provenance(read, input);
+    struct buf tag_json = {0};
+    tag_count_json(tags, &tag_json);
+    char *origin = provenance(read, input, &tag_json);
     row_reader_close(&reader, kept);
     if (!packer)
         open_packer();
+    if (tag_json.len)
+        packer_file(packer, "tags.json", tag_json.data, tag_json.len);
     int64_t sequences = packer_close(packer, origin);
     say("%lld tokens (%lld learnt) of %lld documents in %lld sequences of %lld: %.1f %% full",
         (long long)tokens, (long long)learnt, (long long)rows_out, (long long)sequences,
@@ -246,10 +277,10 @@ int main(int argc, char **argv)
             (long long)split_rows);
     hash_stream_free(input);
     free(origin);
-    for (int i = 0; i < 2; i++) {
-        ids_release(&id[i]);
-        buf_release(&target[i]);
-    }
+    for (int i = 0; i < 2; i++)
+        rendered_release(&rendered[i]);
+    tag_count_free(tags);
+    buf_release(&tag_json);
     tok_free(tok);
     return EXIT_DONE;
 }

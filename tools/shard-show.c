@@ -212,24 +212,14 @@ static void check_folder(const char *path)
     if (!path_exists(name))
         die_damaged("%s: no manifest.json: not a set or a checkpoint, or not a finished one",
                     folder);
-    struct buf text = read_file(name);
-    struct json_doc *doc = json_doc_new();
-    struct json root, v;
-    const char *why, *schema = NULL;
-    size_t n;
-    if (json_parse(doc, text.data, text.len, &root, &why))
-        die_damaged("%s: %s", name, why);
-    if (json_type(root) == JSON_OBJECT && json_get(root, "schema", &v))
-        schema = json_string(v, &n);
-    if (schema && !strcmp(schema, "moeutils.ckpt")) {
-        ckpt_close(ckpt_open(folder)); /* every slice is there, once */
-        each_shard(folder, shard_check);
+    if (ckpt_is(folder)) {
+        struct ckpt *k = ckpt_open(folder);
+        ckpt_check(k);
+        ckpt_close(k);
         out_printf(out, "%s\tsound\n", path);
     } else {
         check_set(path);
     }
-    json_doc_free(doc);
-    buf_release(&text);
     free(name);
     free(folder);
 }
@@ -275,7 +265,8 @@ int main(int argc, char **argv)
     out = out_open(output);
     if (diff) {
         char *a = folder_of(operand[0]), *b = folder_of(operand[1]);
-        int64_t tensors, differ = shard_diff(a, b, out, &tensors);
+        int whole = path_is_dir(a) && path_is_dir(b) && (ckpt_is(a) || ckpt_is(b));
+        int64_t tensors, differ = (whole ? ckpt_diff : shard_diff)(a, b, out, &tensors);
         say("%lld of %lld tensors differ", (long long)differ, (long long)tensors);
         status = differ ? EXIT_FAILED : EXIT_DONE;
         free(a);

@@ -109,11 +109,30 @@ def flip(blob, at, bit=4):
     return blob[:at] + bytes([blob[at] ^ bit]) + blob[at + 1:]
 
 
+def with_file(name, data, **meta):
+    """A row group with a file that travels with it."""
+    tensors = [(k, *v[:1], [len(v[1]) // WIDTH[v[0]]], v[1]) for k, v in COLUMNS.items()]
+    tensors.append(("file." + name, "U8", [len(data)], data))
+    tensors.sort(key=lambda t: (-WIDTH[t[1]], t[0]))
+    return profile(tensors, {**SHARED, **meta})
+
+
+def zstd(data, last=True):
+    """A zstd frame of raw blocks."""
+    out = struct.pack("<IBB", 0xFD2FB528, 0, 0x58)  # no sizes, no checksum, a window of 2 MiB
+    for at in range(0, len(data), 1 << 16):
+        part = data[at:at + (1 << 16)]
+        final = last and at + len(part) == len(data)
+        out += (final | len(part) << 3).to_bytes(3, "little") + part
+    return out
+
+
 # ---- the cases ----
 
 A = ("a", "F32", [2], f32(1, 2))
 B = ("b", "U8", [3], b"xyz")
 GOOD, STREAM = rows(), stream()
+END = json.loads(STREAM[2][8:].decode())["__metadata__"]
 ENTRY = '"%s":{"dtype":"%s","shape":%s,"data_offsets":%s}'
 
 
@@ -248,6 +267,21 @@ CASES = {
     "stream-file-inside.sts": (STREAM[0] + GOOD, "a file inside a stream"),
     "stream-wrong-rows.sts": (b"".join(stream(rows="7")), "counts 7 rows, the stream has 6"),
     "stream-wrong-chain.sts": (b"".join(stream(chain="0" * 16)), "chained hash"),
+    "stream-of-nothing.sts": (profile([], {"schema": "moeutils.end", "version": "1", "blob": "1",
+                                           "blobs": "1", "rows": "0", "tokens": "0",
+                                           "sequences": "0", "chain": "0" * 16}, 64), "numbered 1"),
+    "stream-end-with-tensor.sts": (STREAM[0] + STREAM[1] + profile(
+        [A], {k: v for k, v in END.items()}, 64), "the end blob holds tensors"),
+    "stream-other-version.sts": (rows({"blob": "0", "version": "2"}, 64), "version 2"),
+    "frame-cut.sts.zst": (zstd(b"".join(STREAM))[:-40], "cut off inside a zstd frame"),
+    "frame-not-ended.sts.zst": (zstd(b"".join(STREAM), last=False), "cut off inside a zstd frame"),
+    "frame-without-end-blob.sts.zst": (b"".join(map(zstd, STREAM[:-1])),
+                                       "cut off after blob 1: no end blob"),
+    "frame-reserved-block.sts.zst": (zstd(GOOD)[:6] + b"\xff\xff\xff" + bytes(99), "zstd"),
+    "frame-flip.sts.zst": (flip(zstd(b"".join(STREAM)), 600), "blob 0"),
+    "frame-then-garbage.sts.zst": (zstd(b"".join(STREAM)) + b"garbage!", "stream|header|cut off"),
+    # what travels along
+    "other-tokenizer": (with_file("tokenizer.json", b"{}"), "not the tokenizer that made the rows"),
     "stream-mixed.sts": (b"".join(stream(1)) + rows({"blob": "0", "seq": "9"}, 64),
                          "seq of row group 1"),
 }

@@ -13,13 +13,19 @@ static size_t skip_space(const char *s, size_t len, size_t i)
     return i;
 }
 
-/* s[i] is the opening quote; returns the index behind the closing one. */
+/* s[i] is the opening quote; returns the index behind the closing one, which is the first that does
+ * not follow an odd number of backslashes. */
 static size_t skip_string(const char *s, size_t len, size_t i)
 {
-    for (i++; i < len && s[i] != '"'; i++)
-        if (s[i] == '\\')
-            i++;
-    return MIN(i + 1, len);
+    const char *open = s + i, *end = s + len, *p = open;
+    while (++p < end && (p = memchr(p, '"', (size_t)(end - p)))) {
+        const char *slash = p;
+        while (slash[-1] == '\\') /* the opening quote stops it */
+            slash--;
+        if ((p - slash) % 2 == 0)
+            return (size_t)(p - s) + 1;
+    }
+    return len;
 }
 
 static size_t skip_value(const char *s, size_t len, size_t i)

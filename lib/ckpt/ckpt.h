@@ -42,6 +42,13 @@ int ckpt_has(const struct ckpt *k, const char *set, const char *name);
 void ckpt_get(struct ckpt *k, const char *set, const struct param *p, struct rect r, void *dst,
               enum dtype to);
 void ckpt_close(struct ckpt *k);
+int ckpt_is(const char *folder); /* whether its manifest.json says that it is a checkpoint */
+/* Reads every slice and config.json; dies (4) where one is not as the manifest says, or where there
+ * are tensors that it does not name. */
+void ckpt_check(struct ckpt *k);
+/* Compares two folders tensor by tensor, each whole.  One is a checkpoint; where the other is a plain
+ * folder (Hugging Face's), only the model is compared.  As shard_diff() otherwise. */
+int64_t ckpt_diff(const char *a, const char *b, struct out *o, int64_t *tensors);
 
 /* Plain Hugging Face folders (config.json, *.safetensors, maybe an index).  Every tensor of the
  * family's table must be there with its shape and no other; each fault is named. */

@@ -1,6 +1,8 @@
-/* combine.c -- the arithmetic of a reduction: one member's elements into what has been added up so far.
+/* combine.c -- the arithmetic of a reduction: one member's elements into what has been added up so
+ * far.
  *
- * Engines call it member by member in rank order, so a sum has the same bits wherever it is taken. */
+ * Engines call it member by member in rank order, so a sum has the same bits wherever it is taken.
+ */
 #include "comm/engine.h"
 
 /* A maximum keeps NaN, so that it does not depend on the order. */

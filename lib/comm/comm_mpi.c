@@ -1,9 +1,10 @@
 /* comm_mpi.c -- ranks as processes of an MPI job, on host memory.
  *
- * Every call is posted without blocking and polled until it is done or the deadline has passed, so that a
- * rank that is lost, or a call that the others do not make, ends the job with words and not in silence.
- * MPI may add in any order; here blocks are exchanged and added in rank order, as comm.h promises.  Counts
- * in MPI are ints, so blocks travel as one element of a type of their size. */
+ * Every call is posted without blocking and polled until it is done or the deadline has passed, so
+ * that a rank that is lost, or a call that the others do not make, ends the job with words and not
+ * in silence. MPI may add in any order; here blocks are exchanged and added in rank order, as
+ * comm.h promises.  Counts in MPI are ints, so blocks travel as one element of a type of their
+ * size. */
 #include "comm/engine.h"
 
 #include <limits.h>
@@ -40,7 +41,8 @@ static void mpi(int error, const char *call)
 }
 #define MPI(call) mpi(call, #call)
 
-/* Waits awake for a moment, since most calls are short, then asleep: ranks may be more than cores. */
+/* Waits awake for a moment, since most calls are short, then asleep: ranks may be more than cores.
+ */
 static void pause_between(double waited)
 {
     if (waited < 1e-3)
@@ -58,7 +60,8 @@ static void finish(const struct comm *c, const char *call, MPI_Request *r, MPI_S
             return;
         waited = clock_s() - begun;
         if (waited > deadline_s)
-            die("rank %d: group %s of %d: %s is not done after %g s: another rank is late, lost, or "
+            die("rank %d: group %s of %d: %s is not done after %g s: another rank is late, lost, "
+                "or "
                 "makes other calls",
                 c->world->rank, c->name, c->size, call, deadline_s);
     }
@@ -160,7 +163,8 @@ static void all_gather(struct comm *c, struct lane *l, void *out, const void *in
     MPI_Type_free(&block);
 }
 
-/* Everybody's n elements, `each` bytes apart in all, combined in rank order in the first of them. */
+/* Everybody's n elements, `each` bytes apart in all, combined in rank order in the first of them.
+ */
 static void combine(const struct comm *c, char *all, int64_t each, int64_t n, enum dtype t,
                     enum comm_op op)
 {
@@ -168,7 +172,8 @@ static void combine(const struct comm *c, char *all, int64_t each, int64_t n, en
         comm_combine(all, all + i * each, n, t, op);
 }
 
-static void reduce_scatter(struct comm *c, struct lane *l, void *out, void *in, int64_t n, enum dtype t)
+static void reduce_scatter(struct comm *c, struct lane *l, void *out, void *in, int64_t n,
+                           enum dtype t)
 {
     struct channel *ch = c->state;
     int64_t size = dtype_size(t), bytes = n * size;
@@ -311,8 +316,8 @@ static void recv(struct comm *c, struct lane *l, void *buf, int64_t bytes, int f
     MPI(MPI_Get_elements_x(&status, block, &got));
     MPI_Type_free(&block);
     if (got != bytes)
-        die("group %s: rank %d sent %lld bytes and rank %d expects %lld", c->name, from, (long long)got,
-            c->rank, (long long)bytes);
+        die("group %s: rank %d sent %lld bytes and rank %d expects %lld", c->name, from,
+            (long long)got, c->rank, (long long)bytes);
 }
 
 /* ---- the world ---- */

@@ -15,10 +15,10 @@ const struct loss *loss_find(const char *name)
 #undef LOSS
     };
     struct buf names = {0};
-    for (int64_t i = 0; i < ARRAY_LEN(list); i++) {
+    for (int64_t i = 0; i < ARRAY_LEN(list); i++)
         if (!strcmp(list[i]->name, name))
             return list[i];
+    for (int64_t i = 0; i < ARRAY_LEN(list); i++)
         buf_printf(&names, " %s", list[i]->name);
-    }
     die_misused("--loss %s: there is no such loss; known:%s", name, names.data);
 }

@@ -33,6 +33,7 @@ struct loss {
     int known_beforehand;
     enum loss_tokens tokens;
     int pairs;  /* documents come in pairs, and the denominator is their number */
+    const char *columns; /* of the set that it needs beyond the weights, comma separated, or NULL */
     int reward; /* needs a reward model's head */
     void (*dgrad)(struct lane *l, const struct op *op, struct loss_rows *r);
     void (*value)(struct lane *l, const struct op *op, struct loss_rows *r);

@@ -1,10 +1,12 @@
-/* context.c -- sequences cut over CP: which tokens a rank holds, and keys and values of all of them.
+/* context.c -- sequences cut over CP: which tokens a rank holds, and keys and values of all of
+ * them.
  *
- * Under a causal mask later tokens have more to attend to, so a row is cut in 2 CP chunks and rank i holds
- * chunks i and 2 CP - 1 - i: every rank has the same work.  A query needs keys of other ranks, so keys and
- * values are gathered over CP and laid in the order of the whole rows, where the keys of a document's part
- * are a stretch: a prefix of the document, up to the last query of the part.  Backward gathers them again,
- * which costs traffic and saves their memory, and sums their gradients back to where they came from. */
+ * Under a causal mask later tokens have more to attend to, so a row is cut in 2 CP chunks and rank
+ * i holds chunks i and 2 CP - 1 - i: every rank has the same work.  A query needs keys of other
+ * ranks, so keys and values are gathered over CP and laid in the order of the whole rows, where the
+ * keys of a document's part are a stretch: a prefix of the document, up to the last query of the
+ * part.  Backward gathers them again, which costs traffic and saves their memory, and sums their
+ * gradients back to where they came from. */
 #include "model/model_priv.h"
 
 #include <stdlib.h>
@@ -32,12 +34,15 @@ void batch_host_cut(struct batch_host *part, const struct batch_host *whole, con
             int64_t end = MIN(whole->q_at[j + 1], hi), n = part->spans++;
             part->q_at[n + 1] = at + end - lo;
             part->k_beg[n] = whole->k_beg[j];
+            part->chosen[n] = 0; /* a loss on pairs of documents sees whole rows */
+            part->base[n] = part->margin[n] = 0;
             part->k_end[n] = MAX(whole->k_beg[j], whole->k_end[j] - (whole->q_at[j + 1] - end));
         }
     }
 }
 
-void context_init(struct context *c, const struct mesh *m, struct lane *l, int64_t rows, int64_t seq)
+void context_init(struct context *c, const struct mesh *m, struct lane *l, int64_t rows,
+                  int64_t seq)
 {
     int64_t n = rows * seq, bytes = n * sizeof(int32_t), size = seq / (2 * m->cp);
     int32_t *from = xmalloc(bytes), *to = xmalloc(bytes), *own = xmalloc(bytes);
@@ -63,6 +68,26 @@ void context_init(struct context *c, const struct mesh *m, struct lane *l, int64
 void context_release(struct context *c, const struct dev_ops *dev)
 {
     dev->free(c->from), dev->free(c->to), dev->free(c->own);
+}
+
+void context_join(const struct context *c, struct model *m, struct lane *l, void *whole,
+                  const void *held)
+{
+    int64_t n = c->tokens / m->mesh.cp;
+    struct arena_mark mark = arena_mark(&l->scratch);
+    void *all = arena_take(&l->scratch, c->tokens * stat_size(m));
+    comm_all_gather(m->comm[GROUP_CP], l, all, held, n, m->op->stat);
+    m->op->gather_rows(l, stat_mat(m, whole, c->tokens, 1), stat_mat(m, all, c->tokens, 1),
+                       c->from);
+    arena_back(&l->scratch, mark);
+}
+
+void context_part(const struct context *c, struct model *m, struct lane *l, void *held,
+                  const void *whole)
+{
+    int64_t n = c->tokens / m->mesh.cp;
+    m->op->gather_rows(l, stat_mat(m, held, n, 1), stat_mat(m, whole, c->tokens, 1),
+                       c->to + m->mesh.i_cp * n);
 }
 
 /* Keys and values side by side, row after row: R (rows,2GC). */

@@ -68,6 +68,7 @@ void batch_host_pairs(struct batch_host *h, int64_t i, const struct batch_doc *d
 
 /* ---- context.c: rows cut over CP ---- */
 
+struct model;
 /* Where tokens are, on the device: "held" numbers the tokens of CP rank 0, then those of rank 1, and so on. */
 struct context {
     int64_t tokens;      /* of whole rows: CP T */
@@ -77,6 +78,10 @@ struct context {
 /* seq is of the whole rows, a multiple of 2 CP. */
 void context_init(struct context *c, const struct mesh *m, struct lane *l, int64_t rows, int64_t seq);
 void context_release(struct context *c, const struct dev_ops *dev);
+/* A statistic of every token: S (tokens) in the order of the whole rows from everybody's S (T), and back what
+ * of it this rank holds. */
+void context_join(const struct context *c, struct model *m, struct lane *l, void *whole, const void *held);
+void context_part(const struct context *c, struct model *m, struct lane *l, void *held, const void *whole);
 /* The tokens this rank holds of whole rows; keys of its spans are numbered in the whole rows.  part has been
  * made for seq / CP; its sums are left 0. */
 void batch_host_cut(struct batch_host *part, const struct batch_host *whole, const struct mesh *m);

@@ -97,7 +97,7 @@ static int value_tag(const struct pref_plan *p, const struct pref_item *it, uint
 
 #define SCALE " norm norm-from require-spread bad-reward "
 const struct pref_method pref_methods[] = {
-    {"none", score_none, judge_none, .uses = ""},
+    {"none", score_none, judge_none, .streams = 1, .uses = ""},
     {"fa", score_reward, judge_fa, .uses = " min-reward inclusive top-k top-frac" SCALE},
     {"rwr", score_reward, judge_rwr, "weight", value_weight,
      .uses = " beta max-weight baseline weight-norm" SCALE},

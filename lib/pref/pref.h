@@ -83,6 +83,18 @@ struct interval bootstrap_mean(const double *v, int64_t n, int64_t resamples, ui
 int64_t paired_differences(const uint64_t *group_a, const double *mean_a, int64_t n_a,
                            const uint64_t *group_b, const double *mean_b, int64_t n_b, double *out);
 
+/* ---- agree.c: how often a judge agrees with the choice in pairs ---- */
+
+struct pref_agree { /* a zeroed struct is empty; longer and agree count pairs, a tie as half of one */
+    int64_t pairs, scored; /* all, and those with both rewards */
+    double longer, agree;  /* the chosen answer is longer; has the greater reward */
+};
+/* Of a pair, with the names of the fields that hold its rewards. */
+void pref_agree_add(struct pref_agree *t, const struct row *r, const char *chosen,
+                    const char *rejected);
+/* Wilson's 95 % interval of a share of n trials, within 0 and 1; NaN when n is 0. */
+struct interval share_interval(double share, int64_t n);
+
 /* ---- select.c: which rows stay ---- */
 
 enum pref_verdict { PREF_KEPT, PREF_LOW, PREF_NOT_TOP_K, PREF_NOT_TOP_FRAC, PREF_SMALL_GROUP,
@@ -92,7 +104,7 @@ extern const char *const pref_verdict_name[PREF_VERDICTS]; /* the reason in the 
 
 struct pref_item {
     uint64_t group;
-    double score; /* greater is better; NaN where the method reads none */
+    double score; /* greater is better; NaN where there is none */
     int64_t at;   /* which row of the input, from 0 */
 };
 struct pref_set {
@@ -123,8 +135,11 @@ void pref_select_spread(struct pref_set *s, double spread);
 int64_t pref_set_kept(const struct pref_set *s);
 /* The number of groups, and of those with a kept row. */
 int64_t pref_set_groups(struct pref_set *s, int64_t *kept);
-/* Means of the scores by group, in ascending order of group.  The caller frees *group and *mean. */
+/* Means of the scores by group, in ascending order of group, without the scores that are NaN and the
+ * groups that have no other.  The caller frees *group and *mean. */
 int64_t pref_set_means(struct pref_set *s, uint64_t **group, double **mean);
+/* As sorted_quantile(), of the n greatest scores after pref_set_sort_score(), which puts NaN last. */
+double pref_set_quantile(const struct pref_set *s, int64_t n, double q);
 
 /* ---- norm.c: rewards on a common scale ---- */
 
@@ -175,6 +190,16 @@ void pref_tags_fit(struct pref_tags *t, struct pref_set *s, int64_t bins);
 int64_t pref_tag_level(const struct pref_tags *t, double score);
 /* Appends "<|rw_3|>", or " <rm_score>: 1.5 ": a period in any locale, and never -0.0. */
 void pref_tag_text(const struct pref_tags *t, int64_t level, struct buf *out);
+/* ---- tag_count.c: what the tags of training data stood for (tags.json) ---- */
+
+struct tag_count;
+struct tag_count *tag_count_new(void);
+void tag_count_add(struct tag_count *c, const char *text, double reward); /* text NULL: no tag */
+/* Appends the object of tags.json, tags by mean reward, or nothing when there was no tag.  Once, at
+ * the end: it sorts what was counted. */
+void tag_count_json(struct tag_count *c, struct buf *out);
+void tag_count_free(struct tag_count *c);
+
 /* Whether the prompt, response or text spells a control token, <|name|> or <rm_score>. */
 int pref_has_control(const struct row *r);
 
@@ -233,6 +258,7 @@ struct pref_method {
     /* Appends its JSON; returns 0 when this row is to have none. */
     int (*value)(const struct pref_plan *p, const struct pref_item *it, uint64_t line_hash,
                  struct buf *out);
+    int streams;      /* a row is judged by itself */
     int pairs;        /* it writes pairs instead of its rows */
     const char *uses; /* " top-k top-frac ": options that mean something to it, and not to all */
 };
@@ -266,6 +292,27 @@ void pref_tally_release(struct pref_tally *t);
 void pref_report(const struct pref_plan *p, const struct pref_method *m, const struct pref_tally *t,
                  int64_t prompts, int64_t left, int64_t kept);
 
+/* ---- run.c: a method over rows ---- */
+
+struct pref_run { /* the caller's: plan, method, reader, dedup (or NULL), full; the rest zero */
+    struct pref_plan *plan;
+    const struct pref_method *method;
+    struct row_reader *reader; /* for the accounts */
+    struct dedup *dedup;
+    int full; /* gather what a manifest tells */
+    int streams;
+    int64_t kept;
+    struct pref_set set;
+    struct spool *spool;
+    struct out *out; /* to be closed by the caller, when the accounts are good */
+    struct pref_tally tally;
+};
+void pref_run_start(struct pref_run *run, const char *output);
+void pref_run_take(struct pref_run *run, const struct row *r, uint64_t group, double score);
+/* When all rows were taken: judges, writes, accounts for the dropped and reports. */
+void pref_run_judge(struct pref_run *run);
+void pref_run_release(struct pref_run *run);
+
 /* ---- manifest.c: what was done, for whoever does the same to other rows ---- */
 
 void pref_manifest_write(const char *path, const struct pref_plan *p, const struct pref_method *m,
@@ -273,6 +320,12 @@ void pref_manifest_write(const char *path, const struct pref_plan *p, const stru
 /* Takes the constants of a manifest, and its bins where it has some (else tags->bins is 0).  Dies
  * (2) on what is no manifest. */
 void pref_manifest_read(const char *path, struct pref_norm *norm, struct pref_tags *tags);
+
+/* ---- show.c: rows for the eye ---- */
+
+/* Appends a row as text: a line of what it is and how it is rewarded, then its texts, each line behind
+ * the name of its part.  Control characters come as \u001b, so that no row commands a terminal. */
+void row_show(const struct row *r, struct buf *out);
 
 /* ---- scorer.c: what gives rows their rewards ---- */
 

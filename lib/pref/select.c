@@ -52,8 +52,10 @@ void pref_set_reject(struct pref_set *s, const struct pref_item *it, enum pref_v
 static int by_score(const void *a, const void *b)
 {
     const struct pref_item *x = a, *y = b;
-    if (x->score != y->score)
-        return x->score > y->score ? -1 : 1;
+    if (x->score > y->score || (isnan(y->score) && !isnan(x->score)))
+        return -1;
+    if (x->score < y->score || (isnan(x->score) && !isnan(y->score)))
+        return 1;
     return x->at < y->at ? -1 : 1;
 }
 
@@ -205,12 +207,27 @@ int64_t pref_set_means(struct pref_set *s, uint64_t **group, double **mean)
     int64_t lost, n = pref_set_groups(s, &lost), g = 0;
     *group = xcalloc((size_t)n, sizeof(**group));
     *mean = xcalloc((size_t)n, sizeof(**mean));
-    for (int64_t i = 0, j; i < s->n; i = j, g++) {
+    for (int64_t i = 0, j; i < s->n; i = j) {
         double sum = 0;
-        for (j = i; j < s->n && s->item[j].group == s->item[i].group; j++)
-            sum += s->item[j].score;
+        int64_t scored = 0;
+        for (j = i; j < s->n && s->item[j].group == s->item[i].group; j++) {
+            scored += !isnan(s->item[j].score);
+            sum += isnan(s->item[j].score) ? 0 : s->item[j].score;
+        }
+        if (!scored)
+            continue;
         (*group)[g] = s->item[i].group;
-        (*mean)[g] = sum / (double)(j - i);
+        (*mean)[g++] = sum / (double)scored;
     }
-    return n;
+    return g;
+}
+
+double pref_set_quantile(const struct pref_set *s, int64_t n, double q)
+{
+    if (!n)
+        return NAN;
+    double at = q * (double)(n - 1);
+    int64_t i = MIN((int64_t)at, n - 1), j = MIN(i + 1, n - 1);
+    double low = s->item[n - 1 - i].score, high = s->item[n - 1 - j].score;
+    return low + (high - low) * (at - (double)i);
 }

@@ -2,8 +2,9 @@
  *
  * A row's fate is known only when all rows have been seen, and a pipe cannot be read twice.  So
  * each line is written behind a small header to a file that has no name and vanishes with the
- * process. */
+ * process; of a plain file only the header is written, as its lines can be read again. */
 #include "pref/pref.h"
+#include "pref/reread.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -14,7 +15,9 @@ struct header {
     uint64_t len;
     int64_t number, length;
     double reward;
-    uint64_t file; /* index into names */
+    int64_t file;   /* index into names, and of a plain file into again: */
+    int64_t offset; /* where the line is in it; -1: it follows */
+    int64_t plain;
 };
 
 struct spool {
@@ -27,6 +30,7 @@ struct spool {
     int indexed;
     int64_t end;
     struct buf drawn; /* of spool_at() */
+    struct reread again;
 };
 
 struct spool *spool_new(void)
@@ -53,19 +57,23 @@ void spool_index(struct spool *s)
     s->indexed = 1;
 }
 
-static uint64_t name_index(struct spool *s, const char *file)
+static int64_t name_index(struct spool *s, const char *file)
 {
     if (!s->names || strcmp(s->name[s->names - 1], file)) { /* files come one after the other */
         s->name = xrealloc(s->name, (size_t)(s->names + 1) * sizeof(*s->name));
         s->name[s->names++] = xstrdup(file);
     }
-    return (uint64_t)s->names - 1;
+    return s->names - 1;
 }
 
 void spool_add(struct spool *s, const struct row *r, double reward, int64_t length)
 {
-    struct header h = {r->len, r->number, length, reward, name_index(s, r->file)};
-    if (fwrite(&h, sizeof(h), 1, s->f) != 1 || fwrite(r->line, 1, r->len, s->f) != r->len)
+    struct header h = {r->len, r->number, length, reward, name_index(s, r->file),
+                       r->is_plain ? r->offset : -1, -1};
+    size_t follows = h.offset < 0 ? r->len : 0;
+    if (h.offset >= 0)
+        h.plain = reread_add(&s->again, r->file);
+    if (fwrite(&h, sizeof(h), 1, s->f) != 1 || fwrite(r->line, 1, follows, s->f) != follows)
         die("write a temporary file in %s:", s->dir);
     if (s->indexed && s->count == s->cap) {
         s->cap = s->cap ? 2 * s->cap : 1024;
@@ -73,7 +81,7 @@ void spool_add(struct spool *s, const struct row *r, double reward, int64_t leng
     }
     if (s->indexed)
         s->at[s->count] = s->end;
-    s->end += (int64_t)(sizeof(h) + r->len);
+    s->end += (int64_t)(sizeof(h) + follows);
     s->count++;
 }
 
@@ -89,43 +97,59 @@ void spool_rewind(struct spool *s)
     s->read = 0;
 }
 
+static struct spool_row row_of(const struct spool *s, const struct header *h, char *line)
+{
+    return (struct spool_row){line, h->len, s->name[h->file], h->number, h->length, h->reward};
+}
+
 int spool_next(struct spool *s, struct spool_row *out)
 {
-    if (s->read == s->count)
+    if (s->read == s->count) {
+        reread_check(&s->again);
         return 0;
+    }
     struct header h;
     int whole = fread(&h, sizeof(h), 1, s->f) == 1;
-    if (whole) {
+    char *line = NULL;
+    if (whole && h.offset >= 0) {
+        line = reread_line(&s->again, h.plain, h.offset, h.len);
+    } else if (whole) {
         buf_reset(&s->line);
         buf_reserve(&s->line, h.len + 1);
-        whole = fread(s->line.data, 1, h.len, s->f) == h.len;
+        line = s->line.data;
+        line[h.len] = 0;
+        whole = fread(line, 1, h.len, s->f) == h.len;
     }
     if (!whole)
         die("read a temporary file in %s:", s->dir);
-    s->line.data[h.len] = 0;
-    s->line.len = h.len;
-    *out = (struct spool_row){s->line.data, h.len, s->name[h.file], h.number, h.length, h.reward};
+    *out = row_of(s, &h, line);
     s->read++;
     return 1;
 }
 
-void spool_at(struct spool *s, int64_t i, struct spool_row *out)
+/* Past the stream's buffer, which a seek would throw away. */
+static void read_at(struct spool *s, int64_t at, size_t n, char *to)
 {
-    int64_t end = i + 1 < s->count ? s->at[i + 1] : s->end;
-    size_t n = (size_t)(end - s->at[i]);
-    struct header h;
-    buf_reset(&s->drawn);
-    buf_reserve(&s->drawn, n + 1);
-    for (size_t got = 0; got < n;) { /* past the stream's buffer, which a seek would throw away */
-        ssize_t r = pread(fileno(s->f), s->drawn.data + got, n - got, s->at[i] + (int64_t)got);
+    for (size_t got = 0; got < n;) {
+        ssize_t r = pread(fileno(s->f), to + got, n - got, at + (int64_t)got);
         if (r <= 0)
             die("read a temporary file in %s:", s->dir);
         got += (size_t)r;
     }
-    memcpy(&h, s->drawn.data, sizeof(h));
-    s->drawn.data[n] = 0;
-    *out = (struct spool_row){s->drawn.data + sizeof(h), h.len, s->name[h.file], h.number, h.length,
-                              h.reward};
+}
+
+void spool_at(struct spool *s, int64_t i, struct spool_row *out)
+{
+    struct header h;
+    read_at(s, s->at[i], sizeof(h), (char *)&h);
+    buf_reset(&s->drawn);
+    buf_reserve(&s->drawn, h.len + 1);
+    if (h.offset >= 0)
+        reread_copy(&s->again, h.plain, h.offset, h.len, &s->drawn);
+    else
+        read_at(s, s->at[i] + (int64_t)sizeof(h), h.len, s->drawn.data);
+    s->drawn.data[h.len] = 0;
+    *out = row_of(s, &h, s->drawn.data);
 }
 
 char *spool_where(struct spool *s, int64_t i)
@@ -146,5 +170,6 @@ void spool_free(struct spool *s)
     buf_release(&s->line);
     buf_release(&s->drawn);
     free(s->at);
+    reread_release(&s->again);
     free(s);
 }

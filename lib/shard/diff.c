@@ -122,34 +122,46 @@ static double distance(enum dtype type, const char *a, const char *b, int64_t n)
     return most;
 }
 
-static int compare(const struct member *a, const struct member *b, struct out *o)
+void shard_diff_lone(struct out *o, const struct tensor *t, const char *path)
 {
-    const struct tensor *t = a->tensor, *u = b->tensor;
-    char *left = form(t), *right = form(u);
+    char *what = form(t);
+    out_printf(o, "%s\t%s\tonly in %s\n", t->name, what, path);
+    free(what);
+}
+
+int shard_diff_pair(struct out *o, const struct tensor *a, const struct tensor *b)
+{
+    char *left = form(a), *right = form(b);
     int differ = strcmp(left, right) != 0;
     if (differ) {
-        out_printf(o, "%s\t%s\t%s\n", a->key, left, right);
+        out_printf(o, "%s\t%s\t%s\n", a->name, left, right);
     } else {
-        char *x = xmalloc((size_t)t->bytes + 1), *y = xmalloc((size_t)t->bytes + 1);
-        int64_t size = dtype_size(t->type), n = t->bytes / size, apart = 0;
-        shard_read(a->file, t, x);
-        shard_read(b->file, u, y);
+        const char *x = a->data, *y = b->data;
+        int64_t size = dtype_size(a->type), n = a->bytes / size, apart = 0;
         for (int64_t i = 0; i < n; i++)
             apart += memcmp(x + i * size, y + i * size, (size_t)size) != 0;
         differ = apart > 0;
         if (differ)
-            out_printf(o, "%s\t%s\t%lld of %lld differ", a->key, left, (long long)apart,
+            out_printf(o, "%s\t%s\t%lld of %lld differ", a->name, left, (long long)apart,
                        (long long)n);
-        if (differ && is_float(t->type))
-            out_printf(o, ", by up to %g", distance(t->type, x, y, n));
+        if (differ && is_float(a->type))
+            out_printf(o, ", by up to %g", distance(a->type, x, y, n));
         if (differ)
             out_write(o, "\n", 1);
-        free(x);
-        free(y);
     }
     free(left);
     free(right);
     return differ;
+}
+
+/* The member's tensor under its key, with data the caller frees. */
+static struct tensor loaded(const struct member *m)
+{
+    struct tensor t = *m->tensor;
+    t.name = m->key;
+    t.data = xmalloc((size_t)t.bytes + 1);
+    shard_read(m->file, m->tensor, t.data);
+    return t;
 }
 
 int64_t shard_diff(const char *a, const char *b, struct out *o, int64_t *tensors)
@@ -162,12 +174,15 @@ int64_t shard_diff(const char *a, const char *b, struct out *o, int64_t *tensors
         int order = i == l.members ? 1 : k == r.members ? -1 : by_key(&l.member[i], &r.member[k]);
         if (order) {
             const struct member *m = order < 0 ? &l.member[i++] : &r.member[k++];
-            char *what = form(m->tensor);
-            out_printf(o, "%s\t%s\tonly in %s\n", m->key, what, order < 0 ? a : b);
-            free(what);
+            struct tensor t = *m->tensor;
+            t.name = m->key;
+            shard_diff_lone(o, &t, order < 0 ? a : b);
             differ++;
         } else {
-            differ += compare(&l.member[i++], &r.member[k++], o);
+            struct tensor t = loaded(&l.member[i++]), u = loaded(&r.member[k++]);
+            differ += shard_diff_pair(o, &t, &u);
+            free(t.data);
+            free(u.data);
         }
     }
     side_close(&l);

@@ -55,10 +55,13 @@ void packer_window(struct packer *p, int64_t items)
     p->window = MAX(items, 1);
 }
 
+void packer_zstd(struct packer *p)
+{
+    sink_zstd(p->sink);
+}
+
 void packer_file(struct packer *p, const char *name, const void *bytes, size_t n)
 {
-    if (p->tokens || p->sequences || p->window_item.len)
-        die("packer: %s comes after documents", name);
     sink_file(p->sink, name, bytes, n);
 }
 

@@ -34,7 +34,7 @@ const char *set_hash(const struct set *s)
 const struct buf *set_file(const struct set *s, const char *name)
 {
     for (int64_t i = 0; i < s->files; i++)
-        if (!strcmp(s->file[i].name, name))
+        if (!strcmp(s->file[i].name, name) && !s->file[i].torn)
             return &s->file[i].bytes;
     return NULL;
 }

@@ -11,8 +11,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static void file_add(struct set *s, const char *name, const void *bytes, size_t n)
+static void file_add(struct set *s, const char *name, const void *bytes, size_t n,
+                     const char *where)
 {
+    char hash[17];
+    hash_hex(hash, hash_xxh3(bytes, n));
+    if (!strcmp(name, "tokenizer.json") && strcmp(hash, s->info.tokenizer_hash))
+        die_damaged("%s: its tokenizer.json is not the tokenizer that made the rows", where);
+    for (int64_t i = 0; i < s->files; i++)
+        if (!strcmp(s->file[i].name, name)) {
+            const struct buf *first = &s->file[i].bytes;
+            s->file[i].torn |= first->len != n || (n && memcmp(first->data, bytes, n));
+            return;
+        }
     s->file = xrealloc(s->file, (size_t)(s->files + 1) * sizeof *s->file);
     struct file *f = &s->file[s->files++];
     *f = (struct file){.name = xstrdup(name)};
@@ -46,8 +57,9 @@ static const struct rows *group_add(struct set *s, const struct blob *b, void *m
     s->rows += g->rows.rows;
     s->tokens += g->rows.tokens;
     for (int64_t i = 0; i < b->tensors; i++)
-        if (!strncmp(b->tensor[i].name, "file.", 5) && s->groups == 1)
-            file_add(s, b->tensor[i].name + 5, b->tensor[i].data, (size_t)b->tensor[i].bytes);
+        if (!strncmp(b->tensor[i].name, "file.", 5))
+            file_add(s, b->tensor[i].name + 5, b->tensor[i].data, (size_t)b->tensor[i].bytes,
+                     where);
     return &g->rows;
 }
 
@@ -161,7 +173,7 @@ static void manifest_file(struct set *s, const char *manifest, struct json entry
         hash_sha256(sha256, bytes.data, bytes.len);
         if (strcmp(sha256, need_text(manifest, entry, "sha256")))
             die_damaged("%s: damaged: its SHA-256 is not that of manifest.json", path);
-        file_add(s, name, bytes.data, bytes.len);
+        file_add(s, name, bytes.data, bytes.len, s->path);
         buf_release(&bytes);
     }
     free(path);

@@ -63,6 +63,10 @@ char **shard_list(const char *folder, int64_t *n);
 /* Compares two files or folders tensor by tensor, by content.  Writes a line for each that differs
  * and returns how many do; *tensors: of how many. */
 int64_t shard_diff(const char *a, const char *b, struct out *o, int64_t *tensors);
+/* Its lines, for who finds tensors otherwise: of one that only path has, and of two (with data)
+ * that differ.  The latter returns whether they do. */
+void shard_diff_lone(struct out *o, const struct tensor *t, const char *path);
+int shard_diff_pair(struct out *o, const struct tensor *a, const struct tensor *b);
 
 /* Reading a stream or a file, blob by blob; zstd frames are recognised.  name is for messages. */
 struct stream;
@@ -100,12 +104,14 @@ struct doc {
  * together.  path ending in '/' is a set (a file for each row group, and manifest.json, published
  * whole); NULL is a stream on stdout, .sts a stream in a file, .sts.zst one in zstd frames; else
  * one file, whose row group is held in memory whole.  Extra files (name, bytes) travel with the
- * data: tokenizer.json and so on; they come before the first document.  provenance is
+ * data, in the next row group that is written: tokenizer.json and so on.  provenance is
  * manifest.json's "provenance" value, JSON text. */
 struct packer;
 struct packer *packer_open(const char *path, const struct set_info *info, int64_t group_tokens);
 /* Packs best fit within so many items (documents, or pairs) instead of next fit in order. */
 void packer_window(struct packer *p, int64_t items);
+/* A stream in zstd frames, whatever its name; before the first document. */
+void packer_zstd(struct packer *p);
 /* d->n is from 1 to seq; that of the two documents of a pair together as well. */
 void packer_add(struct packer *p, const struct doc *d);
 void packer_file(struct packer *p, const char *name, const void *bytes, size_t n);
@@ -122,7 +128,8 @@ int64_t set_sequences(const struct set *s); /* packed sequences */
 int64_t set_rows(const struct set *s);
 int64_t set_tokens(const struct set *s);
 const char *set_hash(const struct set *s); /* fingerprint of the data, 16 hex digits */
-/* A file copied into the set (tokenizer.json), or NULL; good until set_close(). */
+/* A file that travels with the data (tokenizer.json), or NULL, also where the segments of a stream
+ * bring different ones of that name; good until set_close(). */
 const struct buf *set_file(const struct set *s, const char *name);
 void set_close(struct set *s);
 

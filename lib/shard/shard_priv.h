@@ -90,6 +90,7 @@ struct group {
 struct file { /* that travels with the data */
     char *name;
     struct buf bytes;
+    int torn; /* segments bring different ones */
 };
 
 struct set {
@@ -106,6 +107,7 @@ struct set {
 struct sink;
 struct sink *sink_open(const char *path);
 int sink_is_file(const struct sink *s); /* takes one row group only */
+void sink_zstd(struct sink *s);
 void sink_file(struct sink *s, const char *name, const void *bytes, size_t n);
 void sink_put(struct sink *s, struct blob *b, const struct rows *r);
 void sink_close(struct sink *s, const struct set_info *i, const char *fingerprint,

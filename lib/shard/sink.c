@@ -23,8 +23,8 @@ struct sink {
     struct extra {
         char *tensor; /* "file.NAME" */
         struct buf bytes;
-    } * extra; /* go into the first blob of a file or stream */
-    int64_t extras;
+    } * extra; /* go into the next blob of a file or stream */
+    int64_t extras, extras_put;
 };
 
 static int ends_with(const char *s, const char *end)
@@ -53,6 +53,13 @@ struct sink *sink_open(const char *path)
 int sink_is_file(const struct sink *s)
 {
     return s->out && !s->is_stream;
+}
+
+void sink_zstd(struct sink *s)
+{
+    if (!s->is_stream)
+        die_misused("only a stream is written in zstd frames");
+    s->zstd = 1;
 }
 
 static struct entry *entry_add(struct sink *s, const char *name, int64_t bytes)
@@ -101,9 +108,10 @@ void sink_put(struct sink *s, struct blob *b, const struct rows *r)
         free(path);
         return;
     }
-    for (int64_t i = 0; i < s->extras && !s->segment.blobs; i++) {
-        int64_t n = (int64_t)s->extra[i].bytes.len;
-        blob_tensor(b, s->extra[i].tensor, DT_U8, 1, &n, s->extra[i].bytes.data);
+    for (; s->extras_put < s->extras; s->extras_put++) {
+        const struct extra *x = &s->extra[s->extras_put];
+        int64_t n = (int64_t)x->bytes.len;
+        blob_tensor(b, x->tensor, DT_U8, 1, &n, x->bytes.data);
     }
     if (s->is_stream) {
         segment_write(&s->segment, b, s->out, s->zstd);

@@ -3,7 +3,8 @@
  * A template is a table line: what stands before a turn of each role and after it.  Prompt, tag and
  * response are encoded apart, so that the tokens up to the response are the same whether the
  * response is there (training) or not yet (sampling).  Only tags, which our tools write, may hold
- * special tokens: in what users wrote "<|end|>" is six ordinary characters. */
+ * special tokens: in what users wrote "<|end|>" is seven ordinary characters, unless the caller says
+ * that it counts (row->control). */
 
 #include "text/tok.h"
 
@@ -59,7 +60,7 @@ static const char *role_mark(const struct chat *c, const char *role)
 static const char lacks[] = "the tokenizer lacks a token of the chat template";
 
 static const char *turn(const struct chat *c, struct tok *t, const char *role, struct json content,
-                        struct ids *out)
+                        int control, struct ids *out)
 {
     const char *begin = role_mark(c, role), *text;
     size_t len;
@@ -69,7 +70,7 @@ static const char *turn(const struct chat *c, struct tok *t, const char *role, s
     text = json_string(content, &len);
     if (mark(t, begin, out))
         return lacks;
-    tok_encode(t, text, len, 0, out);
+    tok_encode(t, text, len, control, out);
     return mark(t, c->end, out) ? lacks : NULL;
 }
 
@@ -81,13 +82,13 @@ static const char *prompt(const struct chat *c, struct tok *t, const struct row 
     size_t len;
 
     if (json_type(r->prompt) == JSON_STRING)
-        return turn(c, t, "user", r->prompt, out);
+        return turn(c, t, "user", r->prompt, r->control, out);
     if (!*c->user && json_count(r->prompt) > 1)
         return "a prompt of several turns cannot be told apart in the template \"plain\"";
     for (json_iter_init(&i, r->prompt); !why && json_iter_next(&i);) {
         json_get(i.value, "role", &role);
         json_get(i.value, "content", &content);
-        why = turn(c, t, json_string(role, &len), content, out);
+        why = turn(c, t, json_string(role, &len), content, r->control, out);
     }
     return why;
 }
@@ -133,7 +134,7 @@ const char *chat_render(const struct chat *c, struct tok *t, const struct row *r
     }
     learnt = token->n;
     if (!why) {
-        tok_encode(t, answer, len, 0, token);
+        tok_encode(t, answer, len, r->control, token);
         if (stop >= 0)
             ids_add(token, (int32_t)stop);
     }
@@ -143,6 +144,38 @@ const char *chat_render(const struct chat *c, struct tok *t, const struct row *r
     }
     for (int64_t i = start; i < token->n; i++)
         buf_char(target, i >= learnt);
+    return NULL;
+}
+
+/* What stands between the prompt and the answer, or before a text. */
+static int64_t lead_in(const struct chat *c, struct tok *t, const struct row *r)
+{
+    struct ids ids = {0};
+    int64_t n;
+
+    if (r->has_prompt)
+        mark(t, c->assistant, &ids);
+    if (r->tag)
+        tok_encode(t, r->tag, strlen(r->tag), 1, &ids);
+    n = ids.n;
+    ids_release(&ids);
+    return n;
+}
+
+const char *chat_render_row(const struct chat *c, struct tok *t, const struct row *r,
+                            struct rendered *out)
+{
+    const char *why;
+    int64_t masked = 0;
+
+    out->token.n = 0;
+    buf_reset(&out->target);
+    if ((why = chat_render(c, t, r, &out->token, &out->target)))
+        return why;
+    while (masked < out->token.n && !out->target.data[masked])
+        masked++;
+    out->loose = r->has_prompt ? tok_bos(t) >= 0 : masked;
+    out->tight = r->has_prompt ? masked - lead_in(c, t, r) : out->token.n - 1;
     return NULL;
 }
 

@@ -36,6 +36,7 @@ int row_next(struct row_reader *r)
 
     while (source_line(r->source, &line, &len)) {
         row_begin(r, line, len, source_line_number(r->source));
+        r->row.is_plain = source_line_plain(r->source, &r->row.offset);
         const char *why = row_parse(&r->row, r->doc);
         if (!why)
             return 1;

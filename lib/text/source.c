@@ -25,6 +25,8 @@ struct source {
     struct buf buf; /* buf.data[pos..len) is read and not returned */
     size_t pos;
     int64_t line;
+    int64_t base, offset; /* in the entry: of buf.data[0], of the last line */
+    int is_plain;         /* the entry's bytes are those of a file */
     int fresh; /* nothing of the open entry has been returned yet */
     double bytes_total, bytes_read;
     int fd;
@@ -117,6 +119,7 @@ static int entry_fill(struct source *s)
     if (s->pos) { /* what is left is less than a line, or the head of an entry */
         memmove(s->buf.data, s->buf.data + s->pos, s->buf.len - s->pos);
         s->buf.len -= s->pos;
+        s->base += (int64_t)s->pos;
         s->pos = 0;
     }
     r = archive_read_data_block(s->archive, &block, &n, &offset);
@@ -149,6 +152,7 @@ static int entry_next(struct source *s)
     s->fresh = 1;
     buf_reset(&s->buf);
     s->pos = 0;
+    s->base = 0;
 
     s->archive = a = archive_read_new();
     if (!a)
@@ -161,12 +165,14 @@ static int entry_next(struct source *s)
     archive_read_support_format_raw(a);
     archive_read_support_format_empty(a);
     s->fd = is_stdin(path) ? 0 : open(path, O_RDONLY | O_CLOEXEC);
-    if (s->fd < 0)
+    struct stat st;
+    if (s->fd < 0 || fstat(s->fd, &st))
         die("open %s:", path);
     r = archive_read_open(a, s, NULL, read_block, NULL);
     if (r < ARCHIVE_WARN)
         entry_fail(s);
     s->is_gzip = archive_filter_count(a) == 2 && archive_filter_code(a, 0) == ARCHIVE_FILTER_GZIP;
+    s->is_plain = s->fd > 0 && S_ISREG(st.st_mode) && archive_filter_count(a) == 1;
     r = archive_read_next_header(a, &e);
     if (r == ARCHIVE_EOF)
         entry_close(s);
@@ -211,6 +217,7 @@ int source_line(struct source *s, char **line, size_t *len)
         if (!end)
             end = start + have;
         *line = start;
+        s->offset = s->base + (int64_t)s->pos;
         *len = (size_t)(end - start);
         s->pos += *len + (end < s->buf.data + s->buf.len);
         *end = 0;
@@ -244,6 +251,12 @@ const char *source_name(const struct source *s)
 int64_t source_line_number(const struct source *s)
 {
     return s->line;
+}
+
+int source_line_plain(const struct source *s, int64_t *offset)
+{
+    *offset = s->offset;
+    return s->is_plain;
 }
 
 double source_bytes_total(const struct source *s)

@@ -17,6 +17,8 @@ int source_line(struct source *s, char **line, size_t *len);
 int source_entry(struct source *s, struct buf *out);
 const char *source_name(const struct source *s); /* "rows.jsonl", of the last line or entry */
 int64_t source_line_number(const struct source *s); /* from 1 */
+/* Whether the last line stands in a regular file, not compressed, and where it begins there. */
+int source_line_plain(const struct source *s, int64_t *offset);
 double source_bytes_total(const struct source *s);  /* of all regular files, 0 when unknown */
 double source_bytes_read(const struct source *s);   /* of them so far, as they lie on the disk */
 /* What comes next, not consumed.  1: an entry begins, and head holds its first bytes (all of them, or
@@ -47,6 +49,9 @@ struct row { /* strings are NUL-terminated and point into the reader; NULL or Na
     double reward, reward_chosen, reward_rejected, weight, margin, ref_logp_chosen, ref_logp_rejected;
     const char *file;
     int64_t number; /* line number */
+    int is_plain;   /* the file holds these bytes as they are, at this offset */
+    int64_t offset;
+    int control;    /* set by the caller: special tokens in its texts count as such; 0 as read */
 };
 
 /* Reads rows and keeps the accounts: in = kept + dropped by reason. */
@@ -224,6 +229,26 @@ const struct chat *chat_find(const char *name); /* dies (2) listing the names */
  * the row cannot be rendered (a static sentence); then nothing is appended. */
 const char *chat_render(const struct chat *c, struct tok *t, const struct row *r, struct ids *token,
                         struct buf *target);
+/* A rendered row.  A zeroed struct is empty; rendered_release() frees it. */
+struct rendered {
+    struct ids token;       /* (n) */
+    struct buf target;      /* (n) 1: learnt */
+    int64_t loose, tight;   /* what may go from the front: tokens [loose, tight) are the prompt, or of
+                             * a row without one the text; not bos, tag, or what begins the answer */
+};
+const char *chat_render_row(const struct chat *c, struct tok *t, const struct row *r,
+                            struct rendered *out); /* replaces what was there */
+void rendered_release(struct rendered *d);
+/* overlong.c.  Makes one document, or the two of a pair, fit into seq tokens: "truncate" takes tokens
+ * from the end, of the longer document first; "left" from the front, the same number of both, and
+ * never of an answer.  Returns NULL, or why nothing sensible is left. */
+const char *overlong_cut(struct rendered *d, int64_t docs, int64_t seq, int left);
+int64_t rendered_learnt(const struct rendered *d, int64_t from, int64_t n); /* tokens that are */
+/* control.c.  Whether what the row's author wrote (not its tag) spells a special token of t. */
+int row_spells_control(const struct row *r, const struct tok *t);
+/* Whether it spells the words that tell its own tag from other text, where the tag is one in words:
+ * "<rm_score>". */
+int row_spells_tag(const struct row *r);
 /* The same up to where the response begins: what moe-sample continues.  tag may be NULL. */
 const char *chat_render_prompt(const struct chat *c, struct tok *t, const struct row *r,
                                const char *tag, struct ids *token);

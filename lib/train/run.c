@@ -39,6 +39,26 @@ struct run { /* one rank's view */
 
 /* ---- data ---- */
 
+/* Whether a comma-separated list has the name. */
+static int lists(const char *list, const char *name, size_t len)
+{
+    for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        if (!strncmp(at, name, len) && (at[len] == ',' || !at[len]))
+            return 1;
+    return 0;
+}
+
+static void check_columns(const char *path, const struct set *s, const struct loss *loss)
+{
+    for (const char *at = loss->columns; at && *at;) {
+        size_t len = strcspn(at, ",");
+        if (!lists(set_info(s)->columns, at, len))
+            die_misused("--loss %s needs the column %.*s, and %s has not got it", loss->name, (int)len, at,
+                        path);
+        at += len + (at[len] == ',');
+    }
+}
+
 static void mix_open(struct run *r)
 {
     const struct strv *data = &r->o->data;
@@ -57,6 +77,7 @@ static void mix_open(struct run *r)
         if (*end || x->weight[i] < 1)
             die_misused("--data %s: the weight after '=' must be a whole number from 1", data->v[i]);
         x->set[i] = set_open(path);
+        check_columns(path, x->set[i], loss_find(r->o->train.loss));
         if (!set_sequences(x->set[i]))
             die("%s: the set has no packed sequence", path);
         const struct set_info *a = set_info(x->set[0]), *b = set_info(x->set[i]);

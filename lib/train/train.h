@@ -103,6 +103,7 @@ struct trainer {
     struct batch_host *host;  /* (micro-batches of a step on this rank) whole rows */
     struct batch_host part;   /* what this rank of CP holds of one; used when CP > 1 */
     struct context context;   /* as is this */
+    struct batch whole;       /* whole rows on the device, for losses on documents when CP > 1 */
     struct saved *saved;      /* (in_flight, layers + 1) */
     int64_t micros;
     void *denom;              /* S (1) */

@@ -17,10 +17,9 @@ static void *device_array(struct trainer *t, int64_t bytes)
     return p;
 }
 
-static void batch_init(struct trainer *t, struct batch *b)
+static void batch_init(struct trainer *t, struct batch *b, int64_t rows, int64_t seq)
 {
-    int64_t rows = t->o.micro, seq = t->o.seq / t->mesh.cp, n = rows * seq;
-    int64_t ssz = dtype_size(t->model.op->stat);
+    int64_t n = rows * seq, ssz = dtype_size(t->model.op->stat);
     *b = (struct batch){.rows = rows, .seq = seq, .t = n};
     b->context = t->mesh.cp > 1 ? &t->context : NULL;
     int32_t **ints[] = {&b->token, &b->label, &b->position, &b->group,
@@ -40,12 +39,9 @@ static void batch_release(struct trainer *t, struct batch *b)
         t->lane.dev->free(all[i]);
 }
 
-static void batch_put(struct trainer *t, struct batch *b, const struct batch_host *whole)
+static void batch_put(struct trainer *t, struct batch *b, const struct batch_host *h)
 {
     const struct dev_ops *dev = t->lane.dev;
-    const struct batch_host *h = whole;
-    if (t->mesh.cp > 1)
-        batch_host_cut(&t->part, whole, &t->mesh), h = &t->part;
     int64_t n = b->t, ssz = dtype_size(t->model.op->stat);
     void *host = xmalloc(n * ssz);
     b->spans = h->spans;
@@ -100,8 +96,6 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
         cfg->z = o->z;
     model_init(&t->model, cfg, mesh, w, &t->lane, op, 1);
     optim_init(&t->optim, &t->model, o->optimizer, o->plan, o->decay);
-    if (t->loss->pairs && mesh->cp > 1)
-        die_misused("--loss %s needs --cp 1: a document's tokens must be on one rank", t->loss->name);
     if (t->loss->reward != t->model.cfg.reward)
         die_misused("--loss %s needs a %s", t->loss->name,
                     t->loss->reward ? "reward model" : "language model, and this is a reward model");
@@ -113,7 +107,7 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     t->batch = xcalloc(alive, sizeof *t->batch);
     t->saved = xcalloc(alive * (t->model.layers + 1), sizeof *t->saved);
     for (int64_t i = 0; i < alive; i++)
-        batch_init(t, &t->batch[i]);
+        batch_init(t, &t->batch[i], o->micro, o->seq / mesh->cp);
     for (int64_t i = 0; i < alive * (t->model.layers + 1); i++)
         t->saved[i].pool = t->model.pool;
     t->host = xcalloc(t->micros, sizeof *t->host);
@@ -123,6 +117,7 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     if (mesh->cp > 1) {
         batch_host_init(&t->part, o->micro, o->seq / mesh->cp);
         context_init(&t->context, mesh, &t->lane, o->micro, o->seq);
+        batch_init(t, &t->whole, o->micro, o->seq);
     }
 }
 
@@ -138,6 +133,7 @@ void trainer_release(struct trainer *t)
     if (t->mesh.cp > 1) {
         batch_host_release(&t->part);
         context_release(&t->context, t->lane.dev);
+        batch_release(t, &t->whole);
     }
     t->lane.dev->free(t->denom);
     free(t->batch), free(t->saved), free(t->host);
@@ -228,13 +224,38 @@ static void count_batch(struct trainer *t, struct step_result *r)
     r->skipped = !(r->weight > 0);
 }
 
-static void run_loss(struct trainer *t, struct batch *b, int gradient)
+/* The batch as the loss wants it: the rank's own, or where a loss on documents meets rows that are cut, the
+ * whole rows with everybody's logp. */
+static struct batch *loss_batch(struct trainer *t, struct batch *b, const struct batch_host *h)
 {
-    struct loss_rows r = {.weight = b->weight, .logp = b->logp, .dlogp = b->dlogp, .denom = t->denom,
-                          .sum = t->model.loss, .t = b->t, .spans = b->spans, .q_at = b->q_at,
-                          .chosen = b->chosen, .base = b->base, .margin = b->margin,
-                          .beta = t->loss->reward ? 1 : t->o.beta};
-    (gradient ? t->loss->dgrad : t->loss->value)(&t->lane, t->model.op, &r);
+    if (!t->loss->pairs || t->mesh.cp == 1)
+        return b;
+    batch_put(t, &t->whole, h);
+    context_join(&t->context, &t->model, &t->lane, t->whole.logp, b->logp);
+    return &t->whole;
+}
+
+/* Which ranks count what they see of a batch: one of those that see the same. */
+static int counts(const struct trainer *t)
+{
+    return t->mesh.i_tp == 0 && (!t->loss->pairs || t->mesh.i_cp == 0);
+}
+
+static struct loss_rows loss_rows(struct trainer *t, struct batch *b)
+{
+    return (struct loss_rows){.weight = b->weight, .logp = b->logp, .dlogp = b->dlogp, .denom = t->denom,
+                              .sum = t->model.loss, .t = b->t, .spans = b->spans, .q_at = b->q_at,
+                              .chosen = b->chosen, .base = b->base, .margin = b->margin,
+                              .beta = t->loss->reward ? 1 : t->o.beta};
+}
+
+static void loss_dgrad(struct trainer *t, struct batch *b, const struct batch_host *h)
+{
+    struct batch *all = loss_batch(t, b, h);
+    struct loss_rows r = loss_rows(t, all);
+    t->loss->dgrad(&t->lane, t->model.op, &r);
+    if (all != b)
+        context_part(&t->context, &t->model, &t->lane, b->dlogp, all->dlogp);
 }
 
 /* A reward model's scores of the documents of a batch, where weights mark their last tokens. */
@@ -254,6 +275,27 @@ static void add_scores(struct trainer *t, const struct batch *b, const struct ba
     free(x), free(raw);
 }
 
+static void loss_value(struct trainer *t, struct batch *b, const struct batch_host *h, int eval)
+{
+    struct batch *all = loss_batch(t, b, h);
+    struct loss_rows r = loss_rows(t, all);
+    if (!counts(t))
+        return;
+    t->loss->value(&t->lane, t->model.op, &r);
+    if (t->loss->reward && eval)
+        add_scores(t, all, h);
+}
+
+/* What this rank holds of a micro-batch, on the device. */
+static void batch_start(struct trainer *t, struct batch *b, const struct batch_host *h)
+{
+    if (t->mesh.cp > 1) {
+        batch_host_cut(&t->part, h, &t->mesh);
+        h = &t->part;
+    }
+    batch_put(t, b, h);
+}
+
 static void run_schedule(struct trainer *t, const struct schedule *s)
 {
     int64_t alive = s->in_flight, per = t->model.layers + 1;
@@ -265,16 +307,14 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
         int head = k->segment == SEG_HEAD || k->segment == SEG_SCORE;
         int head_dgrad = head && k->pass == PASS_DGRAD;
         if (starts)
-            batch_put(t, c.b, &t->host[k->micro]);
+            batch_start(t, c.b, &t->host[k->micro]);
         if (head_dgrad)
-            run_loss(t, c.b, 1);
+            loss_dgrad(t, c.b, &t->host[k->micro]);
         segment_run[k->segment][k->pass](&c);
         arena_reset(&t->lane.scratch);
-        /* the last pass of the head has written logp; one rank of a TP group counts it */
-        if (head && (head_dgrad || s == &t->eval) && t->mesh.i_tp == 0)
-            run_loss(t, c.b, 0);
-        if (k->segment == SEG_SCORE && s == &t->eval && t->mesh.i_tp == 0)
-            add_scores(t, c.b, &t->host[k->micro]);
+        /* the last pass of the head has written logp */
+        if (head && (head_dgrad || s == &t->eval))
+            loss_value(t, c.b, &t->host[k->micro], s == &t->eval);
         if (k->last_of_micro)
             for (int64_t l = 0; l < per; l++)
                 saved_clear(&c.s[l]);

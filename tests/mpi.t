@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# mpi.t -- ranks as processes: the losses of one rank, stops and deaths of a job, and what it refuses.
+#
+# Runs in any build once `make MPI=1` has been run; the tools of that build are brought up to date first.
+. "$(dirname "$0")/tap.sh"
+
+job=$TOP/build/cpu-mpi$([ "${SAN:-0}" = 1 ] && echo -san)
+if ! command -v mpirun >/dev/null || ! command -v mpicc >/dev/null; then
+    skip 'ranks as processes' 'no mpirun or no mpicc'
+    finish
+elif [ ! -x "$job/bin/moe-train" ]; then
+    skip 'ranks as processes' 'no build with MPI: make MPI=1'
+    finish
+elif ! make -s -C "$TOP" MPI=1 SAN="${SAN:-0}" "${job#$TOP/}"/{bin/moe-train,tests/comm,tests/parallel} >make.log 2>&1; then
+    verdict 1 'make MPI=1'; sed 's/^/# /' make.log
+    finish
+fi
+export PATH=$job/bin:$PATH job
+. "$TOP/tests/tiny.sh"
+
+# As many processes as asked for, whoever runs this and however few the cores; the bugs of MPI's own memory
+# are not ours to report.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe ASAN_OPTIONS=detect_leaks=0
+train='moe-train -q -j 1 --type f64 --model tiny.json --data set/ --batch 4 --steps 6 --lr 1e-2'
+endless='moe-train -q -j 1 --model tiny.json --data set/ --batch 6 --micro 1 --steps 20000 --save-every 50'
+losses() { tail -n +2 "$1/log.jsonl" | grep -o '"loss":[^,]*' | cut -d: -f2; }
+agree() { # RUN RUN: the same losses to 1e-9
+    paste <(losses "$1") <(losses "$2") |
+        awk '{d=($1-$2)/$1; if (d<0) d=-d; if (d > 1e-9) exit 1; n++} END{exit n != 6}'
+}
+logged() { # RUN LINES: waits until the log has as many
+    for _ in $(seq 500); do [ "$(cat "$1/log.jsonl" 2>/dev/null | wc -l)" -ge "$2" ] && return; sleep 0.02; done
+    return 1
+}
+rank_of() { # RANK: its process, among the children of this shell's jobs
+    for p in $(pgrep -P "$(pgrep -P $$ -x mpirun)" -x moe-train); do
+        if tr '\0' '\n' </proc/$p/environ | grep -x "OMPI_COMM_WORLD_RANK=$1\|PMI_RANK=$1" >/dev/null; then echo $p; fi
+    done
+}
+export -f losses agree logged rank_of
+export train endless
+
+ok 'collectives between 3 processes'  'mpirun -n 3 $job/tests/comm'
+ok 'mappings of 4 processes equal one rank' 'mpirun -n 4 $job/tests/parallel'
+
+ok 'one rank'                         '$train -o one/'
+ok 'EP over DP: the losses of one rank' 'mpirun -n 4 $train --ep 2 -o ep/ && agree one ep'
+ok 'TP, CP and folded EP: the losses of one rank' 'mpirun -n 4 $train --tp 2 --cp 2 --ep 4 -o fold/ && agree one fold'
+ok 'PP, CP and ETP: the losses of one rank' 'mpirun -n 4 $train --pp 2 --cp 2 --etp 2 -o pipe/ && agree one pipe'
+ok 'a job of one process'             'mpirun -n 1 $train -o alone/ && agree one alone'
+ok 'threads go on where processes stopped' \
+   'mpirun -n 4 $train --ep 2 --save-every 3 --keep 0 -o cut/ && rm -r cut/done.json cut/step-000006 &&
+    ln -sfn step-000003 cut/last && $train --save-every 3 --keep 0 --ranks 2 --cp 2 -o cut/ && agree one cut'
+ok 'each process of a machine takes its share of the cores' \
+   'mpirun -n 2 moe-train -q --model tiny.json --data set/ --batch 4 --steps 2 -o share/'
+
+# ends
+ok 'SIGUSR1 to mpirun: saved, and 75' \
+   'mpirun -n 3 $endless -o usr/ & logged usr 5 && kill -USR1 $!; wait $!; test $? = 75 &&
+    grep -q "\"state\":\"saved\",\"exit\":75" usr/status.json && test -e usr/last/manifest.json'
+ok 'SIGTERM to mpirun: saved'         \
+   'mpirun -n 3 $endless -o term/ & logged term 5 && kill -TERM $!; wait $!; test $? != 0 &&
+    grep -q "\"state\":\"saved\",\"exit\":75" term/status.json && test -e term/last/manifest.json'
+ok 'SIGKILL of a rank ends the job within 10 s' \
+   'mpirun -n 3 $endless -o kill/ & logged kill 60 && kill -KILL $(rank_of 1) && s=$SECONDS; wait $!; test $? != 0 -a $((SECONDS - s)) -le 10'
+x  'and it resumes from its last checkpoint' 75 'kill/: resumed at step [1-9][0-9]*$' \
+   'mpirun -n 3 ${endless/-q } -o kill/ 2>resumed & for _ in $(seq 500); do grep resumed resumed && break; sleep 0.02; done; kill -USR1 $!; wait $!'
+x  'a rank that stands still: the deadline names rank, group and call' 1 'rank [02]: group [a-z-]+ of 3: [a-z_]+ is not done after 1 s' \
+   'mpirun -n 3 $endless --deadline 1 -o still/ & logged still 5 && p=$(rank_of 1) && kill -STOP $p; wait $!'
+
+# refused
+x 'ranks with other seeds'    2 'rank 1 has another run than rank 0'     'mpirun -n 1 $train -o no/ : -n 1 $train --seed 1 -o no/'
+x 'ranks with other mappings' 2 'rank 1 has another mapping than rank 0' 'mpirun -n 1 $train -o no/ : -n 1 $train --tp 2 -o no/'
+x 'threads in a job'          2 'ranks 2: .* 2 processes are the ranks'  'mpirun -n 2 $train --ranks 2 -o no/'
+x 'a mapping that does not fit' 2 'does not fit 3 ranks'                 'mpirun -n 3 $train --ep 2 -o no/'
+x 'a launcher that does not speak MPI' 2 'SLURM_NTASKS is 4, but MPI has 1 rank' 'SLURM_NTASKS=4 $train -o no/'
+x 'a run in use'              75 'lock'                                  'flock one/.lock mpirun -n 2 $train -o one/'
+finish
