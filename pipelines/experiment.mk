@@ -32,7 +32,7 @@ method_ca     := ca --ca-mode text --allow-control
 arms    := more random fa rwr ca
 answers := sft more random fa rwr ca-top ca-low ca-none
 
-pack  = shard-pack -q -t $D/tok.json --seq 128 --window 1000 -o $(@D)/
+pack  = shard-pack -q -t $D/tok.json --seq 128 --overlong drop --window 1000 -o $(@D)/
 # A finished run does not touch its done.json again.
 train = moe-train -q --data $(@D:.run=)/ -o $(@D)/ $1 && touch $@
 base  = --init $D/sft.run/

@@ -452,6 +452,28 @@ static void test_ranges(void)
        "every stretch of every small slice is at most 3 rectangles, in order");
 }
 
+static void test_place(void)
+{
+    static const struct {
+        const char *layout, *stages; /* of layers 0, 1, ... */
+    } fits[] = {{"1,1,1,1", "0101"}, {"3,1", "0001"}, {"1,2,2,1,1,1", "01100101"}, {"2,1,1,2", "001011"}};
+    static const char *const refused[] = {"", "1", "1,1,1", "0,1", "1,,1", "1,1,", "1,-1", "1,x", "1 1"};
+    struct mesh m;
+    int wrong = 0;
+    mesh_init(&m, 2, 0, 1, 1, 2, 1, 1);
+    for (int64_t i = 0; i < ARRAY_LEN(fits); i++) {
+        int n = (int)strlen(fits[i].stages);
+        wrong += mesh_place(&m, fits[i].layout) != NULL;
+        for (int l = 0; l < n; l++)
+            wrong += mesh_stage(&m, l, n) != fits[i].stages[l] - '0';
+        wrong += mesh_stage(&m, STAGE_FIRST, n) != 0 || mesh_stage(&m, STAGE_LAST, n) != 1;
+    }
+    ok(wrong == 0, "layers lie where a layout places them");
+    for (int64_t i = 0; i < ARRAY_LEN(refused); i++)
+        wrong += mesh_place(&m, refused[i]) == NULL;
+    ok(wrong == 0, "what is no layout of two stages is refused");
+}
+
 int main(void)
 {
     test_vectors();
@@ -461,5 +483,6 @@ int main(void)
     test_check();
     test_ranges();
     test_slices();
+    test_place();
     return finish();
 }

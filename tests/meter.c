@@ -100,7 +100,25 @@ static struct step_line step_of(int64_t i)
                               .step_ms = 12.5,
                               .tflops = 0.125,
                               .ok = i != 2,
-                              .seconds = 0.0125 * i};
+                              .seconds = 0.0125 * i,
+                              .won = NAN,
+                              .squares = i % 2 ? 1e9 + i : NAN};
+}
+
+static void test_full(void)
+{
+    struct config c;
+    mixtral(&c, 512, 96, 2, 8, 1, 1, 0);
+    struct work w = meter_work(&c);
+    const double tokens = 4096, squares = 4096.0 * 2048, ms = 250;
+    struct log_head head = {.flops_square = w.square};
+    struct step_line s = {.tflops = meter_flops(&w, tokens, squares, COUNT_CAUSAL) / ms / 1e9,
+                          .step_ms = ms,
+                          .squares = squares};
+    ok(near(meter_full_tflops(&head, &s), meter_flops(&w, tokens, squares, COUNT_FULL) / ms / 1e9,
+            1e-12),
+       "the rate that counts masked pairs follows from the log");
+    config_release(&c);
 }
 
 static void test_log(void)
@@ -116,11 +134,13 @@ static void test_log(void)
     for (int64_t i = 1; i <= 100; i++) {
         struct step_line s = step_of(i);
         meter_step_write(&b, &s);
+        if (i % 20 == 0)
+            meter_valid_write(&b, &(struct valid_line){i, 1.0 / 3 + i, 1});
     }
     int64_t lines = 0;
     for (size_t i = 0; i < b.len; i++)
         lines += b.data[i] == '\n';
-    ok(lines == 101, "one line for the header and one a step");
+    ok(lines == 106, "one line for the header, one a step and one a validation");
     size_t whole = b.len;
     buf_str(&b, "{\"step\":101,\"lo");
 
@@ -141,10 +161,13 @@ static void test_log(void)
         struct step_line s = step_of(i + 1), *r = &m.line[i];
         same &= r->step == s.step && r->loss == s.loss && r->aux == s.aux && r->z == s.z &&
                 r->lr == s.lr && r->tokens == s.tokens && r->ok == s.ok &&
-                r->step_ms == s.step_ms &&
+                r->step_ms == s.step_ms && isnan(r->won) &&
+                (isnan(s.squares) ? isnan(r->squares) : r->squares == s.squares) &&
                 (isnan(s.grad_norm) ? isnan(r->grad_norm) : r->grad_norm == s.grad_norm);
     }
     ok(same, "every step comes back, losses to the bit, NaN as NaN");
+    ok(m.valids == 5 && m.valid[4].step == 100 && m.valid[4].loss == 1.0 / 3 + 100,
+       "and every validation");
     meter_log_release(&m);
 
     meter_log_cut(path, 1000);
@@ -153,6 +176,7 @@ static void test_log(void)
     meter_log_cut(path, 60);
     meter_log_read(&m, path);
     ok(m.n == 60 && m.line[59].step == 60, "a log is cut behind step 60");
+    ok(m.valids == 3 && m.valid[2].step == 60, "and behind its validation");
     meter_log_release(&m);
     meter_log_cut(path, 0);
     ok(lseek(fd, 0, SEEK_END) == (off_t)head_len, "cut at step 0 it is the header");
@@ -166,6 +190,7 @@ int main(void)
     test_flops();
     test_params();
     test_squares();
+    test_full();
     test_log();
     return finish();
 }

@@ -24,6 +24,9 @@ ok 'the checkpoint opens as safetensors of the same bits' 'shard-show --check wh
 ok 'the same command gives the same bits' "$train -o again/ --save-every 2 && same whole again"
 ok 'the log is what mfu-report reads' 'mfu-report whole/ | grep -q whole'
 
+ok 'each validation is a line of the log' "$train -o val/ --valid set/ --valid-every 3 &&
+    test \$(grep -c '^{\"step\":[36],\"valid_loss\":[0-9]' val/log.jsonl) = 2 && mfu-report val/ | grep -q valid_loss"
+
 # stopped and resumed
 x  'SIGTERM saves and exits 75' 75 '' \
    "moe-train -j 1 --model tiny.json --data set/ --batch 4 --steps 100000 -o sig/ & p=\$!; while [ ! -s sig/log.jsonl ] || [ \$(wc -l <sig/log.jsonl) -lt 4 ]; do sleep 0.02; done; kill -TERM \$p; wait \$p"

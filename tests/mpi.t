@@ -48,6 +48,8 @@ ok 'one rank'                         '$train -o one/'
 ok 'EP over DP: the losses of one rank' 'mpirun -n 4 $train --ep 2 -o ep/ && agree one ep'
 ok 'TP, CP and folded EP: the losses of one rank' 'mpirun -n 4 $train --tp 2 --cp 2 --ep 4 -o fold/ && agree one fold'
 ok 'PP, CP and ETP: the losses of one rank' 'mpirun -n 4 $train --pp 2 --cp 2 --etp 2 -o pipe/ && agree one pipe'
+ok 'two chunks of layers a stage: the losses of one rank' \
+   'mpirun -n 2 $train --pp-layout 1,1 -o woven/ && agree one woven'
 ok 'a job of one process'             'mpirun -n 1 $train -o alone/ && agree one alone'
 ok 'threads go on where processes stopped' \
    'mpirun -n 4 $train --ep 2 --save-every 3 --keep 0 -o cut/ && rm -r cut/done.json cut/step-000006 &&
@@ -74,6 +76,10 @@ x 'ranks with other seeds'    2 'rank 1 has another run than rank 0'     'mpirun
 x 'ranks with other mappings' 2 'rank 1 has another mapping than rank 0' 'mpirun -n 1 $train -o no/ : -n 1 $train --tp 2 -o no/'
 x 'threads in a job'          2 'ranks 2: .* 2 processes are the ranks'  'mpirun -n 2 $train --ranks 2 -o no/'
 x 'a mapping that does not fit' 2 'does not fit 3 ranks'                 'mpirun -n 3 $train --ep 2 -o no/'
+x 'chunks that are not the model' 2 'pp-layout places 3 layers, and the model has 2' '$train --ranks 2 --pp 2 --pp-layout 2,1 -o no/'
+x 'chunks that do not go round'   2 'pp-layout 2: 1 chunks are not a multiple of pp 2' '$train --ranks 2 --pp 2 --pp-layout 2 -o no/'
+x 'too few micro-batches to interleave' 2 'in multiples of --pp 2, and a step has 1' \
+  "sed s/hidden_layers.:2/'hidden_layers\\\":4'/ tiny.json >four.json && \${train/tiny/four} --ranks 2 --pp 2 --pp-layout 1,1,1,1 -o no/"
 x 'a launcher that does not speak MPI' 2 'SLURM_NTASKS is 4, but MPI has 1 rank' 'SLURM_NTASKS=4 $train -o no/'
 x 'a run in use'              75 'lock'                                  'flock one/.lock mpirun -n 2 $train -o one/'
 finish

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 static const char config_text[] =
-    "{\"model_type\":\"mixtral\",\"hidden_size\":16,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
+    "{\"model_type\":\"mixtral\",\"hidden_size\":16,\"num_hidden_layers\":4,\"num_attention_heads\":4,"
     "\"num_key_value_heads\":2,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"intermediate_size\":12,"
     "\"vocab_size\":40,\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
     "\"initializer_range\":0.2,\"tie_word_embeddings\":false,\"router_aux_loss_coef\":0.02,"
@@ -24,9 +24,11 @@ enum { SEQ = 16, BATCH = 8, STEPS = 20 };
 struct mapping {
     int ranks, tp, cp, pp, etp, ep;
     int64_t micro;
+    const char *layout; /* of the pipeline, NULL for even */
 };
 struct method {
     const char *loss, *optimizer, *set;
+    int f32; /* no clipping, and only losses are kept */
 };
 struct outcome { /* of one mapping, as its rank 0 keeps it */
     struct mapping map;
@@ -43,8 +45,9 @@ static const char *mapping_name(const struct mapping *x)
 {
     static char name[128];
     int dp = x->ranks / (x->tp * x->cp * x->pp), edp = x->ranks / (x->etp * x->ep * x->pp);
-    snprintf(name, sizeof name, "%d ranks, PP%d; attention TP%d CP%d DP%d; experts ETP%d EP%d EDP%d",
-             x->ranks, x->pp, x->tp, x->cp, dp, x->etp, x->ep, edp);
+    snprintf(name, sizeof name, "%d ranks, PP%d%s%s; attention TP%d CP%d DP%d; experts ETP%d EP%d EDP%d",
+             x->ranks, x->pp, x->layout ? " of " : "", x->layout ? x->layout : "",
+             x->tp, x->cp, dp, x->etp, x->ep, edp);
     return name;
 }
 
@@ -92,13 +95,15 @@ static void rank_main(struct world *w, void *arg)
     struct trainer t;
     struct mesh mesh;
     struct config c;
-    struct trainer_options opt = {.device = "cpu", .type = "f64", .optimizer = o.method.optimizer,
+    struct trainer_options opt = {.device = "cpu", .type = o.method.f32 ? "f32" : "f64", .optimizer = o.method.optimizer,
                                   .loss = o.method.loss, .beta = 0.3, .batch = BATCH,
                                   .micro = x->micro, .seq = SEQ, .decay = 0.1, .aux = -1,
                                   .z = 0.001, .threads = 1,
                                   .plan = {.lr = 0.01, .floor = 0.1, .warmup = 3, .steps = STEPS,
-                                           .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 0.5}};
+                                           .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = o.method.f32 ? 0 : 0.5}};
     const char *why = mesh_init(&mesh, x->ranks, world_rank(w), x->tp, x->cp, x->pp, x->etp, x->ep);
+    if (!why && x->layout)
+        why = mesh_place(&mesh, x->layout);
     if (why)
         die("%s: %s", mapping_name(x), why);
     config_parse(&c, config_text, sizeof config_text - 1, "test");
@@ -117,7 +122,8 @@ static void rank_main(struct world *w, void *arg)
     trainer_gradients(&t, &r);
     if (o.spoil)
         o.spoil(&t, 1);
-    o.grad = collect_gradients(&o, &t.model);
+    if (!o.method.f32)
+        o.grad = collect_gradients(&o, &t.model);
     for (int i = 0; i < STEPS; i++) {
         trainer_step(&t, &mix, i * BATCH, &r);
         o.loss[i] = r.loss, o.won[i] = r.won, o.aux[i] = r.aux, o.norm[i] = r.norm;
@@ -215,7 +221,7 @@ static void write_set(const char *path, int pairs)
 /* ---- which mappings ---- */
 
 static const struct mapping chosen[] = {
-    /* ranks tp cp pp etp ep micro */
+    /* ranks tp cp pp etp ep micro layout */
     {2, 1, 1, 1, 1, 1, 2}, /* every dimension alone */
     {2, 1, 1, 1, 1, 2, 2},
     {2, 2, 1, 1, 1, 1, 2},
@@ -238,6 +244,12 @@ static const struct mapping chosen[] = {
     {8, 2, 2, 1, 1, 4, 2}, /* EP over TP x CP beside DP; all at once */
     {8, 2, 2, 2, 2, 2, 2},
     {8, 2, 1, 1, 2, 4, 1}, /* EP over TP x DP */
+    {4, 1, 1, 4, 1, 1, 2}, /* pipelines: deep, uneven, interleaved */
+    {2, 1, 1, 2, 1, 1, 2, "3,1"},
+    {2, 1, 1, 2, 1, 1, 1, "1,1,1,1"},
+    {4, 2, 1, 2, 1, 2, 2, "1,1,1,1"},
+    {4, 1, 2, 2, 2, 1, 2, "1,1,1,1"},
+    {8, 1, 2, 2, 1, 4, 1, "1,1,1,1"},
 };
 
 /* Every mapping of powers of two that fits the model, to 16 ranks; of the largest every third. */
@@ -308,6 +320,25 @@ static void test_the_test(const struct outcome *one, struct world *job)
     }
 }
 
+/* A pipeline computes what one rank computes, in the same order; only sums over all tensors differ. */
+static void test_bits(const struct mapping *one_rank, const char *set)
+{
+    static const struct mapping pipes[] = {
+        {2, 1, 1, 2, 1, 1, 2}, {2, 1, 1, 2, 1, 1, 2, "1,1,1,1"}, {4, 1, 1, 4, 1, 1, 1}};
+    struct world *w = world_self();
+    for (int64_t i = 0; i < ARRAY_LEN(pipes); i++) {
+        struct outcome one = {.map = *one_rank, .method = {"nll", "adamw", set, 1}}, o = one;
+        one.map.micro = pipes[i].micro;
+        o.map = pipes[i];
+        run(&one, w);
+        run(&o, w);
+        ok(!memcmp(one.loss, o.loss, sizeof o.loss), "%s: %d losses in f32 have one rank's bits",
+           mapping_name(&o.map), STEPS);
+        outcome_release(&one), outcome_release(&o);
+    }
+    world_free(w);
+}
+
 int main(int argc, char **argv)
 {
     static const struct mapping one_rank = {1, 1, 1, 1, 1, 1, 2};
@@ -361,6 +392,8 @@ int main(int argc, char **argv)
         }
         if (k == 0)
             test_the_test(&base, job);
+        if (k == 0 && size == 1)
+            test_bits(&one_rank, set);
         if (first)
             outcome_release(&base);
     }

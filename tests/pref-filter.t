@@ -160,6 +160,8 @@ ok 'ca: who is dropped does not depend on the order' \
 ok 'ca: edges are saved, and other rows get the same bins' \
    'pref-filter -q --method ca --bins 3 --ca-drop 0 --manifest m rows.jsonl >c && [ $(grep -o "\"edges\":[^]]*]" m) = "\"edges\":[2,3]" ] &&
     has_tags "<|rw_2|>" --norm-from m --ca-drop 0 <(sed -n 3p rows.jsonl) && has_tags "<|rw_0|>" --norm-from m --ca-drop 0 <(sed -n 1p rows.jsonl)'
+x  'ca: rows by bin are said'             0 'rows by bin 2 2 2; 0 left without a tag' 'pref-filter --method ca --bins 3 --ca-drop 0 rows.jsonl'
+x  'ca: and empty bins'                  0 '1 of 5 bins are empty' 'pref-filter --method ca --ca-drop 1 rows.jsonl'
 t  manifest                              'cat m'
 ok 'ca: the manifest counts tags and their rewards' \
    'python3 -c "

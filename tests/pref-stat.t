@@ -93,6 +93,14 @@ for r, a in zip(rows, arms):
 PY'
 ok '--field'                               'sed s/reward/gold/ a.jsonl | pref-stat -q --field gold | grep -E "^mean reward +2.5000$"'
 ok '-o publishes'                          'pref-stat -q -o table x.jsonl y.jsonl && pref-stat -q x.jsonl y.jsonl | cmp - table'
+# 3 words, all different, is said 4 times; then 200,000 different words and some
+ok '--distinct: few words, exactly' \
+   'seq 4 | sed "s/.*/{\"prompt\":\"&\",\"response\":\"One two, one\"}/" | pref-stat -q --distinct >o && grep -qE "^distinct words in 100 +18.75$" o && grep -qE "^  pairs of words +25.00$" o'
+ok '--distinct: many, within one per cent' \
+   'seq 200000 | sed "s/.*/{\"text\":\"w& and w& and\"}/" | pref-stat -q --distinct --json j >/dev/null && python3 -c "
+import json
+a = json.load(open(\"j\"))[\"arms\"][0]
+assert abs(a[\"distinct_words\"] / (100 * 200001 / 800000) - 1) < 0.015 and abs(a[\"distinct_word_pairs\"] / (100 * 400000 / 600000) - 1) < 0.015, a"'
 cat >show.jsonl <<'ROWS'
 {"id":"1","prompt":[{"role":"user","content":"two\nlines"},{"role":"us\u001b[1mer","content":""}],"response":"a\ttab, \u001b]0;title\u0007, \u009b1m","reward":0.5,"tag":"<|rw_1|>"}
 {"prompt":"p","chosen":"c","rejected":"","reward_chosen":2,"reward_rejected":1,"margin":1}

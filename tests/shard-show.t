@@ -95,10 +95,10 @@ x  'a run: no manifest'       4 'no manifest.json' 'spoil_run rm x/last/manifest
 x  'a run: two steps differ'  1 'optim/.*model.norm.weight.*1[0-9] of 16 differ, by up to' 'shard-show --diff run/step-000001 run/step-000002'
 ok 'a run: equal to itself'   'shard-show --diff run/ run/step-000002'
 
-x  'a run: the model of another step' 4 'model-00001.*is damaged: its hash is .*, the manifest says' 'spoil_run cp run/step-000001/model-00001-of-00001.safetensors x/last/; shard-show --check x'
+x  'a run: the model of another step' 4 'model-00001.*: tensor .* is not the one that manifest.json describes' 'spoil_run cp run/step-000001/model-00001-of-00001.safetensors x/last/; shard-show --check x'
 x  'a run: a file too many'   4 'x/step-000002/model-9.safetensors: not in manifest.json' 'spoil_run cp s/answers.safetensors x/last/model-9.safetensors; shard-show --check x'
 x  'a run: no configuration'  4 'config.json: missing' 'spoil_run rm x/last/config.json; shard-show --check x'
-x  'a run: a manifest edited' 4 'is not as the manifest says' 'spoil_run sed -i "s/\"F32\"/\"F64\"/" x/last/manifest.json; shard-show --check x'
+x  'a run: a manifest edited' 4 'is not the one that manifest.json describes' 'spoil_run sed -i "s/\"F32\"/\"F64\"/" x/last/manifest.json; shard-show --check x'
 x  'a run without a checkpoint' 4 'no manifest.json' 'mkdir -p early; shard-show --check early'
 ok 'the reader in Python takes checkpoints' 'python3 $F/read.py run/last run/step-000001'
 x  'and sees their damage'    4 'tensor .* is damaged' 'spoil_run flip x/last/optim/optim-00001-of-00001.safetensors -9; python3 $F/read.py x/last'

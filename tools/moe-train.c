@@ -50,6 +50,7 @@ static const struct opt options[] = {
     OPT_INT(0, "tp", &o.tp, "n", "tensor parallelism of attention"),
     OPT_INT(0, "cp", &o.cp, "n", "context parallelism"),
     OPT_INT(0, "pp", &o.pp, "n", "pipeline stages"),
+    OPT_STR(0, "pp-layout", &o.pp_layout, "n,n,...", "layers of each chunk, dealt to the stages in turn"),
     OPT_INT(0, "etp", &o.etp, "n", "tensor parallelism of experts"),
     OPT_INT(0, "ep", &o.ep, "n", "expert parallelism"),
     OPT_END};

@@ -10,12 +10,13 @@
 
 static const char *field = "reward", *json_path, *output;
 static int64_t seed, resamples = 10000, show_rows;
-static int tsv;
+static int distinct, tsv;
 
 static const struct opt options[] = {
     OPT_STR(0, "field", &field, "name", "the field that holds the reward"),
     OPT_INT('s', "seed", &seed, "n", "of the bootstrap"),
     OPT_INT(0, "resamples", &resamples, "n", "of the bootstrap"),
+    OPT_FLAG(0, "distinct", &distinct, "count distinct words and pairs of words, too"),
     OPT_INT(0, "show", &show_rows, "n", "print the first n rows of each file instead, for the eye"),
     OPT_FLAG(0, "tsv", &tsv, "print tab-separated values, a line for each file"),
     OPT_STR(0, "json", &json_path, "file", "write the same figures here as JSON"),
@@ -26,8 +27,8 @@ static const struct opt options[] = {
 };
 
 enum metric { ROWS, PROMPTS, SCORED, MEAN, SD, LEAST, Q05, Q25, Q50, Q75, Q95, GREATEST, LENGTH,
-              LENGTH_Q50, LENGTH_Q95, CORRELATION, PAIRED, DIFFERENCE, LOW, HIGH, PAIRS, LONGER, AGREE,
-              AGREE_LOW, AGREE_HIGH, METRICS };
+              LENGTH_Q50, LENGTH_Q95, CORRELATION, WORDS, WORD_PAIRS, PAIRED, DIFFERENCE, LOW, HIGH, PAIRS,
+              LONGER, AGREE, AGREE_LOW, AGREE_HIGH, METRICS };
 static const struct {
     const char *label, *key;
     int decimals, sign;
@@ -50,6 +51,8 @@ static const struct {
     [LENGTH_Q50] = {"  median", "length_q50", 1, 0, LENGTHS, 0.5},
     [LENGTH_Q95] = {"  95 %", "length_q95", 1, 0, LENGTHS, 0.95},
     [CORRELATION] = {"length-reward correlation", "length_reward_correlation", 3},
+    [WORDS] = {"distinct words in 100", "distinct_words", 2},
+    [WORD_PAIRS] = {"  pairs of words", "distinct_word_pairs", 2},
     [PAIRED] = {"prompts shared with the first", "paired"},
     [DIFFERENCE] = {"mean difference by prompt", "difference", 4, 1},
     [LOW] = {"  95 % interval from", "difference_low", 4, 1},
@@ -97,11 +100,13 @@ static void arm_read(struct arm *a, char *path)
     struct numbers lengths = {0};
     struct moments reward = {0}, length = {0}, both = {0};
     struct pref_agree agree = {0};
+    struct distinct words = {.total = 0}, pairs = {.total = 0};
     struct buf scratch = {0};
     char *chosen = xasprintf("%s_chosen", field), *rejected = xasprintf("%s_rejected", field);
     row_reader_init(&r, &path, path ? 1 : 0);
     while (row_next(&r)) {
         uint64_t group;
+        size_t len;
         double x;
         int64_t n = pref_length(&r.row);
         const char *why = pref_group(&r.row, &scratch, &group);
@@ -115,6 +120,9 @@ static void arm_read(struct arm *a, char *path)
             numbers_add(&lengths, (double)n);
             moments_add(&length, (double)n, 0);
         }
+        const char *answer = pref_answer(&r.row, &len);
+        if (answer && distinct)
+            distinct_words(answer, len, &words, &pairs);
         if (pref_reward(&r.row, field, &x))
             x = NAN;
         pref_set_add(&set, group, x);
@@ -139,6 +147,8 @@ static void arm_read(struct arm *a, char *path)
     a->value[MEAN] = reward.n ? reward.mean_x : NAN;
     a->value[SD] = moments_sd(&reward);
     a->value[LENGTH] = length.n ? length.mean_x : NAN;
+    a->value[WORDS] = distinct_percent(&words);
+    a->value[WORD_PAIRS] = distinct_percent(&pairs);
     a->value[CORRELATION] = moments_correlation(&both);
     arm_agree(a, &agree);
     row_reader_close(&r, set.n);
@@ -147,23 +157,6 @@ static void arm_read(struct arm *a, char *path)
     free(chosen);
     free(rejected);
     buf_release(&scratch);
-}
-
-/* The first rows of a file; what follows is not read. */
-static void show(struct out *o, char *path)
-{
-    struct row_reader r;
-    struct buf text = {0};
-    int64_t n = 0;
-    row_reader_init(&r, &path, path ? 1 : 0);
-    while (n < show_rows && row_next(&r)) {
-        buf_reset(&text);
-        row_show(&r.row, &text);
-        out_write(o, text.data, text.len);
-        n++;
-    }
-    row_reader_close(&r, n);
-    buf_release(&text);
 }
 
 static void arm_compare(struct arm *a, const struct arm *first)
@@ -279,7 +272,7 @@ int main(int argc, char **argv)
     if (show_rows) {
         struct out *o = out_open(output);
         for (int64_t j = 0; j < n; j++)
-            show(o, argc > first ? argv[first + j] : NULL);
+            rows_show(argc > first ? argv[first + j] : NULL, show_rows, o);
         out_close(o);
         return EXIT_DONE;
     }

@@ -161,14 +161,20 @@ static void put_value(struct buf *line, const struct set *s, const char *column,
     json_number(line, v);
 }
 
+enum { FORGET_TOKENS = 1 << 23 };
+
 static void rows(const char *path)
 {
     struct set *s = set_open(path);
     struct tok *t = tokenizer_of(s, path);
     struct buf line = {0};
-    for (int64_t i = 0; i < set_rows(s); i++) {
+    for (int64_t i = 0, shown = 0; i < set_rows(s); i++) {
         struct doc d;
         int64_t sequence = set_row(s, i, &d);
+        if ((shown += d.n) > FORGET_TOKENS) {
+            set_forget(s);
+            shown = 0;
+        }
         buf_reset(&line);
         buf_printf(&line, "{\"row\":%lld,\"sequence\":%lld,\"weight\":", (long long)i,
                    (long long)sequence);

@@ -6,6 +6,8 @@
  * themselves. */
 #include "mesh/mesh.h"
 
+#include <stdlib.h>
+
 enum { AXES = 4 };
 
 static const struct {
@@ -82,6 +84,29 @@ const char *mesh_init(struct mesh *m, int world, int rank, int tp, int cp, int p
         .i_ep = rank / etp % ep,
         .i_edp = rank % stage / (int)experts,
     };
+    return NULL;
+}
+
+const char *mesh_place(struct mesh *m, const char *chunk_layers)
+{
+    m->chunks = 0;
+    for (const char *s = chunk_layers; *s; m->chunks++) {
+        char *end;
+        long n = strtol(s, &end, 10);
+        if (end == s || n < 1 || n > 100000 || (*end && (*end != ',' || !end[1])) ||
+            m->chunks == MESH_CHUNKS) {
+            snprintf(why, sizeof why, "pp-layout %.64s: not at most %d numbers of layers with commas between",
+                     chunk_layers, MESH_CHUNKS);
+            return why;
+        }
+        m->chunk_layers[m->chunks] = (int)n;
+        s = *end ? end + 1 : end;
+    }
+    if (!m->chunks || m->chunks % m->pp) {
+        snprintf(why, sizeof why, "pp-layout %.64s: %d chunks are not a multiple of pp %d", chunk_layers,
+                 m->chunks, m->pp);
+        return why;
+    }
     return NULL;
 }
 

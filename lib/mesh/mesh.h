@@ -9,15 +9,22 @@
 
 #include "base/base.h"
 
+enum { MESH_CHUNKS = 256 };
 struct mesh {
     int tp, cp, dp, pp, etp, ep, edp; /* sizes */
     int world, rank;
     int i_tp, i_cp, i_dp, i_pp, i_etp, i_ep, i_edp; /* this rank's coordinates */
+    int chunks;                    /* of layers, dealt to the stages in turn; 0: one a stage, of like size */
+    int chunk_layers[MESH_CHUNKS]; /* (chunks) */
 };
 
 /* Fills m for one rank.  Returns NULL, or why the sizes do not fit the world: a sentence that is
  * good until this thread asks again. */
 const char *mesh_init(struct mesh *m, int world, int rank, int tp, int cp, int pp, int etp, int ep);
+
+/* Places layers freely: "2,1,1,2" is a chunk of 2 layers on the first stage, one of 1 on the next, and so on
+ * in turn; several chunks a stage interleave.  Returns NULL or why not, as mesh_init(). */
+const char *mesh_place(struct mesh *m, const char *chunk_layers);
 
 enum mesh_group {
     GROUP_TP, GROUP_CP, GROUP_DP, GROUP_PP,
@@ -51,8 +58,10 @@ struct param {
 struct rect {
     int64_t row, col, rows, cols;
 };
-/* Which pipeline stage holds this layer of `layers` (or STAGE_FIRST, STAGE_LAST): contiguous
- * layers, equally many a stage; the first layers % pp stages have one more. */
+/* Which chunk of layers holds this one of `layers` (or STAGE_FIRST, STAGE_LAST); chunk i is on pipeline stage
+ * i % pp.  Unless mesh_place() says otherwise there is one a stage, equally many layers each; the first
+ * layers % pp have one more. */
+int mesh_chunk(const struct mesh *m, int layer, int layers);
 int mesh_stage(const struct mesh *m, int layer, int layers);
 /* Returns 1 and the rectangle, or 0 when the rank holds nothing of the tensor.  Rank ep of EP
  * holds the experts [ep E / EP, (ep + 1) E / EP). */

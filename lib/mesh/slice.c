@@ -18,18 +18,28 @@ static int64_t round_up(int64_t n, int64_t to)
     return (n + to - 1) / to * to;
 }
 
-/* Stages have contiguous layers, equally many; the first layers % pp stages have one more, as the
- * last stage has the head to compute. */
-int mesh_stage(const struct mesh *m, int layer, int layers)
+/* Of what does not divide, the first chunks have more, as the last has the head to compute. */
+int mesh_chunk(const struct mesh *m, int layer, int layers)
 {
+    int chunk = 0;
     if (layer == STAGE_FIRST)
         return 0;
     if (layer == STAGE_LAST)
-        return m->pp - 1;
+        return MAX(m->chunks, m->pp) - 1;
+    if (m->chunks) {
+        for (int end = m->chunk_layers[0]; layer >= end && chunk + 1 < m->chunks;)
+            end += m->chunk_layers[++chunk];
+        return chunk;
+    }
     int each = layers / m->pp, more = layers % m->pp;
     if (layer < more * (each + 1))
         return layer / (each + 1);
     return more + (layer - more * (each + 1)) / each;
+}
+
+int mesh_stage(const struct mesh *m, int layer, int layers)
+{
+    return mesh_chunk(m, layer, layers) % m->pp;
 }
 
 /* Over how many ranks a tensor is cut, and this rank's place among them. */
@@ -73,6 +83,13 @@ const char *mesh_check(const struct mesh *m, const struct param *p, int64_t n, i
                      p[i].kind == ON_EXPERTS ? "etp" : "tp", ways);
             return why;
         }
+    }
+    int placed = 0;
+    for (int i = 0; i < m->chunks; i++)
+        placed += m->chunk_layers[i];
+    if (m->chunks && placed != layers) {
+        snprintf(why, sizeof why, "pp-layout places %d layers, and the model has %d", placed, layers);
+        return why;
     }
     if (layers < m->pp) {
         snprintf(why, sizeof why, "%d layers are too few for pp %d stages", layers, m->pp);

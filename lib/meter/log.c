@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,13 +20,20 @@ struct log_field {
 #define HEAD(name, type) {#name, type, offsetof(struct log_head, name)}
 static const struct log_field head_fields[] = {
     HEAD(config, OBJECT), HEAD(flops_token, REAL), HEAD(params, INT),
-    HEAD(active, INT),    HEAD(peak_flops, REAL),  HEAD(data, TEXT),
+    HEAD(active, INT),    HEAD(peak_flops, REAL),  HEAD(data, TEXT),  HEAD(flops_square, MAYBE),
 };
 #define STEP(name, type) {#name, type, offsetof(struct step_line, name)}
 static const struct log_field step_fields[] = {
     STEP(step, INT),        STEP(loss, REAL),      STEP(aux, REAL),         STEP(z, REAL),
     STEP(lr, REAL),         STEP(grad_norm, REAL), STEP(tokens, INT),       STEP(step_ms, MEASURED),
     STEP(tflops, MEASURED), STEP(ok, FLAG),        STEP(seconds, MEASURED), STEP(won, MAYBE),
+    STEP(squares, MAYBE),
+};
+/* A line of validation is known by its loss. */
+static const struct log_field valid_fields[] = {
+    {"step", INT, offsetof(struct valid_line, step)},
+    {"valid_loss", REAL, offsetof(struct valid_line, loss)},
+    {"seconds", MEASURED, offsetof(struct valid_line, seconds)},
 };
 
 /* Config text may be laid out over lines; here it must be one. */
@@ -87,6 +95,12 @@ void meter_step_write(struct buf *b, const struct step_line *s)
 {
     buf_char(b, '{');
     add_fields(b, step_fields, ARRAY_LEN(step_fields), s);
+}
+
+void meter_valid_write(struct buf *b, const struct valid_line *v)
+{
+    buf_char(b, '{');
+    add_fields(b, valid_fields, ARRAY_LEN(valid_fields), v);
 }
 
 static int get_field(const struct log_field *f, struct json v, void *p)
@@ -156,27 +170,50 @@ static struct json parse_line(struct json_doc *doc, const char *text, size_t len
     return root;
 }
 
+/* Grows v, which holds n, to hold one more: doubled at powers of two. */
+static void *room_for_one(void *v, int64_t n, size_t size)
+{
+    return n & (n - 1) ? v : xrealloc(v, MAX(2 * n, 1) * size);
+}
+
+/* Takes in a line; 0 when its step is beyond `until`. */
+static int take_line(struct meter_log *m, struct json root, int64_t until, const char *path,
+                     int64_t number)
+{
+    struct json v;
+    struct step_line s;
+    struct valid_line t;
+    if (json_get(root, "valid_loss", &v)) {
+        get_fields(valid_fields, ARRAY_LEN(valid_fields), &t, root, path, number);
+        if (t.step > until)
+            return 0;
+        m->valid = room_for_one(m->valid, m->valids, sizeof t);
+        m->valid[m->valids++] = t;
+    } else {
+        get_fields(step_fields, ARRAY_LEN(step_fields), &s, root, path, number);
+        if (s.step > until)
+            return 0;
+        m->line = room_for_one(m->line, m->n, sizeof s);
+        m->line[m->n++] = s;
+    }
+    return 1;
+}
+
 /* Reads lines until one's step is beyond `until`; returns the bytes they take. */
 static size_t read_until(struct meter_log *m, const char *path, int64_t until)
 {
     struct buf text = read_file(path);
     struct json_doc *doc = json_doc_new();
     size_t at = 0;
-    int64_t number = 0, cap = 0;
+    int64_t number = 0;
     *m = (struct meter_log){0};
     for (char *end; at < text.len && (end = memchr(text.data + at, '\n', text.len - at));) {
         struct json root = parse_line(doc, text.data + at, end - text.data - at, path, ++number);
         if (number == 1) {
             check_head(root, path);
             get_fields(head_fields, ARRAY_LEN(head_fields), &m->head, root, path, number);
-        } else {
-            struct step_line s;
-            get_fields(step_fields, ARRAY_LEN(step_fields), &s, root, path, number);
-            if (s.step > until)
-                break;
-            if (m->n == cap)
-                m->line = xrealloc(m->line, (cap = 2 * cap + 64) * sizeof *m->line);
-            m->line[m->n++] = s;
+        } else if (!take_line(m, root, until, path, number)) {
+            break;
         }
         at = end + 1 - text.data;
     }
@@ -192,11 +229,24 @@ void meter_log_read(struct meter_log *m, const char *path)
     read_until(m, path, INT64_MAX);
 }
 
+char *meter_log_path(const char *operand)
+{
+    return path_is_dir(operand) ? path_join(operand, "log.jsonl") : xstrdup(operand);
+}
+
+char *meter_done_path(const char *log)
+{
+    char *copy = xstrdup(log), *done = path_join(dirname(copy), "done.json");
+    free(copy);
+    return done;
+}
+
 void meter_log_release(struct meter_log *m)
 {
     free(m->head.config);
     free(m->head.data);
     free(m->line);
+    free(m->valid);
 }
 
 void meter_log_cut(const char *path, int64_t step)

@@ -27,21 +27,30 @@ static void sizes_init(struct model *m)
     m->v = c->vocab / x->tp;
     m->v0 = m->v * x->i_tp;
     m->layers = 0;
+    m->chunks = MAX(x->chunks, x->pp) / x->pp;
+    m->chunk = xcalloc(m->chunks + 1, sizeof *m->chunk);
     for (int64_t l = 0; l < c->layers; l++)
-        m->layers += mesh_stage(x, l, c->layers) == x->i_pp;
+        if (mesh_stage(x, l, c->layers) == x->i_pp)
+            m->chunk[mesh_chunk(x, l, c->layers) / x->pp + 1] = ++m->layers;
+}
+
+/* What this stage calls a layer of the model that it holds. */
+static int64_t local_layer(const struct model *m, int64_t layer)
+{
+    int64_t n = 0;
+    for (int64_t l = 0; l < layer; l++)
+        n += mesh_stage(&m->mesh, l, m->cfg.layers) == m->mesh.i_pp;
+    return n;
 }
 
 /* Points at[layer].w[role] at the first slice of each fused tensor; the others follow it. */
 static void pointers_init(struct model *m)
 {
     int64_t rsz = dtype_size(m->op->real), ssz = dtype_size(m->op->stat);
-    int64_t first = 0;
-    while (first < m->cfg.layers && mesh_stage(&m->mesh, first, m->cfg.layers) != m->mesh.i_pp)
-        first++;
     m->at = xcalloc(m->layers + 1, sizeof *m->at);
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
-        struct weights *at = &m->at[l->p->layer < 0 ? m->layers : l->p->layer - first];
+        struct weights *at = &m->at[l->p->layer < 0 ? m->layers : local_layer(m, l->p->layer)];
         if (at->w[l->p->role])
             continue;
         at->w[l->p->role] = (char *)m->weight[l->buffer] + l->at * rsz;
@@ -95,6 +104,7 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
         int n = mesh_group(mesh, mesh->rank, g, ranks);
         m->comm[g] = comm_new(w, mesh_group_name(g), ranks, n);
     }
+    m->back = comm_new(w, "pp-back", ranks, mesh_group(mesh, mesh->rank, GROUP_PP, ranks));
     free(ranks);
 
     layout_init(&m->layout, mesh, m->param, m->params, m->cfg.layers, m->cfg.experts);
@@ -121,11 +131,13 @@ void model_release(struct model *m)
     m->lane->dev->free(m->loss);
     for (int g = 0; g < GROUP_COUNT; g++)
         comm_free(m->comm[g]);
+    comm_free(m->back);
     pool_free(m->pool);
     layout_release(&m->layout);
     params_free(m->param, m->params);
     config_release(&m->cfg);
     free(m->at);
+    free(m->chunk);
 }
 
 void *model_weight(const struct model *m, const struct local *l)

@@ -132,13 +132,15 @@ struct model {
     const struct op *op;
     struct lane *lane;
     struct comm *comm[GROUP_COUNT];
+    struct comm *back; /* GROUP_PP again, for gradients: between two ranks both kinds may be under way */
     struct param *param;
     int64_t params;
     struct layout layout;
     void *weight[BUFFERS]; /* R (layout.size) */
     void *grad[BUFFERS];   /* S (layout.size) */
     struct weights *at;    /* (layers + 1) of this stage, the last one for what is outside */
-    int64_t layers;        /* held by this stage */
+    int64_t layers;        /* held by this stage, numbered from 0 in order */
+    int64_t chunks, *chunk; /* pipeline chunks of this stage; (chunks + 1) the first layer of each */
     int64_t h, g, c, el, f, v, v0; /* local sizes */
     void *freq;            /* S (C/2) rotary frequencies */
     void *coef;            /* S (2) of route_dgrad; set before each step */
@@ -166,7 +168,7 @@ struct task_context {
     struct lane *l;
     struct batch *b;
     struct saved *s; /* (layers + 1): s[layer] of this micro-batch; the last holds the head's input */
-    int layer;       /* local; for embed 0, for head and send m->layers */
+    int layer;       /* local; of embed and receive the chunk's first, of head and send the one past its last */
 };
 /* A NULL entry means that the segment has nothing to do in that pass. */
 extern void (*const segment_run[SEGMENTS][PASSES])(struct task_context *t);

@@ -106,43 +106,6 @@ static int by_place(const void *a, const void *b)
 
 /* ---- near ---- */
 
-static int is_word(unsigned char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c >= 0x80;
-}
-
-/* The word at *s, or another single character that is no blank; 0 at the end.  Scripts that write
- * no blanks, from U+2E80 up (three bytes, the first of them 0xE2 or above), have words of one
- * character. */
-static size_t word_next(const char **s, const char *end)
-{
-    while (*s < end && memchr(" \t\n\v\f\r", **s, 6))
-        ++*s;
-    const char *p = *s;
-    if (p == end)
-        return 0;
-    if (!is_word((unsigned char)*p))
-        return 1;
-    while (p < end && is_word((unsigned char)*p)) {
-        const char *next = p;
-        if (utf8_next(&next) < 0x2e80)
-            p = next;
-        else
-            return (size_t)((p == *s ? next : p) - *s);
-    }
-    return (size_t)(p - *s);
-}
-
-static uint64_t word_hash(const char *s, size_t n)
-{
-    char low[64];
-    if (n > sizeof(low))
-        return hash_xxh3(s, n);
-    for (size_t i = 0; i < n; i++)
-        low[i] = (char)(s[i] >= 'A' && s[i] <= 'Z' ? s[i] + 32 : s[i]);
-    return hash_xxh3(low, n);
-}
-
 static void grams_add(struct grams *g, const uint64_t *word, int64_t words)
 {
     if (g->n == g->cap) {

@@ -203,6 +203,23 @@ void tag_count_free(struct tag_count *c);
 /* Whether the prompt, response or text spells a control token, <|name|> or <rm_score>. */
 int pref_has_control(const struct row *r);
 
+/* ---- words.c ---- */
+
+/* The word at *s (which is moved over blanks), or another single character; 0 at the end.  Words are
+ * letters, digits and all beyond ASCII; in scripts that write no blanks, from U+2E80 up, each
+ * character is one. */
+size_t word_next(const char **s, const char *end);
+uint64_t word_hash(const char *s, size_t n); /* in ASCII lower case */
+enum { DISTINCT_BITS = 14 };
+struct distinct { /* how many different hashes; a zeroed struct has none */
+    uint8_t longest[1 << DISTINCT_BITS];
+    int64_t total;
+};
+void distinct_add(struct distinct *d, uint64_t hash);
+double distinct_count(const struct distinct *d); /* an estimate, within about 1 % */
+double distinct_percent(const struct distinct *d); /* of the total; NaN of nothing */
+void distinct_words(const char *s, size_t len, struct distinct *words, struct distinct *pairs);
+
 /* ---- dedup.c: answers to one prompt that say the same ---- */
 
 struct dedup; /* 40 bytes a row; near: and the words of one prompt's answers */
@@ -277,14 +294,14 @@ struct pref_tally {
     struct moments in, kept, weight; /* reward by length, and weight by length */
     struct numbers reward, score;    /* of the kept rows; of those with a tag, normalised */
     struct pref_set tag;             /* group: pref_tally_level(); score: the reward */
-    int64_t untagged;
+    int64_t untagged, in_bin[PREF_BINS_MAX];
 };
 void pref_tally_in(struct pref_tally *t, const struct spool_row *row);
-/* full: for a manifest, too, which takes up to 40 bytes a row. */
+/* full: for a manifest, too, which takes up to 40 bytes a row (here and in the next one). */
 void pref_tally_kept(struct pref_tally *t, const struct pref_item *it, const struct spool_row *row,
                      int full);
 void pref_tally_tag(struct pref_tally *t, const struct pref_tags *tags, const struct pref_item *it,
-                    const struct spool_row *row, int tagged);
+                    const struct spool_row *row, int tagged, int full);
 int64_t pref_tally_level(const struct pref_item *it); /* of an item of t->tag */
 void pref_tally_release(struct pref_tally *t);
 /* Says what selection did to prompts (in all, and left), rewards and lengths, and what the method
@@ -326,6 +343,8 @@ void pref_manifest_read(const char *path, struct pref_norm *norm, struct pref_ta
 /* Appends a row as text: a line of what it is and how it is rewarded, then its texts, each line behind
  * the name of its part.  Control characters come as \u001b, so that no row commands a terminal. */
 void row_show(const struct row *r, struct buf *out);
+/* The first n rows of a file (NULL: stdin); what follows is not read. */
+void rows_show(char *path, int64_t n, struct out *out);
 
 /* ---- scorer.c: what gives rows their rewards ---- */
 

@@ -29,13 +29,16 @@ void pref_tally_kept(struct pref_tally *t, const struct pref_item *it, const str
 }
 
 void pref_tally_tag(struct pref_tally *t, const struct pref_tags *tags, const struct pref_item *it,
-                    const struct spool_row *row, int tagged)
+                    const struct spool_row *row, int tagged, int full)
 {
+    int64_t level = pref_tag_level(tags, it->score);
     t->untagged += !tagged;
-    if (!tagged)
+    if (!tags->digits)
+        t->in_bin[level]++;
+    if (!tagged || !full)
         return;
     numbers_add(&t->score, it->score);
-    pref_set_add(&t->tag, (uint64_t)pref_tag_level(tags, it->score) + level_zero, row->reward);
+    pref_set_add(&t->tag, (uint64_t)level + level_zero, row->reward);
 }
 
 int64_t pref_tally_level(const struct pref_item *it)
@@ -69,6 +72,25 @@ static void report_weights(const struct pref_rwr *p, const struct pref_tally *t,
         warn("the effective sample size is below 10 %% of the rows: a larger --beta spreads it");
 }
 
+static void report_tags(const struct pref_plan *p, const struct pref_tally *t)
+{
+    const struct pref_tags *tags = &p->tags;
+    struct buf b = {0};
+    int64_t empty = 0;
+    if (!tags->digits)
+        buf_str(&b, "rows by bin");
+    for (int64_t i = 0; !tags->digits && i < tags->bins; i++) {
+        buf_printf(&b, " %lld", (long long)t->in_bin[i]);
+        empty += !t->in_bin[i];
+    }
+    say("%s%s%lld left without a tag", b.len ? b.data : "", b.len ? "; " : "",
+        (long long)t->untagged);
+    buf_release(&b);
+    if (empty && !p->norm_known)
+        warn("%lld of %lld bins are empty: equal rewards share one", (long long)empty,
+             (long long)tags->bins);
+}
+
 void pref_report(const struct pref_plan *p, const struct pref_method *m, const struct pref_tally *t,
                  int64_t prompts, int64_t left, int64_t kept)
 {
@@ -83,6 +105,8 @@ void pref_report(const struct pref_plan *p, const struct pref_method *m, const s
     buf_release(&b);
     if (kept && m->member && !strcmp(m->member, "weight"))
         report_weights(&p->rwr, t, kept);
+    if (kept && m->member && !strcmp(m->member, "tag"))
+        report_tags(p, t);
     if (m->pairs)
         say("pairs %lld of %lld prompts; not made: %lld tied, %lld below --min-margin, %lld of equal "
             "texts",

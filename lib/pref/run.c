@@ -66,8 +66,8 @@ static void emit(struct pref_run *run, const struct pref_item *it, struct spool_
     row_edit_json(&edit, run->method->member, has ? value.data : NULL);
     buf_char(&edit.line, '\n');
     out_write(run->out, edit.line.data, edit.line.len);
-    if (run->full && !strcmp(run->method->member, "tag"))
-        pref_tally_tag(&run->tally, &run->plan->tags, it, row, has);
+    if (!strcmp(run->method->member, "tag"))
+        pref_tally_tag(&run->tally, &run->plan->tags, it, row, has, run->full);
 }
 
 static void second_pass(struct pref_run *run)

@@ -97,3 +97,18 @@ void row_show(const struct row *r, struct buf *out)
         if (parts[i].text)
             show_text(out, parts[i].name, parts[i].text, parts[i].len);
 }
+
+void rows_show(char *path, int64_t n, struct out *out)
+{
+    struct row_reader r;
+    struct buf text = {0};
+    int64_t shown = 0;
+    row_reader_init(&r, &path, path ? 1 : 0);
+    for (; shown < n && row_next(&r); shown++) {
+        buf_reset(&text);
+        row_show(&r.row, &text);
+        out_write(out, text.data, text.len);
+    }
+    row_reader_close(&r, shown);
+    buf_release(&text);
+}

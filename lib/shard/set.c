@@ -54,6 +54,12 @@ void set_close(struct set *s)
     free(s);
 }
 
+void set_forget(const struct set *s)
+{
+    for (int64_t i = 0; i < s->groups; i++)
+        madvise(s->group[i].map, s->group[i].bytes, MADV_DONTNEED);
+}
+
 /* The last group that begins at or before sequence i, or before row i. */
 static const struct group *group_of(const struct set *s, int64_t i, int by_row)
 {

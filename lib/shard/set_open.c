@@ -60,6 +60,7 @@ static const struct rows *group_add(struct set *s, const struct blob *b, void *m
         if (!strncmp(b->tensor[i].name, "file.", 5))
             file_add(s, b->tensor[i].name + 5, b->tensor[i].data, (size_t)b->tensor[i].bytes,
                      where);
+    madvise(map, bytes, MADV_DONTNEED); /* as set_forget() */
     return &g->rows;
 }
 

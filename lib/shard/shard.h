@@ -137,6 +137,8 @@ void set_close(struct set *s);
  * pads), and the weight of each document at its tokens. */
 void set_sequence(const struct set *s, int64_t i, int32_t *token, uint8_t *target,
                   int32_t *document, float *weight);
+/* Leaves the memory that reading took to the page cache; what is read again comes back. */
+void set_forget(const struct set *s);
 /* Row i as the packer took it (its arrays are the set's); returns the packed sequence it is in. */
 int64_t set_row(const struct set *s, int64_t i, struct doc *out);
 /* The documents of packed sequence i, in order; out has room for seq of them.  Returns how many. */

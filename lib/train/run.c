@@ -231,8 +231,8 @@ static void check_setting(const struct run *r, const struct mesh *m, const struc
     struct buf b = {0};
     hash_sha256_file(program, "/proc/self/exe");
     check_agreement(r, "program", program);
-    buf_printf(&b, "tp %d cp %d pp %d etp %d ep %d micro %lld save-every %lld valid-every %lld steps %lld",
-               m->tp, m->cp, m->pp, m->etp, m->ep, (long long)t->micro, (long long)r->o->save_every,
+    buf_printf(&b, "pp-layout %s tp %d cp %d pp %d etp %d ep %d micro %lld save-every %lld valid-every %lld steps %lld",
+               r->o->pp_layout ? r->o->pp_layout : "even", m->tp, m->cp, m->pp, m->etp, m->ep, (long long)t->micro, (long long)r->o->save_every,
                (long long)(r->valid ? r->o->valid_every : 0), (long long)r->steps);
     check_agreement(r, "mapping", b.data);
     buf_release(&b);
@@ -369,8 +369,10 @@ static void log_open(struct run *r, int64_t sequence_length)
         die("open %s:", path);
     if (fresh) {
         struct buf b = {0};
-        struct log_head h = {r->identity.data, meter_flops(&work, s, s * s, COUNT_CAUSAL) / s, n.total,
-                             n.active, 0, (char *)set_hash(r->mix.set[0])};
+        struct log_head h = {.config = r->identity.data,
+                             .flops_token = meter_flops(&work, s, s * s, COUNT_CAUSAL) / s,
+                             .flops_square = work.square, .params = n.total, .active = n.active,
+                             .data = (char *)set_hash(r->mix.set[0])};
         meter_head_write(&b, &h);
         append(r->log_fd, &b, path);
         buf_release(&b);
@@ -385,20 +387,30 @@ static void log_step(struct run *r, const struct step_result *s, double ms, doub
     struct step_line line = {.step = r->step, .loss = s->loss, .aux = s->aux, .z = s->z, .lr = s->lr,
                              .grad_norm = s->norm, .tokens = s->tokens, .step_ms = ms,
                              .tflops = flops / ms / 1e9, .ok = s->ok, .seconds = seconds,
-                             .won = r->t.loss->pairs ? s->won : NAN};
+                             .won = r->t.loss->pairs ? s->won : NAN, .squares = s->squares};
     struct buf b = {0};
     meter_step_write(&b, &line);
     append(r->log_fd, &b, "log.jsonl");
     buf_release(&b);
 }
 
+static void log_valid(struct run *r, double loss, double seconds)
+{
+    struct valid_line line = {.step = r->step, .loss = loss, .seconds = seconds};
+    struct buf b = {0};
+    meter_valid_write(&b, &line);
+    append(r->log_fd, &b, "log.jsonl");
+    buf_release(&b);
+}
+
 /* ---- the loop ---- */
 
-static void validate(struct run *r)
+static double validate(struct run *r)
 {
     double loss = trainer_evaluate(&r->t, r->valid, NULL);
     if (world_rank(r->world) == 0)
         say("step %lld: validation loss %.4f", (long long)r->step, loss);
+    return loss;
 }
 
 static int any_signal(struct run *r)
@@ -449,8 +461,11 @@ static void loop(struct run *r)
             log_step(r, &s, (clock_s() - start) * 1e3, clock_s() - begun);
             progress_add(&progress, counts);
         }
-        if (counts && r->valid && o->valid_every > 0 && r->step % o->valid_every == 0)
-            validate(r);
+        if (counts && r->valid && o->valid_every > 0 && r->step % o->valid_every == 0) {
+            double loss = validate(r);
+            if (rank == 0)
+                log_valid(r, loss, clock_s() - begun);
+        }
         int stop = any_signal(r);
         if (saved < r->step && (stop || r->step == r->steps ||
                                 (o->save_every > 0 && r->step % o->save_every == 0))) {
@@ -501,6 +516,8 @@ static void run_rank(struct world *world, void *arg)
     int n = world_size(world), *ranks = xmalloc(n * sizeof *ranks);
 
     const char *why = mesh_init(&mesh, n, world_rank(world), o->tp, o->cp, o->pp, o->etp, o->ep);
+    if (!why && o->pp_layout)
+        why = mesh_place(&mesh, o->pp_layout);
     if (why)
         die_misused("this mapping does not fit %d ranks: %s", n, why);
     for (int i = 0; i < n; i++)

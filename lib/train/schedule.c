@@ -22,54 +22,88 @@ static void add(struct schedule *s, enum segment seg, enum pass pass, int layer,
 static const enum segment layer_segments[] = {SEG_ATTN, SEG_ROUTE, SEG_DISPATCH, SEG_EXPERTS,
                                               SEG_COMBINE};
 
-static void add_forward(struct schedule *s, const struct mesh *m, int64_t layers, int micro,
-                        int head /* SEG_HEAD, SEG_SCORE, or -1 for none */)
+/* Where a chunk lies: its stage's layers lo .. hi, and whether the model begins or ends with it. */
+struct place {
+    int lo, hi, first, last;
+};
+
+static struct place place_of(const struct model *m, int64_t chunk)
 {
-    add(s, m->i_pp == 0 ? SEG_EMBED : SEG_RECV, PASS_FORWARD, 0, micro);
-    for (int l = 0; l < layers; l++)
-        for (int64_t i = 0; i < ARRAY_LEN(layer_segments); i++)
-            add(s, layer_segments[i], PASS_FORWARD, l, micro);
-    if (m->i_pp + 1 < m->pp)
-        add(s, SEG_SEND, PASS_FORWARD, layers, micro);
-    else if (head >= 0)
-        add(s, head, PASS_FORWARD, layers, micro);
+    const struct mesh *x = &m->mesh;
+    return (struct place){m->chunk[chunk], m->chunk[chunk + 1], chunk == 0 && x->i_pp == 0,
+                          chunk + 1 == m->chunks && x->i_pp + 1 == x->pp};
 }
 
-static void add_backward(struct schedule *s, const struct mesh *m, int64_t layers, int micro,
-                         enum segment head)
+static void add_forward(struct schedule *s, struct place p, int micro,
+                        int head /* SEG_HEAD, SEG_SCORE, or -1 for none */)
 {
-    add(s, m->i_pp + 1 < m->pp ? SEG_SEND : head, PASS_DGRAD, layers, micro);
-    for (int l = layers - 1; l >= 0; l--)
+    add(s, p.first ? SEG_EMBED : SEG_RECV, PASS_FORWARD, p.lo, micro);
+    for (int l = p.lo; l < p.hi; l++)
+        for (int64_t i = 0; i < ARRAY_LEN(layer_segments); i++)
+            add(s, layer_segments[i], PASS_FORWARD, l, micro);
+    if (!p.last)
+        add(s, SEG_SEND, PASS_FORWARD, p.hi, micro);
+    else if (head >= 0)
+        add(s, head, PASS_FORWARD, p.hi, micro);
+}
+
+static void add_backward(struct schedule *s, struct place p, int micro, enum segment head)
+{
+    add(s, p.last ? head : SEG_SEND, PASS_DGRAD, p.hi, micro);
+    for (int l = p.hi - 1; l >= p.lo; l--)
         for (int64_t i = ARRAY_LEN(layer_segments) - 1; i >= 0; i--) {
             add(s, layer_segments[i], PASS_DGRAD, l, micro);
             add(s, layer_segments[i], PASS_WGRAD, l, micro);
         }
-    if (m->i_pp == 0)
+    if (p.first)
         add(s, SEG_EMBED, PASS_WGRAD, 0, micro);
     else
-        add(s, SEG_RECV, PASS_DGRAD, 0, micro);
-    s->task[s->n - 1].last_of_micro = 1;
+        add(s, SEG_RECV, PASS_DGRAD, p.lo, micro);
+    s->task[s->n - 1].last_of_micro = p.lo == 0;
 }
 
-void schedule_1f1b(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros,
-                   enum segment head, int head_forward)
+/* The k-th forward pass of a stage: PP micro-batches through its first chunk, the same through its next,
+ * and so on, then the next PP micro-batches.  Backward passes go the same way through the chunks from the
+ * last.  With one chunk it is micro-batch k. */
+static int micro_of(const struct model *m, int64_t k)
 {
-    int64_t ahead = MIN(m->pp - 1 - m->i_pp, micros); /* forwards before the first backward */
-    *s = (struct schedule){.in_flight = ahead + 1};
-    for (int64_t i = 0; i < micros + ahead; i++) {
-        if (i < micros)
-            add_forward(s, m, layers, i, head_forward ? (int)head : -1);
-        if (i >= ahead)
-            add_backward(s, m, layers, i - ahead, head);
+    int64_t round = m->mesh.pp * m->chunks;
+    return k / round * m->mesh.pp + k % m->mesh.pp;
+}
+
+static int64_t chunk_of(const struct model *m, int64_t k)
+{
+    return k / m->mesh.pp % m->chunks;
+}
+
+void schedule_1f1b(struct schedule *s, const struct model *m, int64_t micros, enum segment head,
+                   int head_forward)
+{
+    const struct mesh *x = &m->mesh;
+    int64_t behind = x->pp - 1 - x->i_pp, n = micros * m->chunks;
+    int64_t ahead = m->chunks == 1 ? behind : 2 * behind + (m->chunks - 1) * x->pp;
+    ahead = MIN(ahead, n); /* forwards before the first backward */
+    *s = (struct schedule){.in_flight = 1};
+    for (int64_t i = 0, begun = 0, ended = 0; i < n + ahead; i++) {
+        if (i < n) {
+            add_forward(s, place_of(m, chunk_of(m, i)), micro_of(m, i), head_forward ? (int)head : -1);
+            begun = MAX(begun, micro_of(m, i) + 1);
+        }
+        s->in_flight = MAX(s->in_flight, begun - ended);
+        if (i >= ahead) {
+            int64_t k = i - ahead, chunk = m->chunks - 1 - chunk_of(m, k);
+            add_backward(s, place_of(m, chunk), micro_of(m, k), head);
+            ended += chunk == 0;
+        }
     }
 }
 
-void schedule_forward(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros,
-                      enum segment head)
+void schedule_forward(struct schedule *s, const struct model *m, int64_t micros, enum segment head)
 {
     *s = (struct schedule){.in_flight = 1};
     for (int64_t i = 0; i < micros; i++) {
-        add_forward(s, m, layers, i, head);
+        for (int64_t c = 0; c < m->chunks; c++)
+            add_forward(s, place_of(m, c), i, head);
         s->task[s->n - 1].last_of_micro = 1;
     }
 }

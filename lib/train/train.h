@@ -30,13 +30,13 @@ struct schedule {
     int64_t in_flight; /* micro-batches whose saved state is alive at once, at most */
 };
 /* One forward, one backward (Narayanan et al. 2021) for this stage: warm-up forwards, then pairs, then the
- * rest of the backwards.  With one stage it is F0 B0 F1 B1 ...  head is SEG_HEAD or SEG_SCORE;
- * head_forward: the loss needs its output before its gradient. */
-void schedule_1f1b(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros,
-                   enum segment head, int head_forward);
+ * rest of the backwards; with one stage it is F0 B0 F1 B1 ...  Several chunks a stage are interleaved, and the
+ * micro-batches must then be a multiple of the stages.  head is SEG_HEAD or SEG_SCORE; head_forward: the loss
+ * needs its output before its gradient. */
+void schedule_1f1b(struct schedule *s, const struct model *m, int64_t micros, enum segment head,
+                   int head_forward);
 /* Forward passes only, for evaluation. */
-void schedule_forward(struct schedule *s, const struct mesh *m, int64_t layers, int64_t micros,
-                      enum segment head);
+void schedule_forward(struct schedule *s, const struct model *m, int64_t micros, enum segment head);
 void schedule_release(struct schedule *s);
 
 /* ---- optim.c: ZeRO-1 shards of the optimizer ---- */
@@ -143,6 +143,7 @@ struct run_options {
     double epochs;
     double deadline_s; /* of a collective between processes */
     int64_t ranks, tp, cp, pp, etp, ep;
+    const char *pp_layout; /* as mesh_place() takes it; NULL: even */
     int eval_only;
     int status; /* set by run_train */
 };

@@ -100,8 +100,11 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
         die_misused("--loss %s needs a %s", t->loss->name,
                     t->loss->reward ? "reward model" : "language model, and this is a reward model");
     enum segment head = t->loss->reward ? SEG_SCORE : SEG_HEAD;
-    schedule_1f1b(&t->schedule, mesh, t->model.layers, t->micros, head, !t->loss->known_beforehand);
-    schedule_forward(&t->eval, mesh, t->model.layers, t->micros, head);
+    if (t->model.chunks > 1 && t->micros % mesh->pp)
+        die_misused("interleaved stages need micro-batches in multiples of --pp %d, and a step has %lld",
+                    mesh->pp, (long long)t->micros);
+    schedule_1f1b(&t->schedule, &t->model, t->micros, head, !t->loss->known_beforehand);
+    schedule_forward(&t->eval, &t->model, t->micros, head);
 
     int64_t alive = t->schedule.in_flight;
     t->batch = xcalloc(alive, sizeof *t->batch);
@@ -303,7 +306,8 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
         const struct task *k = &s->task[i];
         int64_t slot = k->micro % alive;
         struct task_context c = {&t->model, &t->lane, &t->batch[slot], &t->saved[slot * per], k->layer};
-        int starts = k->pass == PASS_FORWARD && (k->segment == SEG_EMBED || k->segment == SEG_RECV);
+        int starts = k->layer == 0 && k->pass == PASS_FORWARD &&
+                     (k->segment == SEG_EMBED || k->segment == SEG_RECV);
         int head = k->segment == SEG_HEAD || k->segment == SEG_SCORE;
         int head_dgrad = head && k->pass == PASS_DGRAD;
         if (starts)
