@@ -5,6 +5,7 @@
 #   make check      all tests this build can run        make check SAN=1   under sanitizers
 #   make check-long every mapping that fits a small model, to 16 ranks
 #   make bench      measurements, each beside a peer or a ceiling
+#   make fuzz       mutated input under sanitizers, where clang has libFuzzer
 #
 # CUDA=1, NCCL=1 and MPI=1 add a backend: files named *_cuda.*, *_nccl.* and *_mpi.* replace the
 # stand-ins *_nocuda.c, *_nonccl.c and *_nompi.c.  C code never asks which build it is in.  Lasting
@@ -56,7 +57,7 @@ endif
 tools    := $(patsubst tools/%.c,$B/bin/%,$(wildcard tools/*.c))
 ctests   := $(patsubst tests/%.c,$B/tests/%,$(wildcard tests/*.c))
 
-.PHONY: all demo check check-long check-gpu bench bench-gpu accept install clean setup tests
+.PHONY: all demo check fuzz check-long check-gpu bench bench-gpu accept install clean setup tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -102,6 +103,10 @@ check: setup
 check-long: $B/tests/parallel $B/tests/reshard
 	@$B/tests/parallel --long
 	@$B/tests/reshard --long
+
+# Any bytes as rows, mutated for FUZZ_SECONDS (60) a target.
+fuzz:
+	@tests/fuzz/run
 
 accept: tests
 	@BUILD=$B ACCEPT=1 prove -e '' tests/*.t

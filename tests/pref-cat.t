@@ -18,6 +18,14 @@ cat >canonical.jsonl <<'X'
 {"prompt":[{"role":"user","content":"q"}],"response":"r","reward":1e0,"id":"y"}
 {"prompt":"q","chosen":"a","rejected":"b","margin":0.50,"id":"z"}
 X
+cat >text <<'X'
+  The first paragraph. It has "three sentences." This is one.
+
+The second.
+Its lines go on (like this!) and they have no end that would do at forty characters
+
+Supercalifragilisticexpialidocious-and-more-of-it héé.
+X
 printf 'one\n%%\n\n%%\n%%\ntwo\n  lines\n%%\nlast' >fortune
 
 t text         'printf "a \"quoted\"\ttext\n\n" | pref-cat'
@@ -42,6 +50,8 @@ t lists        'cat <<X | pref-cat
 {"prompt":"q","chosen":[{"role":"assistant","content":"a"}],"rejected":[{"role":"assistant","content":"b"}]}
 X'
 t array        'printf "\n [ {\"text\":\"a\"},\n {\"text\":\"b\"} ]" | pref-cat'
+t feeds        'printf "one\n\f\r\n\f\ntwo\n\\f\n" | pref-cat --split-on "\f"'
+t max-chars    'pref-cat --max-chars 40 text'
 t prompt-words 'printf " one  two three\n%%\none two \n%%\na\tb\nc d\n" | pref-cat --split-on % --prompt-words 2'
 
 ok 'canonical rows pass byte for byte' 'rows canonical.jsonl | cmp - canonical.jsonl'
@@ -88,8 +98,11 @@ bad 'empty text'           'the text is empty' '{"text":" "}'
 bad 'empty prompt'         'the prompt is empty' '{"prompt":"","response":"a"}'
 bad 'empty message list'   '"prompt" is neither' '{"prompt":[],"response":"a"}'
 bad 'empty response'       'the response is empty' '{"prompt":"q","response":""}'
-bad 'empty reply'          'chosen is empty' '{"chosen":"\n\nHuman: q\n\nAssistant: ","rejected":"\n\nHuman: q\n\nAssistant: a"}'
-bad 'prompts differ'       'differ before the last turn' '{"chosen":"\n\nHuman: q\n\nAssistant: a","rejected":"\n\nHuman: p\n\nAssistant: a"}'
+dropped() { # NAME REASON ROW: counted and rejected, not an error
+    ok "dropped: $1" "printf '%s\\n%s\\n' '{\"text\":\"fine\"}' '$3' | pref-cat --rejects r.jsonl 2>&1 >/dev/null | grep 'dropped 1 ($2 1), bad 0' && test \$(wc -l <r.jsonl) = 1"
+}
+dropped 'empty reply'      'chosen is empty' '{"chosen":"\n\nHuman: q\n\nAssistant: ","rejected":"\n\nHuman: q\n\nAssistant: a"}'
+dropped 'prompts differ'   'chosen and rejected differ before the last turn' '{"chosen":"\n\nHuman: q\n\nAssistant: a","rejected":"\n\nHuman: p\n\nAssistant: a"}'
 bad 'no last answer'       "the last turn is not the assistant's" '{"chosen":"\n\nHuman: q","rejected":"\n\nHuman: q\n\nAssistant: a"}'
 bad 'no prompt'            'no turn before the last' '{"chosen":"\n\nAssistant: q","rejected":"\n\nAssistant: a"}'
 bad 'half a pair'          'chosen without rejected' '{"prompt":"q","chosen":"a"}'
@@ -100,10 +113,93 @@ x 'bad: not UTF-8 in JSON' 3 'stdin:1: not valid UTF-8' 'printf "{\"text\":\"\37
 x 'bad: not UTF-8 in text' 3 'stdin:1: the text is not UTF-8' 'printf "a\xc3(" | pref-cat'
 x 'bad: text 2 of a file'  3 'stdin:3: the text is not UTF-8' 'printf "a\n%%\n\377\n" | pref-cat --split-on %'
 x 'bad: an element of an array' 3 'stdin:2: no known fields' 'printf "[{\"text\":\"a\"},{\"b\":1}]" | pref-cat'
-x 'bad: a cut-off array'   3 'stdin:1: ' 'printf "[{\"text\":\"a\"}," | pref-cat'
+x 'bad: a cut-off array'   3 'stdin:2: the JSON array is cut off' 'printf "[{\"text\":\"a\"}," | pref-cat'
+x 'bad: a cut-off element' 3 'stdin:1: the JSON array is cut off' 'printf "[{\"text\":\"a" | pref-cat'
+x 'bad: an array and more' 3 'stdin:1: something follows' 'printf "[{\"text\":\"a\"}] x" | pref-cat'
+x 'bad: no comma'          3 'stdin:1: ' 'printf "[{\"text\":\"a\"} {\"text\":\"a\"}]" | pref-cat'
+x 'bad: a comma too many'  3 'stdin:2: the line is blank' 'printf "[{\"text\":\"a\"},]" | pref-cat' 
 x '--from hh takes nothing else' 3 'stdin:1: neither a pair of dialogues' 'echo "{\"text\":\"a\"}" | pref-cat --from hh'
 x 'of a bad record nothing is written' 0 'kept 1' 'printf "{\"prompt\":\"q\",\"responses\":[\"a\",\" \"]}\n{\"text\":\"t\"}" |
     pref-cat --max-bad 1 >o; [ "$(wc -l <o)" = 1 ]'
+
+# Pieces: every character but white space is kept, in order, and none is too long.
+cat >pieces.py <<'X'
+import json, sys
+n, whole = int(sys.argv[1]), open("text").read()
+r = [json.loads(l) for l in sys.stdin]
+assert "".join("".join(x["text"].split()) for x in r) == "".join(whole.split())
+assert all(0 < len(x["text"]) <= n for x in r) and {x["prompt_id"] for x in r} == {"text:1"}, r
+assert [x["id"] for x in r] == ["text:1/%d" % k for k in range(len(r))], r
+X
+for size in 1 2 7 40 100; do
+    ok "pieces of at most $size characters" "rows --max-chars $size text | python3 pieces.py $size"
+done
+ok 'a text that is short enough stays' 'cmp <(rows --max-chars 1000 text fortune) <(rows text fortune)'
+ok '--max-chars leaves prompts alone'  'rows --max-chars 1 canonical.jsonl | tail -n 2 | cmp - <(tail -n 2 canonical.jsonl)'
+x '--max-chars below 0'           2 'pref-cat: --max-chars' 'pref-cat --max-chars -1 text'
+x '--max-chars and --prompt-words' 2 'one pref-cat follow the other' 'pref-cat --max-chars 9 --prompt-words 1 text'
+x 'an unknown escape'             2 'are the escapes' 'pref-cat --split-on "\q" text'
+x 'a separator of nothing'        2 'neither newline nor NUL' 'pref-cat --split-on "\x00" text'
+
+# Archives.
+mkdir -p in/sub && cp fortune canonical.jsonl in/ && printf '[{"text":"a",\n  "x":2e3},{"text":"b"}]' >in/sub/array.json
+gzip -c pair.jsonl >in/pair.gz && ln -s canonical.jsonl in/link && : >in/empty
+(cd in && tar -cf ../x.tar canonical.jsonl empty fortune link pair.gz sub)
+cat >make.py <<'X'
+import io, tarfile, zipfile
+with zipfile.ZipFile("x.zip", "w", zipfile.ZIP_DEFLATED) as z:
+    for n in ["canonical.jsonl", "fortune", "pair.gz", "sub/array.json"]:
+        z.write("in/" + n, n)
+    z.writestr("sub/", "")
+with tarfile.open("names.tar", "w") as t:
+    for n in ["../../up", "/abs", "a\n\033[2J", "n" * 300, "../../up"]:
+        i = tarfile.TarInfo(n)
+        i.size = 2
+        t.addfile(i, io.BytesIO(b"ab"))
+    i = tarfile.TarInfo("../hard")
+    i.type, i.linkname = tarfile.LNKTYPE, "/etc/passwd"
+    t.addfile(i)
+b = bytearray(open("x.zip", "rb").read())
+b[14] ^= 1
+b[b.index(b"PK\1\2") + 16] ^= 1
+open("bad.zip", "wb").write(b)
+X
+python3 make.py
+t archive      'pref-cat x.tar'
+t names        'pref-cat names.tar'
+ok 'a zip has the same rows'    'cmp <(rows x.tar | sed s/x.tar:/x.zip:/) <(rows x.zip)'
+ok 'from pipes, too'            'cmp <(rows x.tar | sed s/x.tar:/stdin:/) <(cat x.tar | rows) && cmp <(rows x.zip) <(cat x.zip | rows | sed s/stdin:/x.zip:/)'
+for z in gzip xz zstd bzip2; do
+    command -v $z >/dev/null || { skip "reads tar in $z" 'not installed'; continue; }
+    ok "reads tar in $z" "$z -c x.tar >x.tar.z && cmp <(rows x.tar | sed s/x.tar:/x.tar.z:/) <(rows x.tar.z)"
+    x "a cut-off tar in $z is damage" 4 'pref-cat: cut' "$z -c x.tar | head -c 300 >cut; pref-cat cut"
+done
+ok '--entries chooses'          'rows --entries "*.jsonl" x.tar | count 3 && rows --entries "*/array.json" x.zip | count 2'
+x 'skipped entries are counted' 0 'x.tar: 1 entries read, 6 skipped' 'pref-cat --entries "*.jsonl" x.tar'
+ok 'two tars end to end'        'cat x.tar x.tar | rows | count "$(rows x.tar x.tar | wc -l)"'
+ok 'every row tool reads them'  'pref-filter -q --entries "canonical*" x.tar | cmp - canonical.jsonl'
+x 'a tar without its end is cut off' 4 'x.cut: the archive has no end' 'head -c 1024 names.tar >x.cut; pref-cat x.cut'
+x 'a tar cut in a file'         4 'cut.tar:.*runcated' 'head -c 2000 x.tar >cut.tar; pref-cat cut.tar'
+x 'a zip without its end'       4 'cut.zip: the archive has no end' 'head -c -1 x.zip >cut.zip; pref-cat -o never cut.zip; s=$?; [ ! -e never ] && exit $s'
+x 'a bad checksum in a zip'     4 'bad.zip:.*CRC' 'pref-cat bad.zip'
+if command -v zip >/dev/null; then
+    x 'an encrypted zip' 4 'enc.zip:canonical.jsonl: is encrypted' 'zip -qP secret enc.zip canonical.jsonl && pref-cat enc.zip'
+else
+    skip 'an encrypted zip' 'no zip'
+fi
+head -c 3000000 /dev/zero | tr '\0' ' ' >flat
+gzip -c flat >bomb.gz && tar -cf bomb.tar bomb.gz && tar -czf bomb.tgz flat
+for b in bomb.gz bomb.tar bomb.tgz; do
+    x "$b: a bomb has a limit" 3 "pref-cat: $b.*more than --max-bytes 1048576" "pref-cat --max-bytes 1m $b"
+done
+# Some 50 MB of each in 120 MB of address space, of which the tool itself takes a half.
+if [ "${SAN:-0}" = 1 ]; then
+    skip 'long files in little memory' 'the sanitizers want more'
+else
+    ok 'long arrays in little memory' '(echo "["; seq -f "{\"text\": \"%.0f words\"}," 1000000; echo "{\"text\":\"z\"}]") |
+        (ulimit -v 120000; rows --from jsonl) | tail -n 1 | grep -q 1000001'
+    ok 'many texts in little memory'  'seq 1000000 | sed "s/\$/ some words\n%/" | (ulimit -v 120000; rows --split-on %) | count 1000000'
+fi
 
 x 'no row is status 3'            3 'no row is left' 'pref-cat </dev/null'
 ok '--allow-empty'                'pref-cat --allow-empty </dev/null'
@@ -146,8 +242,8 @@ x 'a cut-off gzip publishes nothing' 4 'cut.gzip' 'echo old >keep; pref-cat -o k
 
 if have_data; then
     # 4 empty replies and 5 pairs whose prompts differ.
-    x 'the HH test pairs' 0 'in 2312, kept 2303, dropped 0, bad 9 ' \
-      'pref-cat --max-bad 9 "$DATA/hh/harmless-base-test.jsonl.gz" >hh.jsonl'
+    x 'the HH test pairs' 0 'in 2312, kept 2303, dropped 9 .*bad 0' \
+      'pref-cat "$DATA/hh/harmless-base-test.jsonl.gz" >hh.jsonl'
     ok 'come out as canonical pairs' 'rows hh.jsonl | cmp - hh.jsonl'
     x 'scored pairs as samples' 0 'in 2354, kept 2350' \
       'pref-cat --explode --max-bad 4 "$DATA/hh/scored_helpful_base.jsonl.zst" | count 4700'

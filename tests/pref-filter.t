@@ -181,6 +181,7 @@ for row in '"prompt":"a <|rw_0|>"' '"prompt":[{"role":"user","content":"<|end|>"
     x  "ca refuses $row" 3 'control:1: .*control token' 'pref-filter --method ca control'
     ok 'unless told otherwise' 'pref-filter -q --method ca --allow-control --ca-drop 0 control | grep -q "<|rw_4|>"'
 done
+x  'a token is no bad reward'            3 'control token' 'pref-filter --method ca --bad-reward drop control'
 ok 'ca: <|, | and < alone are no token'  'echo "{\"prompt\":\"a <| b |> <> <||> <rm\",\"reward\":1}" | pref-filter -q --method ca | grep -q .'
 x  'ca: bins of text'                    2 'bins has no meaning for --ca-mode text' 'pref-filter --method ca --ca-mode text --bins 3 rows.jsonl'
 x  'ca: eleven bins'                     2 '--bins 11: must be from 2 to 10' 'pref-filter --method ca --bins 11 rows.jsonl'
@@ -316,7 +317,7 @@ ok 'what needs no other row needs no spool' 'TMPDIR=/nowhere pref-filter -q --pa
 
 if have_data && command -v pref-cat >/dev/null && command -v python3 >/dev/null; then
     ok 'real rows: one answer for each prompt, the best' \
-       'pref-cat -q --explode --max-bad 100 $DATA/hh/scored_helpful_base.jsonl.zst >samples && pref-filter -q --method fa --top-k 1 samples >best &&
+       'pref-cat -q --explode $DATA/hh/scored_helpful_base.jsonl.zst >samples && pref-filter -q --method fa --top-k 1 samples >best &&
         python3 - <<PY
 import json
 best = {}

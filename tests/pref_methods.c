@@ -1,4 +1,5 @@
-/* pref_methods.c -- normalisation, weights and tags by hand: each figure can be checked on paper. */
+/* pref_methods.c -- normalisation, weights and tags by hand: each figure can be checked on paper.
+ */
 #include "pref/pref.h"
 #include "tap.h"
 
@@ -66,8 +67,8 @@ static struct pref_set weighed(struct pref_rwr p, const char *group, const doubl
 static void test_rwr(void)
 {
     const double four[] = {log(2), log(8), 0, 5};
-    struct pref_rwr p = {.beta = 1, .max_weight = INFINITY, .norm = PREF_RAW,
-                         .baseline = PREF_BASE_NONE};
+    struct pref_rwr p = {
+        .beta = 1, .max_weight = INFINITY, .norm = PREF_RAW, .baseline = PREF_BASE_NONE};
     struct pref_set s = weighed(p, "abc", four);
     is(&s, (double[]){2, 8, 1}, 1e-14, "exp(r)");
     p.beta = 2;
@@ -83,18 +84,20 @@ static void test_rwr(void)
     /* Prompt a: 1 and 3, mean 2; b alone: the mean of all, 3. */
     p = (struct pref_rwr){.beta = 1, .max_weight = INFINITY, .norm = PREF_RAW};
     s = weighed(p, "aba", (double[]){1, 5, 3});
-    is(&s, (double[]){exp(-1), exp(2), exp(1)}, 1e-14, "the prompt's mean, and of one row the mean of all");
+    is(&s, (double[]){exp(-1), exp(2), exp(1)}, 1e-14,
+       "the prompt's mean, and of one row the mean of all");
     p.baseline = PREF_BASE_GLOBAL;
     s = weighed(p, "aba", (double[]){1, 5, 3});
     is(&s, (double[]){exp(-2), exp(2), 1}, 1e-14, "the mean of all");
 
-    p = (struct pref_rwr){.beta = 1, .max_weight = 4, .norm = PREF_MEAN1,
-                          .baseline = PREF_BASE_NONE};
+    p = (struct pref_rwr){
+        .beta = 1, .max_weight = 4, .norm = PREF_MEAN1, .baseline = PREF_BASE_NONE};
     s = set_of("abc", four);
     pref_weigh(&p, &s); /* 2, 4, 1: 49 / 21 */
     ok(fabs(p.effective - 49.0 / 21) < 1e-14 && p.clipped == 1 &&
            fabs(p.largest - 12.0 / 7) < 1e-14,
-       "effective sample size 49 / 21, one row capped: %g, %lld", p.effective, (long long)p.clipped);
+       "effective sample size 49 / 21, one row capped: %g, %lld", p.effective,
+       (long long)p.clipped);
     pref_set_release(&s);
 }
 
@@ -179,11 +182,11 @@ static void test_tags(void)
         double x;
         const char *want;
     } texts[] = {
-        {1, 1.26, " <rm_score>: 1.3 "},  {2, 1.257, " <rm_score>: 1.26 "},
-        {1, -0.04, " <rm_score>: 0.0 "}, {2, -0.004, " <rm_score>: 0.00 "},
+        {1, 1.26, " <rm_score>: 1.3 "},   {2, 1.257, " <rm_score>: 1.26 "},
+        {1, -0.04, " <rm_score>: 0.0 "},  {2, -0.004, " <rm_score>: 0.00 "},
         {1, -0.06, " <rm_score>: -0.1 "}, {2, -12.5, " <rm_score>: -12.50 "},
-        {1, 0, " <rm_score>: 0.0 "},     {2, 5, " <rm_score>: 5.00 "},
-        {2, 0.05, " <rm_score>: 0.05 "}, {1, 1234567.8, " <rm_score>: 1234567.8 "},
+        {1, 0, " <rm_score>: 0.0 "},      {2, 5, " <rm_score>: 5.00 "},
+        {2, 0.05, " <rm_score>: 0.05 "},  {1, 1234567.8, " <rm_score>: 1234567.8 "},
     };
     for (int64_t i = 0; i < ARRAY_LEN(texts); i++)
         ok(!strcmp(tag_of(texts[i].digits, texts[i].x), texts[i].want), "%g as text:%s", texts[i].x,

@@ -413,6 +413,54 @@ static void test_damage(void)
     free(tokenizer);
 }
 
+/* A stream of one document, and a file that is known only at the end. */
+static void pack_tagged(const char *path, const char *tags, struct buf *joined)
+{
+    struct set_info info = {SEQ, tokenizer_hash, "weight,reward,pair,margin,ref_logp", "plain", 1,
+                            -1};
+    struct packer *p = packer_open(path, &info, 100);
+    for (int i = 0; i < 2; i++) {
+        struct doc d = {doc_token[i], doc_target[i], 5, 1, i, 0, 0.5, -i};
+        packer_add(p, &d);
+    }
+    packer_file(p, "tokenizer.json", "{}\n", 3);
+    packer_file(p, "tags.json", tags, strlen(tags));
+    packer_close(p, "{}");
+    struct buf b = read_file(path);
+    buf_add(joined, b.data, b.len);
+    buf_release(&b);
+}
+
+static void test_files(void)
+{
+    char *a = in_dir("a.sts"), *b = in_dir("b.sts"), *both = in_dir("ab.sts");
+    struct buf joined = {0};
+    pack_tagged(a, "one", &joined);
+    pack_tagged(b, "two", &joined);
+    put(both, joined.data, joined.len);
+    struct set *s = set_open(a);
+    struct set_doc doc[SEQ];
+    ok(set_file(s, "tags.json")->len == 3 && set_file(s, "tokenizer.json")->len == 3,
+       "files that come after the documents travel with them");
+    ok(set_documents(s, 0, doc) == 2 && doc[1].reward == 1 && doc[0].margin == 0.5 &&
+           doc[1].ref_logp == -1 && doc[1].pair == 0,
+       "all columns come together");
+    set_forget(s);
+    ok(set_documents(s, 0, doc) == 2 && doc[1].reward == 1, "what was left is read again");
+    set_close(s);
+    s = set_open(both);
+    ok(set_rows(s) == 4 && !set_file(s, "tags.json") && set_file(s, "tokenizer.json"),
+       "of files that differ between segments none holds");
+    set_close(s);
+    buf_release(&joined);
+    strcpy(tokenizer_hash, "0000000000000000");
+    pack_tagged(a, "one", &joined);
+    ok(dies(EXIT_DAMAGED, "a.sts: its tokenizer.json is not the tokenizer that made", use_set, a),
+       "a foreign tokenizer is damage");
+    buf_release(&joined);
+    free(a), free(b), free(both);
+}
+
 /* ---- the order of data ---- */
 
 static void test_mix(void)
@@ -496,6 +544,7 @@ int main(void)
     test_file();
     test_pack();
     test_damage();
+    test_files();
     test_mix();
     remove_tree(dir);
     return finish();

@@ -1,8 +1,8 @@
 /* pref-cat.c -- what people have, as canonical rows on standard output.
  *
- * Each file says by its first byte what it is ('{': JSON lines, '[': a JSON array, else text), and
- * each JSON object by its fields.  A record becomes one or more rows; where it ends up is accounted
- * for under the record. */
+ * Each file, or file in an archive, says by its first byte what it is ('{': JSON lines, '[': a JSON
+ * array, else text), and each JSON object by its fields.  A record becomes one or more rows; where
+ * it ends up is accounted for under the record. */
 
 #include "base/base.h"
 #include "text/text.h"
@@ -11,14 +11,17 @@
 
 static const char *from = "auto", *output, *split_on;
 static int explode;
-static int64_t prompt_words;
+static int64_t prompt_words, max_chars;
+static struct buf separator; /* split_on without its escapes */
 
 static const struct opt options[] = {
     OPT_CHOICE('f', "from", &from, "auto|text|jsonl|rows|hh|messages|responses|instruction",
                "what the input is, where its look misleads"),
     OPT_STR('o', "output", &output, "file", "where to write; default standard output"),
     OPT_STR(0, "split-on", &split_on, "string",
-            "the input is text; a line that is this string separates texts"),
+            "the input is text; a line that is this string (\\f: form feed) separates texts"),
+    OPT_INT(0, "max-chars", &max_chars, "n",
+            "cut texts into pieces of at most n characters, between paragraphs or sentences"),
     OPT_FLAG(0, "explode", &explode, "make two rows of a pair, each with its response and reward"),
     OPT_INT(0, "prompt-words", &prompt_words, "n",
             "make a text's first n words its prompt and the rest its response"),
@@ -54,11 +57,37 @@ static void add_row(struct cat *c, const struct row *row, const char *id, int64_
     if (k >= 0 && !row->prompt_id) {
         buf_reset(&name);
         row_group(row, &name);
+        if (!name.len) /* a text: its pieces belong together */
+            buf_str(&name, row->id ? row->id : id);
         row_edit_string(&c->edit, "prompt_id", name.data, name.len);
     }
     buf_add(&c->made, c->edit.line.data, c->edit.line.len);
     buf_char(&c->made, '\n');
     buf_release(&name);
+}
+
+/* Adds the pieces of the row's text, or the row as it is if that is short enough. */
+static void add_pieces(struct cat *c, const struct row *row, const char *id)
+{
+    const char *s = row->text, *end = s + row->text_len;
+    size_t next, len = text_piece(s, row->text_len, max_chars, &next);
+    struct buf rest = {0}; /* the row without the text: it is copied for each piece */
+
+    row_edit_begin(&c->edit, row->line, row->len);
+    if (len == row->text_len) {
+        add_row(c, row, id, -1);
+        return;
+    }
+    row_edit_json(&c->edit, "text", "\"\"");
+    buf_add(&rest, c->edit.line.data, c->edit.line.len);
+    s += strspn(s, " \t\n\v\f\r");
+    for (int64_t k = 0; s < end; k++, s += next) {
+        len = text_piece(s, (size_t)(end - s), max_chars, &next);
+        row_edit_begin(&c->edit, rest.data, rest.len);
+        row_edit_string(&c->edit, "text", s, len);
+        add_row(c, row, id, k);
+    }
+    buf_release(&rest);
 }
 
 /* Takes one canonical row; returns why it is bad.  *dropped: why it is not wanted. */
@@ -69,13 +98,24 @@ static const char *take_row(struct cat *c, const char *line, size_t len, const c
     const char *why;
 
     row_init(&row, line, len);
-    if ((why = row_parse(&row, c->doc)) || (why = import_empty(&row)))
+    if ((why = row_parse(&row, c->doc)))
         return why;
+    if ((why = import_empty(&row))) {
+        /* people's pairs have empty sides, which is no fault in the file */
+        if (!row.chosen || !row.rejected)
+            return why;
+        *dropped = why;
+        return NULL;
+    }
     if (explode && row.chosen) {
         for (int64_t side = 0; side < 2; side++) {
             row_explode(&row, side, &c->edit);
             add_row(c, &row, id, side);
         }
+        return NULL;
+    }
+    if (max_chars && row.text && !row.has_prompt) {
+        add_pieces(c, &row, id);
         return NULL;
     }
     row_edit_begin(&c->edit, line, len);
@@ -93,7 +133,7 @@ static void take_rows(struct cat *c, int64_t n)
     int several = strchr(line, '\n')[1] != 0;
     struct buf id = {0};
 
-    row_make_id(&id, c->in.row.file, n);
+    source_id(c->in.source, n, &id);
     buf_reset(&c->made);
     for (int64_t k = 0; *line && !why; k++) {
         const char *end = strchr(line, '\n');
@@ -120,33 +160,27 @@ static void take_json(struct cat *c, const char *s, size_t len, int64_t n)
     buf_reset(&c->rows);
     if ((why = row_parse_json(&c->in.row, c->in.doc)) ||
         (why = import_row(&c->in.row, form, &c->rows)))
-        row_bad(&c->in, why);
+        (why == import_differ ? row_drop : row_bad)(&c->in, why);
     else
         take_rows(c, n);
 }
 
-static void take_array(struct cat *c, const struct buf *file)
+static void take_array(struct cat *c)
 {
-    struct json_doc *doc = json_doc_new();
-    struct json array;
-    struct json_iter i;
-    struct buf element = {0};
-    const char *why;
-    int64_t n = 0;
+    struct elements e = {.source = c->in.source};
+    const char *why, *rest;
+    size_t n;
+    int more;
 
-    if (json_parse(doc, file->data, file->len, &array, &why)) {
-        row_begin(&c->in, file->data, file->len, 1);
+    while ((more = elements_next(&e, &why)) > 0)
+        take_json(c, e.text.data, e.text.len, e.number);
+    if (more < 0) {
+        row_begin(&c->in, e.text.data, e.text.len, e.number);
         row_bad(&c->in, why);
-        json_doc_free(doc);
-        return;
     }
-    for (json_iter_init(&i, array); json_iter_next(&i);) {
-        buf_reset(&element);
-        json_write(&element, i.value);
-        take_json(c, element.data, element.len, ++n);
-    }
-    json_doc_free(doc);
-    buf_release(&element);
+    while (source_rest(c->in.source, &rest, &n)) /* what follows damage */
+        source_skip(c->in.source, n);
+    elements_release(&e);
 }
 
 /* The n-th text of its file, which begins at this line. */
@@ -164,14 +198,13 @@ static void take_text(struct cat *c, const char *s, size_t len, int64_t n, int64
     take_rows(c, n);
 }
 
-static void take_texts(struct cat *c, const struct buf *file)
+static void take_texts(struct cat *c)
 {
-    struct texts texts = {file->data, file->data + file->len, split_on};
-    const char *s;
-    size_t len;
+    struct texts t = {.source = c->in.source, .separator = split_on ? separator.data : NULL};
 
-    while (texts_next(&texts, &s, &len))
-        take_text(c, s, len, texts.number, texts.line);
+    while (texts_next(&t))
+        take_text(c, t.text.data, t.text.len, t.number, t.line);
+    texts_release(&t);
 }
 
 static enum kind kind_of(const char *head, size_t n)
@@ -192,7 +225,6 @@ static enum kind kind_of(const char *head, size_t n)
 static void take_all(struct cat *c)
 {
     struct source *s = c->in.source;
-    struct buf file = {0};
     enum kind kind = KIND_LINES;
     const char *head;
     char *line;
@@ -205,30 +237,36 @@ static void take_all(struct cat *c)
         if (kind == KIND_LINES && n) {
             source_line(s, &line, &len);
             take_json(c, line, len, source_line_number(s));
+        } else if (kind == KIND_TEXT) {
+            take_texts(c);
+        } else if (kind == KIND_ARRAY) {
+            take_array(c);
         } else {
-            source_entry(s, &file);
-            if (kind == KIND_TEXT)
-                take_texts(c, &file);
-            if (kind == KIND_ARRAY)
-                take_array(c, &file);
+            source_rest(s, &head, &n); /* an empty file has no line */
         }
         progress_add(&c->progress, source_bytes_read(s) - read);
         read = source_bytes_read(s);
     }
-    buf_release(&file);
 }
 
 int main(int argc, char **argv)
 {
     int at = opt_parse(argc, argv, options, "pref-cat [options] [file ...]",
-                       "Reads text, JSON lines and JSON arrays, plain or compressed, and writes\n"
-                       "canonical rows.");
+                       "Reads text, JSON lines and JSON arrays, plain, compressed or in archives,\n"
+                       "and writes canonical rows.");
     struct cat c = {0};
 
     if (prompt_words < 0)
         die_misused("--prompt-words %lld: at least 1", (long long)prompt_words);
-    if (split_on && (strchr(split_on, '\n') || !*split_on))
-        die_misused("--split-on: not empty, and no newline in it");
+    if (max_chars < 0)
+        die_misused("--max-chars %lld: at least 1", (long long)max_chars);
+    if (max_chars && prompt_words)
+        die_misused("--max-chars with --prompt-words: let one pref-cat follow the other");
+    if (split_on && text_unescape(&separator, split_on))
+        die_misused("--split-on %s: \\f, \\r, \\t, \\xHH and \\\\ are the escapes", split_on);
+    if (split_on && (!separator.len || strlen(separator.data) != separator.len ||
+                     memchr(separator.data, '\n', separator.len)))
+        die_misused("--split-on: not empty, and neither newline nor NUL in it");
     if (split_on && strcmp(from, "auto") && strcmp(from, "text"))
         die_misused("--split-on is for text, not --from %s", from);
     row_reader_init(&c.in, argv + at, argc - at);
@@ -240,6 +278,7 @@ int main(int argc, char **argv)
     row_reader_close(&c.in, c.kept);
     out_close(c.out);
     json_doc_free(c.doc);
+    buf_release(&separator);
     buf_release(&c.rows);
     buf_release(&c.made);
     row_edit_release(&c.edit);

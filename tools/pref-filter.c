@@ -1,15 +1,19 @@
 /* pref-filter.c -- rows -> the rows an offline method trains on.
  *
  * The options make a plan.  Here each row is admitted by what it says itself; a method judges the
- * admitted ones together, and their lines are passed on in their order, byte for byte but for the one
- * member that the method writes.  So nothing is written when the input turns out to be bad. */
+ * admitted ones together, and their lines are passed on in their order, byte for byte but for the
+ * one member that the method writes.  So nothing is written when the input turns out to be bad. */
 #include "pref/pref.h"
 
 #include <math.h>
 #include <string.h>
 
 static struct pref_plan plan = {
-    .field = "reward", .min_reward = -INFINITY, .top_frac = 1, .tag_drop = 0.05, .bins = 5,
+    .field = "reward",
+    .min_reward = -INFINITY,
+    .top_frac = 1,
+    .tag_drop = 0.05,
+    .bins = 5,
     .rwr = {.beta = 1, .max_weight = 20},
 };
 static const char *method_name = "none", *baseline = "prompt", *weight_norm = "mean1",
@@ -25,28 +29,33 @@ static const struct opt options[] = {
     OPT_FLAG(0, "inclusive", &plan.inclusive, "fa: keep rewards equal to t, too"),
     OPT_INT('k', "top-k", &plan.top_k, "k", "fa, random: keep the k best of each prompt (0: all)"),
     OPT_REAL(0, "top-frac", &plan.top_frac, "f", "fa, random: keep the best ceil(f * rows) of all"),
-    OPT_REAL(0, "beta", &plan.rwr.beta, "b", "rwr: temperature; weights are exp((r - baseline) / b)"),
+    OPT_REAL(0, "beta", &plan.rwr.beta, "b",
+             "rwr: temperature; weights are exp((r - baseline) / b)"),
     OPT_REAL(0, "max-weight", &plan.rwr.max_weight, "w", "rwr: cap before normalising (inf: none)"),
     OPT_CHOICE(0, "baseline", &baseline, "prompt|global|none", "rwr: the mean that is taken off"),
     OPT_CHOICE(0, "weight-norm", &weight_norm, "mean1|softmax-prompt|none",
                "rwr: weights have mean 1; each prompt's add up to 1"),
-    OPT_CHOICE(0, "ca-mode", &ca_mode, "bins|text", "ca: the tag is a token by quantile, or a number"),
+    OPT_CHOICE(0, "ca-mode", &ca_mode, "bins|text",
+               "ca: the tag is a token by quantile, or a number"),
     OPT_INT(0, "bins", &plan.bins, "k", "ca: how many quantiles"),
     OPT_INT(0, "digits", &digits, "1|2", "ca: decimals of the number"),
     OPT_REAL(0, "ca-drop", &plan.tag_drop, "p", "ca: share of rows left without a tag"),
     OPT_FLAG(0, "allow-control", &plan.allow_control, "ca: accept rows that spell a control token"),
     OPT_CHOICE(0, "pairs", &which_pairs, "best-worst|all", "pairs: which of a prompt's answers"),
-    OPT_REAL(0, "min-margin", &plan.pairs.min_margin, "d", "pairs: skip those with rewards nearer than d"),
+    OPT_REAL(0, "min-margin", &plan.pairs.min_margin, "d",
+             "pairs: skip those with rewards nearer than d"),
     OPT_CHOICE(0, "norm", &norm_name, "none|global|prompt", "z-scores instead of rewards"),
     OPT_STR(0, "norm-from", &norm_from, "file", "take constants and bins from this manifest"),
     OPT_STR(0, "manifest", &manifest_path, "file", "write constants and figures here, as JSON"),
     OPT_STR(0, "part", &part_text, "a-b/n", "only prompts in parts a to b of n, split by hash"),
-    OPT_CHOICE(0, "dedup", &dedup_name, "none|exact|near", "drop answers to a prompt that repeat one"),
+    OPT_CHOICE(0, "dedup", &dedup_name, "none|exact|near",
+               "drop answers to a prompt that repeat one"),
     OPT_REAL(0, "near", &near, "t", "dedup near: least share of common word 5-grams"),
     OPT_INT(0, "min-chars", &min_chars, "n", "drop rows with a shorter answer"),
     OPT_INT(0, "max-chars", &max_chars, "n", "drop rows with a longer answer (0: none)"),
     OPT_INT(0, "min-group", &plan.min_group, "n", "drop prompts with fewer rows"),
-    OPT_REAL(0, "require-spread", &plan.require_spread, "d", "drop prompts whose rewards differ by less"),
+    OPT_REAL(0, "require-spread", &plan.require_spread, "d",
+             "drop prompts whose rewards differ by less"),
     OPT_STR(0, "field", &plan.field, "name", "the field that holds the reward"),
     OPT_CHOICE(0, "bad-reward", &bad_reward, "error|drop", "rows without a usable reward"),
     OPT_INT('s', "seed", &plan.seed, "n", "of --part, --ca-drop and --method random"),
@@ -149,11 +158,17 @@ static void admit(struct pref_run *run, const struct pref_part *part)
     const struct row *row = &run->reader->row;
     uint64_t group;
     double score;
-    const char *bad = pref_group(row, &scratch, &group), *drop = NULL;
+    const char *bad = pref_group(row, &scratch, &group), *drop = NULL, *unscored = NULL;
     if (!bad)
         drop = unwanted(row, part, group);
+    if (!bad && !drop && run->method->fit)
+        bad = run->method->fit(&plan, row);
     if (!bad && !drop)
-        *(strcmp(bad_reward, "drop") ? &bad : &drop) = run->method->score(&plan, row, group, &score);
+        unscored = run->method->score(&plan, row, group, &score);
+    if (unscored && !strcmp(bad_reward, "drop"))
+        drop = unscored;
+    else if (unscored)
+        bad = unscored;
     if (bad)
         row_bad(run->reader, bad);
     else if (drop)
@@ -167,8 +182,8 @@ int main(int argc, char **argv)
     int first = opt_parse(argc, argv, options, "pref-filter [options] [rows ...]",
                           "Keeps the rows an offline alignment method trains on.");
     struct row_reader r;
-    struct pref_run run = {.plan = &plan, .method = method_find(), .reader = &r,
-                           .full = manifest_path != NULL};
+    struct pref_run run = {
+        .plan = &plan, .method = method_find(), .reader = &r, .full = manifest_path != NULL};
     struct pref_part part = {0};
     struct progress p;
     check_numbers();

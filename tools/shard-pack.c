@@ -151,26 +151,6 @@ static const char *render(const struct row *row, int docs)
     return NULL;
 }
 
-static int sides_equal(void)
-{
-    const struct ids *a = &rendered[0].token, *b = &rendered[1].token;
-    return a->n == b->n && !memcmp(a->id, b->id, (size_t)a->n * sizeof *a->id);
-}
-
-/* Makes a row that is too long fit.  Returns NULL, or why it is dropped. */
-static const char *cut(int docs, int has_logp)
-{
-    if (!strcmp(overlong, "drop"))
-        return docs > 1 ? "the pair is longer than --seq" : "longer than --seq";
-    if (has_logp)
-        return "its ref_logp is of more than fits into --seq";
-    const char *why = overlong_cut(rendered, docs, seq, !strcmp(overlong, "left"));
-    if (!why && docs > 1 && sides_equal())
-        return "within --seq chosen and rejected are the same";
-    cut_rows += !why;
-    return why;
-}
-
 /* Packs the reader's row.  Returns NULL, or why it is bad; *drop: it is fine, but not wanted. */
 static const char *take(const struct row *row, int *drop)
 {
@@ -180,16 +160,21 @@ static const char *take(const struct row *row, int *drop)
     int docs = 1 + in[PAIR];
     if (why || (why = render(row, docs)))
         return why;
-    if (in[PAIR] && sides_equal())
+    if (in[PAIR] && rendered_equal(&rendered[0], &rendered[1]))
         return "chosen and rejected are the same";
 
     int too_long = rendered[0].token.n + (in[PAIR] ? rendered[1].token.n : 0) > seq;
     int splits = too_long && !row->has_prompt && !strcmp(overlong, "split");
     if (too_long && !strcmp(overlong, "error"))
         return in[PAIR] ? "the pair is longer than --seq" : "longer than --seq";
-    if (too_long && !splits && (why = cut(docs, in[REF_LOGP]))) {
-        *drop = 1;
-        return why;
+    if (too_long && !splits) {
+        int stale = in[REF_LOGP] && strcmp(overlong, "drop");
+        why = stale ? "its ref_logp is of more than fits into --seq"
+                    : overlong_cut(rendered, docs, seq, overlong);
+        *drop = why != NULL;
+        if (why)
+            return why;
+        cut_rows++;
     }
     if (!packer) {
         memcpy(has, in, sizeof has);

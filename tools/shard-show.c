@@ -50,38 +50,17 @@ static int is_folder(const char *path)
     return strcmp(path, "-") && path_is_dir(path);
 }
 
-/* ---- listing ---- */
-
-static void list_blob(const char *path, const struct blob *b, int64_t number)
+static const char *name_of(const char *path)
 {
-    struct buf text = {0};
-    int64_t bytes = 0;
-    for (int64_t i = 0; i < b->tensors; i++)
-        bytes += b->tensor[i].bytes;
-    buf_printf(&text, "# %s", path);
-    if (number >= 0)
-        buf_printf(&text, " blob %lld", (long long)number);
-    buf_printf(&text, "\t%lld tensors\t%lld bytes\n", (long long)b->tensors, (long long)bytes);
-    for (int64_t i = 0; i < b->keys; i++) {
-        buf_printf(&text, "@ %s\t", b->key[i]);
-        json_quote(&text, b->value[i], strlen(b->value[i]));
-        buf_char(&text, '\n');
-    }
-    for (int64_t i = 0; i < b->tensors; i++) {
-        const struct tensor *t = &b->tensor[i];
-        buf_printf(&text, "%s\t%s\t[", t->name, dtype_name(t->type));
-        for (int d = 0; d < t->ndim; d++)
-            buf_printf(&text, "%s%lld", d ? "," : "", (long long)t->shape[d]);
-        buf_printf(&text, "]\t%lld\n", (long long)t->bytes);
-    }
-    out_write(out, text.data, text.len);
-    buf_release(&text);
+    return strcmp(path, "-") ? path : "stdin";
 }
+
+/* ---- listing ---- */
 
 static void list_shard(const char *path)
 {
     struct shard_file *f = shard_open(path);
-    list_blob(path, shard_header(f), -1);
+    blob_list(out, path, -1, shard_header(f));
     shard_close(f);
 }
 
@@ -97,7 +76,7 @@ static void list(const char *path)
         struct stream *s = stream_open(path);
         struct blob b;
         for (int64_t i = 0; stream_next(s, &b); i++)
-            list_blob(strcmp(path, "-") ? path : "stdin", &b, i);
+            blob_list(out, name_of(path), i, &b);
         stream_close(s);
     }
 }
@@ -206,9 +185,9 @@ static void check_set(const char *path)
     struct set *s = set_open(path);
     if (is_folder(path))
         set_check_files(s);
-    out_printf(out, "%s\tsound\t%lld sequences\t%lld rows\t%lld tokens\t%s\n",
-               strcmp(path, "-") ? path : "stdin", (long long)set_sequences(s),
-               (long long)set_rows(s), (long long)set_tokens(s), set_hash(s));
+    out_printf(out, "%s\tsound\t%lld sequences\t%lld rows\t%lld tokens\t%s\n", name_of(path),
+               (long long)set_sequences(s), (long long)set_rows(s), (long long)set_tokens(s),
+               set_hash(s));
     set_close(s);
 }
 

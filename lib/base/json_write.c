@@ -11,14 +11,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Whether one of n bytes needs an escape; all are looked at, which the compiler turns into vectors. */
+static int any_escape(const char *s, size_t n)
+{
+    int any = 0;
+    for (size_t i = 0; i < n; i++)
+        any |= ((unsigned char)s[i] < 0x20) | (s[i] == '"') | (s[i] == '\\');
+    return any;
+}
+
 void json_quote(struct buf *b, const char *s, size_t len)
 {
+    enum { BLOCK = 32 };
     static const char short_escape[32] = {
         ['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r'};
     size_t plain = 0; /* s[plain..i) needs no escape */
     buf_reserve(b, len + 2);
     buf_char(b, '"');
     for (size_t i = 0; i < len; i++) {
+        while (len - i > BLOCK && !any_escape(s + i, BLOCK))
+            i += BLOCK;
         unsigned char c = (unsigned char)s[i];
         if (c >= 0x20 && c != '"' && c != '\\')
             continue;

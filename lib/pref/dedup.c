@@ -5,8 +5,8 @@
  * kept or is kept itself, so the result depends on the rows alone and what is lost never had the
  * greater reward.
  *
- * Near means the Jaccard index of the sets of word 5-grams.  It is computed, not estimated: a prompt
- * has few answers, and no sketch of them would be cheaper than the answer. */
+ * Near means the Jaccard index of the sets of word 5-grams.  It is computed, not estimated: a
+ * prompt has few answers, and no sketch of them would be cheaper than the answer. */
 #include "pref/pref.h"
 
 #include <math.h>

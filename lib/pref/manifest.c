@@ -70,11 +70,13 @@ static void write_tags(struct buf *b, const struct pref_plan *p, struct pref_tal
     struct numbers *score = &tally->score;
     sort_doubles(score->v, score->n);
     /* Of text, a tag that was seen in training, and more than once if there are many. */
-    double top = score->n ? score->v[(int64_t)((double)(score->n - 1) * (t->digits ? 0.95 : 1))] : 0;
+    double top =
+        score->n ? score->v[(int64_t)((double)(score->n - 1) * (t->digits ? 0.95 : 1))] : 0;
     if (t->digits)
         buf_printf(b, ",\n\"tag\":{\"mode\":\"text\",\"digits\":%lld", (long long)t->digits);
     else
-        buf_printf(b, ",\n\"tag\":{\"mode\":\"bins\",\"bins\":%lld,\"edges\":[", (long long)t->bins);
+        buf_printf(b, ",\n\"tag\":{\"mode\":\"bins\",\"bins\":%lld,\"edges\":[",
+                   (long long)t->bins);
     for (int64_t j = 0; !t->digits && j < t->bins - 1; j++) {
         buf_str(b, j ? "," : "");
         json_number(b, t->edge[j]);

@@ -20,20 +20,16 @@ static const char *score_reward(const struct pref_plan *p, const struct row *r, 
     return pref_reward(r, p->field, score);
 }
 
-static const char *score_ca(const struct pref_plan *p, const struct row *r, uint64_t group,
-                            double *score)
+static const char *fit_ca(const struct pref_plan *p, const struct row *r)
 {
-    if (!p->allow_control && pref_has_control(r))
-        return "the row spells a control token, and --allow-control was not given";
-    return pref_reward(r, p->field, score);
+    return !p->allow_control && pref_has_control(r)
+               ? "the row spells a control token, and --allow-control was not given"
+               : NULL;
 }
 
-static const char *score_pairs(const struct pref_plan *p, const struct row *r, uint64_t group,
-                               double *score)
+static const char *fit_pairs(const struct pref_plan *p, const struct row *r)
 {
-    if (!r->response || !r->has_prompt)
-        return "no prompt and response to make a pair of";
-    return pref_reward(r, p->field, score);
+    return r->response && r->has_prompt ? NULL : "no prompt and response to make a pair of";
 }
 
 /* The bytes of the line decide, not its place: the same rows are drawn from a shuffled file. */
@@ -97,15 +93,15 @@ static int value_tag(const struct pref_plan *p, const struct pref_item *it, uint
 
 #define SCALE " norm norm-from require-spread bad-reward "
 const struct pref_method pref_methods[] = {
-    {"none", score_none, judge_none, .streams = 1, .uses = ""},
-    {"fa", score_reward, judge_fa, .uses = " min-reward inclusive top-k top-frac" SCALE},
-    {"rwr", score_reward, judge_rwr, "weight", value_weight,
+    {"none", NULL, score_none, judge_none, .streams = 1, .uses = ""},
+    {"fa", NULL, score_reward, judge_fa, .uses = " min-reward inclusive top-k top-frac" SCALE},
+    {"rwr", NULL, score_reward, judge_rwr, "weight", value_weight,
      .uses = " beta max-weight baseline weight-norm" SCALE},
-    {"ca", score_ca, judge_ca, "tag", value_tag,
+    {"ca", fit_ca, score_reward, judge_ca, "tag", value_tag,
      .uses = " ca-mode bins digits ca-drop allow-control" SCALE},
-    {"pairs", score_pairs, judge_none, .pairs = 1,
+    {"pairs", fit_pairs, score_reward, judge_none, .pairs = 1,
      .uses = " pairs min-margin require-spread bad-reward "},
-    {"random", score_random, judge_top, .uses = " top-k top-frac "},
+    {"random", NULL, score_random, judge_top, .uses = " top-k top-frac "},
 };
 const int64_t pref_methods_count = ARRAY_LEN(pref_methods);
 

@@ -1,7 +1,8 @@
 /* pairs.c -- from the scored answers of a prompt to rows of chosen and rejected.
  *
  * A pair must be a preference: the chosen answer has the greater reward, and the two do not say the
- * same.  What cannot be paired is counted by reason rather than emitted with a margin of nothing. */
+ * same.  What cannot be paired is counted by reason rather than emitted with a margin of nothing.
+ */
 #include "pref/pref.h"
 
 #include <stdlib.h>
@@ -38,8 +39,11 @@ static void prompt_load(struct prompt *p, const struct pref_item *item, int64_t 
         row_init(&r, line.line, line.len);
         row_parse(&r, p->doc);
         p->answer[i] = (struct answer){r.id ? xstrdup(r.id) : NULL,
-                                       xmemdup(r.response, r.response_len + 1), r.response_len,
-                                       item[i].score, item[i].at, 0};
+                                       xmemdup(r.response, r.response_len + 1),
+                                       r.response_len,
+                                       item[i].score,
+                                       item[i].at,
+                                       0};
         if (i)
             continue;
         buf_reset(&p->common);
@@ -65,10 +69,10 @@ static void prompt_drop(struct prompt *p)
 static int preferred(struct pref_pairs *o, const struct answer *a, const struct answer *b)
 {
     double margin = a->reward - b->reward;
-    int64_t *why = !(margin > 0)           ? &o->tied
-                   : margin < o->min_margin ? &o->narrow
+    int64_t *why = !(margin > 0)                                           ? &o->tied
+                   : margin < o->min_margin                                ? &o->narrow
                    : a->len == b->len && !memcmp(a->text, b->text, a->len) ? &o->same
-                                                                            : NULL;
+                                                                           : NULL;
     if (why)
         ++*why;
     return !why;
@@ -139,11 +143,11 @@ static void prompt_write(struct pref_pairs *o, struct prompt *p, struct pref_set
     (o->all ? pair_all : pair_best_worst)(o, p, out);
     int any = o->pairs > before;
     o->prompts += any;
-    enum pref_verdict why = any                                             ? PREF_UNPAIRED
-                            : p->n == 1                                     ? PREF_ALONE
+    enum pref_verdict why = any                                                 ? PREF_UNPAIRED
+                            : p->n == 1                                         ? PREF_ALONE
                             : p->answer[0].reward == p->answer[p->n - 1].reward ? PREF_TIED
-                            : o->narrow > narrow                            ? PREF_NARROW
-                                                                            : PREF_SAME_TEXT;
+                            : o->narrow > narrow                                ? PREF_NARROW
+                                                                                : PREF_SAME_TEXT;
     for (int64_t i = 0; i < p->n; i++)
         if (!p->answer[i].paired)
             s->verdict[p->answer[i].at] = (uint8_t)why;

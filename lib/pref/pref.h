@@ -267,7 +267,9 @@ struct pref_plan { /* what a person asked for; every method reads its part */
 };
 struct pref_method {
     const char *name;
-    /* The row's score, or why it has none (a static sentence). */
+    /* Why the row cannot be used, or NULL; NULL for any. */
+    const char *(*fit)(const struct pref_plan *p, const struct row *r);
+    /* The row's score; or why it has none (a static sentence). */
     const char *(*score)(const struct pref_plan *p, const struct row *r, uint64_t group,
                          double *score);
     void (*judge)(struct pref_plan *p, struct pref_set *s);

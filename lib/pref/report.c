@@ -108,7 +108,8 @@ void pref_report(const struct pref_plan *p, const struct pref_method *m, const s
     if (kept && m->member && !strcmp(m->member, "tag"))
         report_tags(p, t);
     if (m->pairs)
-        say("pairs %lld of %lld prompts; not made: %lld tied, %lld below --min-margin, %lld of equal "
+        say("pairs %lld of %lld prompts; not made: %lld tied, %lld below --min-margin, %lld of "
+            "equal "
             "texts",
             (long long)p->pairs.pairs, (long long)p->pairs.prompts, (long long)p->pairs.tied,
             (long long)p->pairs.narrow, (long long)p->pairs.same);

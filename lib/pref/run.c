@@ -1,4 +1,5 @@
-/* run.c -- two passes over rows: taken in one by one, judged all together, written or accounted for.
+/* run.c -- two passes over rows: taken in one by one, judged all together, written or accounted
+ * for.
  *
  * Where nothing depends on other rows there is no second pass: rows are written as they are taken,
  * and no memory grows. */
@@ -44,8 +45,8 @@ static void drop(struct pref_run *run, const struct spool_row *row, int64_t i)
     int verdict = run->set.verdict[i];
     if (run->reader->rejects && (verdict == PREF_DUPLICATE || verdict == PREF_NEAR_DUPLICATE))
         dedup_describe(run->dedup, i, run->spool, &more);
-    run->reader->row = (struct row){
-        .line = row->line, .len = row->len, .file = row->file, .number = row->number};
+    run->reader->row =
+        (struct row){.line = row->line, .len = row->len, .file = row->file, .number = row->number};
     row_drop_with(run->reader, pref_verdict_name[verdict], more.len ? more.data : "");
     buf_release(&more);
 }

@@ -68,8 +68,9 @@ static int64_t name_index(struct spool *s, const char *file)
 
 void spool_add(struct spool *s, const struct row *r, double reward, int64_t length)
 {
-    struct header h = {r->len, r->number, length, reward, name_index(s, r->file),
-                       r->is_plain ? r->offset : -1, -1};
+    struct header h = {
+        r->len, r->number, length, reward, name_index(s, r->file), r->is_plain ? r->offset : -1,
+        -1};
     size_t follows = h.offset < 0 ? r->len : 0;
     if (h.offset >= 0)
         h.plain = reread_add(&s->again, r->file);

@@ -27,7 +27,8 @@ static double mean_of(const struct pref_item *item, int64_t n)
     return n ? sum / (double)n : 0;
 }
 
-/* score := log w.  0 / 0 cannot occur, since beta is above 0; inf * 0 cannot, since this divides. */
+/* score := log w.  0 / 0 cannot occur, since beta is above 0; inf * 0 cannot, since this divides.
+ */
 static void take_logs(struct pref_rwr *p, struct pref_item *item, int64_t n, double b)
 {
     double cap = log(p->max_weight);

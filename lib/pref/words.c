@@ -1,7 +1,7 @@
 /* words.c -- what a word is, and how many different ones there are.
  *
- * Different words are counted by HyperLogLog (Flajolet et al., 2007): 16 KiB however many there are,
- * within one per cent, and the same on every machine. */
+ * Different words are counted by HyperLogLog (Flajolet et al., 2007): 16 KiB however many there
+ * are, within one per cent, and the same on every machine. */
 #include "pref/pref.h"
 
 #include <math.h>

@@ -90,10 +90,8 @@ static void side_close(struct side *s)
 static char *form(const struct tensor *t)
 {
     struct buf b = {0};
-    buf_printf(&b, "%s [", dtype_name(t->type));
-    for (int d = 0; d < t->ndim; d++)
-        buf_printf(&b, "%s%lld", d ? "," : "", (long long)t->shape[d]);
-    buf_char(&b, ']');
+    buf_printf(&b, "%s ", dtype_name(t->type));
+    shape_print(t, &b);
     return b.data;
 }
 

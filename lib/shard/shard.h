@@ -63,6 +63,8 @@ char **shard_list(const char *folder, int64_t *n);
 /* Compares two files or folders tensor by tensor, by content.  Writes a line for each that differs
  * and returns how many do; *tensors: of how many. */
 int64_t shard_diff(const char *a, const char *b, struct out *o, int64_t *tensors);
+/* What a blob holds, as text for people and awk; number: in its stream, -1 for a file. */
+void blob_list(struct out *o, const char *path, int64_t number, const struct blob *b);
 /* Its lines, for who finds tensors otherwise: of one that only path has, and of two (with data)
  * that differ.  The latter returns whether they do. */
 void shard_diff_lone(struct out *o, const struct tensor *t, const char *path);

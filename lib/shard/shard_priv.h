@@ -34,6 +34,9 @@ char *meta_count(const struct blob *b, const char *key, int64_t *out);
 /* Maps the file and points its tensors' data there.  The mapping outlives shard_close(). */
 void *shard_map(struct shard_file *f, size_t *bytes);
 
+/* list.c: "[2,3]" */
+void shape_print(const struct tensor *t, struct buf *out);
+
 /* stream.c: whether a zstd frame begins so. */
 int frame_magic(const uint8_t p[4]);
 

@@ -16,6 +16,12 @@ int64_t rendered_learnt(const struct rendered *d, int64_t from, int64_t n)
     return sum;
 }
 
+int rendered_equal(const struct rendered *a, const struct rendered *b)
+{
+    return a->token.n == b->token.n &&
+           !memcmp(a->token.id, b->token.id, (size_t)a->token.n * sizeof *a->token.id);
+}
+
 void rendered_release(struct rendered *d)
 {
     ids_release(&d->token);
@@ -62,7 +68,14 @@ static const char *cut_fronts(struct rendered *d, int64_t docs, int64_t seq)
     return NULL;
 }
 
-const char *overlong_cut(struct rendered *d, int64_t docs, int64_t seq, int left)
+const char *overlong_cut(struct rendered *d, int64_t docs, int64_t seq, const char *policy)
 {
-    return left ? cut_fronts(d, docs, seq) : cut_ends(d, docs, seq);
+    const char *why;
+
+    if (!strcmp(policy, "drop"))
+        return docs > 1 ? "the pair is longer than --seq" : "longer than --seq";
+    why = (strcmp(policy, "left") ? cut_ends : cut_fronts)(d, docs, seq);
+    if (!why && docs > 1 && rendered_equal(&d[0], &d[1]))
+        return "within --seq chosen and rejected are the same";
+    return why;
 }

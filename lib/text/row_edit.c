@@ -84,22 +84,3 @@ int row_cut_words(const struct row *row, int64_t n, struct row_edit *e)
     row_edit_string(e, "response", row->text + end, row->text_len - end);
     return 0;
 }
-
-/* "corpus.jsonl" of "/data/corpus.jsonl.zst": an id does not depend on where and how a file lies.
- */
-void row_make_id(struct buf *out, const char *file, int64_t n)
-{
-    static const char *const packed[] = {".gz", ".zst", ".xz", ".bz2", ".lz4"};
-    const char *slash = strrchr(file, '/'), *name = slash ? slash + 1 : file;
-    size_t len = strlen(name);
-
-    for (int64_t i = 0; i < ARRAY_LEN(packed); i++) {
-        size_t tail = strlen(packed[i]);
-        if (len > tail && !strcmp(name + len - tail, packed[i])) {
-            len -= tail;
-            break;
-        }
-    }
-    utf8_repair(out, name, len);
-    buf_printf(out, ":%lld", (long long)n);
-}

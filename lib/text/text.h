@@ -4,18 +4,33 @@
 
 #include "base/base.h"
 
-/* ---- source.c: bytes from what people have: files, "-", compressed, later archives ---- */
+/* ---- source.c: bytes from what people have: files, "-", compressed, in archives ---- */
+
+extern const char *source_entries; /* --entries: which files of an archive are read; NULL: all */
+extern int64_t source_max_bytes;   /* --max-bytes: what one file may unpack to */
+enum { RECORD_BYTES_MAX = 1 << 30 }; /* of a line, a value of an array, a text */
 
 struct source;
-/* Opens paths one after the other (n 0: stdin); gz, xz and zst are recognised by their bytes
- * (libarchive).  A file that cannot be opened is fatal before anything is read. */
+/* Opens paths one after the other (n 0: stdin).  gz, bz2, xz, zst and lz4, and tar, zip and 7z, are
+ * recognised by their bytes; each regular file in an archive is an entry of its own, which may be
+ * compressed, too.  A file that cannot be opened is fatal before anything is read. */
 struct source *source_open(char *const *paths, int64_t n);
 /* The next line without its newline, NUL-terminated, good until the next call; 0 at the end.  A last
- * line without a newline counts.  A compressed stream that is cut off is fatal (4). */
+ * line without a newline counts.  What is damaged, cut off or encrypted is fatal (4); what unpacks to
+ * more than source_max_bytes, or holds a line longer than RECORD_BYTES_MAX, is fatal (3). */
 int source_line(struct source *s, char **line, size_t *len);
 /* The next whole entry (file or archive member): its bytes; 0 at the end. */
 int source_entry(struct source *s, struct buf *out);
-const char *source_name(const struct source *s); /* "rows.jsonl", of the last line or entry */
+/* What was read of the open entry and not returned, at least a byte; 0 at its end.  source_skip() takes
+ * n of it. */
+int source_rest(struct source *s, const char **bytes, size_t *n);
+void source_skip(struct source *s, size_t n);
+/* "rows.jsonl" or "data.tar:a/rows.jsonl", of the last line or entry; good until the next entry. */
+const char *source_name(const struct source *s);
+/* An id for its n-th row: the name without folder and compression suffix, ":", n.  An entry's name has
+ * the archive's before it. */
+void source_id(const struct source *s, int64_t n, struct buf *out);
+_Noreturn void source_too_long(const struct source *s); /* what was to be returned next is */
 int64_t source_line_number(const struct source *s); /* from 1 */
 /* Whether the last line stands in a regular file, not compressed, and where it begins there. */
 int source_line_plain(const struct source *s, int64_t *offset);
@@ -68,12 +83,15 @@ struct row_reader {
     } reason[32];
     int64_t reasons;
 };
-/* The options every row tool shares: --rejects, --max-bad, --allow-empty.  Put them into the tool's
- * table. */
+/* The options every row tool shares.  Put them into the tool's table. */
 #define ROW_OPTIONS                                                                                \
     OPT_STR(0, "rejects", &row_rejects, "file", "write bad and dropped rows here, with reasons"),  \
         OPT_INT(0, "max-bad", &row_max_bad, "n", "bad rows to tolerate before exit 3"),            \
-        OPT_FLAG(0, "allow-empty", &row_allow_empty, "no row kept is not an error")
+        OPT_FLAG(0, "allow-empty", &row_allow_empty, "no row kept is not an error"),               \
+        OPT_STR(0, "entries", &source_entries, "pattern",                                          \
+                "files to read of an archive, as a shell pattern"),                                \
+        OPT_INT(0, "max-bytes", &source_max_bytes, "n",                                            \
+                "bytes a compressed file or archive may unpack to")
 extern const char *row_rejects;
 extern int64_t row_max_bad;
 extern int row_allow_empty;
@@ -123,19 +141,39 @@ void row_explode(const struct row *row, int64_t k, struct row_edit *e);
  * to end are the text.  0, or -1 when the text has no more than n words. */
 int row_cut_words(const struct row *row, int64_t n, struct row_edit *e);
 
-/* An id for a row that has none: the file's name without folder and compression suffix, ":", n. */
-void row_make_id(struct buf *out, const char *file, int64_t n);
+/* ---- texts.c: texts in one entry ---- */
 
-/* ---- texts.c: texts in one file ---- */
-
-/* Texts between lines that are exactly `separator` (NULL: the whole file is one).  The newline before a
- * separator belongs to it, and nothing between two of them is no text. */
-struct texts { /* set at, end, separator; the rest zero */
-    const char *at, *end, *separator;
-    int64_t number, line; /* of the last text in the file, of its first line; from 1 */
-    int64_t lines;        /* lines read so far */
+/* Texts between lines that are exactly `separator` (NULL: the whole entry is one).  The newline before
+ * a separator belongs to it, and nothing between two of them is no text. */
+struct texts { /* set source, separator; the rest zero */
+    struct source *source;
+    const char *separator;
+    int64_t number, line; /* of the last text in the entry, of its first line; from 1 */
+    struct buf text;      /* it */
 };
-int texts_next(struct texts *t, const char **text, size_t *len); /* 1, or 0 at the end */
+int texts_next(struct texts *t); /* 1 and t->text, or 0 at the end of the entry */
+void texts_release(struct texts *t);
+/* Appends s with \f, \n, \r, \t, \\ and \xHH replaced by what they stand for.  0, or -1: another
+ * backslash. */
+int text_unescape(struct buf *out, const char *s);
+/* The first piece of a text: at most n characters (n >= 1) of the valid UTF-8 at s.  It ends at the last
+ * border of paragraphs in the second half, else of sentences there, else at any white space, else
+ * anywhere. White space at its end is not part of it, and *next is where the rest begins, behind the
+ * white space. */
+size_t text_piece(const char *s, size_t len, int64_t n, size_t *next);
+
+/* ---- elements.c: values in a JSON array, one at a time ---- */
+
+struct elements { /* set source; the rest zero */
+    struct source *source;
+    int64_t number;  /* of the last element; from 1 */
+    int at;          /* where in the array */
+    struct buf text; /* the element: JSON on one line, if it is JSON */
+};
+/* The next element of the array that the open entry is: 1 and e->text, not parsed yet; 0 at the end of
+ * the entry; -1: *why the entry is no array, about where element number is. */
+int elements_next(struct elements *e, const char **why);
+void elements_release(struct elements *e);
 
 /* ---- import.c: what people have becomes canonical rows ---- */
 
@@ -143,6 +181,7 @@ int texts_next(struct texts *t, const char **text, size_t *len); /* 1, or 0 at t
  * of this name (import_forms), and appends one or more canonical rows to out, a line each.  An object
  * that is canonical already is copied byte for byte.  Returns NULL, or why it cannot be done. */
 const char *import_row(const struct row *row, const char *form, struct buf *out);
+extern const char import_differ[]; /* of a pair that is well made and of no use */
 extern const char import_forms[]; /* "rows|hh|..." */
 /* Why a canonical row has nothing to learn from (an empty prompt, response, ...), or NULL. */
 const char *import_empty(const struct row *row);
@@ -239,10 +278,11 @@ struct rendered {
 const char *chat_render_row(const struct chat *c, struct tok *t, const struct row *r,
                             struct rendered *out); /* replaces what was there */
 void rendered_release(struct rendered *d);
-/* overlong.c.  Makes one document, or the two of a pair, fit into seq tokens: "truncate" takes tokens
- * from the end, of the longer document first; "left" from the front, the same number of both, and
- * never of an answer.  Returns NULL, or why nothing sensible is left. */
-const char *overlong_cut(struct rendered *d, int64_t docs, int64_t seq, int left);
+int rendered_equal(const struct rendered *a, const struct rendered *b); /* the same tokens */
+/* overlong.c.  Makes one document, or the two of a pair, fit into seq tokens: "left" takes tokens
+ * from the front, the same number of both, and never of an answer; any other policy but "drop" from
+ * the end, of the longer document first.  Returns NULL, or why nothing sensible is left. */
+const char *overlong_cut(struct rendered *d, int64_t docs, int64_t seq, const char *policy);
 int64_t rendered_learnt(const struct rendered *d, int64_t from, int64_t n); /* tokens that are */
 /* control.c.  Whether what the row's author wrote (not its tag) spells a special token of t. */
 int row_spells_control(const struct row *r, const struct tok *t);
