@@ -1,7 +1,7 @@
 # Makefile -- finds tools, libraries, kernels and tests by wildcard; nothing is registered here.
 #
 #   make            the tools, in build/cpu/bin
-#   make demo       the whole pipeline on real text (pipelines/first)
+#   make demo       the whole pipeline on real text (pipelines/demo)
 #   make check      all tests this build can run        make check SAN=1   under sanitizers
 #   make check-long every mapping that fits a small model, to 16 ranks
 #   make bench      measurements, each beside a peer or a ceiling
@@ -104,7 +104,7 @@ setup:
 
 demo: setup
 	@$(MAKE) --no-print-directory -s -j$$(nproc) all
-	@PATH="$(CURDIR)/$B/bin:$$PATH" pipelines/first
+	@PATH="$(CURDIR)/$B/bin:$$PATH" pipelines/demo
 
 # prove runs the shell tests and the C tests alike; both speak TAP.
 check: setup

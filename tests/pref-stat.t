@@ -64,6 +64,33 @@ ok 'an arm against itself: nothing'        'pref-stat -q x.jsonl x.jsonl | grep 
 x  'arms without a shared prompt'          0 'no prompt with rewards in common' 'sed s/prompt\":\"/prompt\":\"o/ y.jsonl >o.jsonl; pref-stat x.jsonl o.jsonl'
 ok 'rows without rewards have counts and lengths' \
    'sed -E "s/,\"reward\":[^}]*//" a.jsonl | pref-stat -q >o && grep -E "^rows +5$" o && grep "^mean length" o && ! grep -q "mean reward" o'
+cat >pairs.jsonl <<'ROWS'
+{"prompt":"p","chosen":"aa","rejected":"b","reward_chosen":2,"reward_rejected":1,"x_chosen":0,"x_rejected":1}
+{"prompt":"p","chosen":"a","rejected":"bb","reward_chosen":1,"reward_rejected":1,"x_chosen":0,"x_rejected":1}
+{"prompt":"q","chosen":"\u00e9","rejected":"b","reward_chosen":3,"reward_rejected":1,"x_chosen":0,"x_rejected":1}
+{"prompt":"q","chosen":"aaa","rejected":"bb"}
+ROWS
+ok 'pairs: what length and the scores say of the choice, with the interval of Wilson' \
+   'pref-stat -q --json j pairs.jsonl >o && grep -E "^pairs +4$" o && python3 - <<PY
+import json
+a = json.load(open("j"))["arms"][0]
+assert a["pairs"] == 4 and a["longer"] == 62.5, a
+assert abs(a["agree"] - 100 * 2.5 / 3) < 1e-12, a
+z, n, p = 1.959963984540054, 3, 2.5 / 3
+c, h = p + z * z / 2 / n, z * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5
+q = (1 + z * z / n) / 100
+assert abs(a["agree_low"] - (c - h) / q) < 1e-9 and abs(a["agree_high"] - (c + h) / q) < 1e-9, a
+PY'
+ok 'pairs, scored by another name'         'pref-stat -q --field x pairs.jsonl | grep -E "scores higher .* 0.00$"'
+ok '--tsv: the figures of --json, by name' \
+   'pref-stat -q --tsv --json j a.jsonl b.jsonl >o && python3 - <<PY
+import csv, json
+rows, arms = list(csv.DictReader(open("o"), delimiter="\t")), json.load(open("j"))["arms"]
+assert [r["arm"] for r in rows] == ["a", "b"]
+for r, a in zip(rows, arms):
+    for k in a:
+        assert k == "file" or r[k] == "" and a[k] is None or float(r[k]) == a[k], k
+PY'
 ok '--field'                               'sed s/reward/gold/ a.jsonl | pref-stat -q --field gold | grep -E "^mean reward +2.5000$"'
 ok '-o publishes'                          'pref-stat -q -o table x.jsonl y.jsonl && pref-stat -q x.jsonl y.jsonl | cmp - table'
 # 3 words, all different, is said 4 times; then 200,000 different words and some

@@ -10,7 +10,7 @@
 
 static const char *field = "reward", *json_path, *output;
 static int64_t seed, resamples = 10000, show_rows;
-static int distinct;
+static int distinct, tsv;
 
 static const struct opt options[] = {
     OPT_STR(0, "field", &field, "name", "the field that holds the reward"),
@@ -18,6 +18,7 @@ static const struct opt options[] = {
     OPT_INT(0, "resamples", &resamples, "n", "of the bootstrap"),
     OPT_FLAG(0, "distinct", &distinct, "count distinct words and pairs of words, too"),
     OPT_INT(0, "show", &show_rows, "n", "print the first n rows of each file instead, for the eye"),
+    OPT_FLAG(0, "tsv", &tsv, "print tab-separated values, a line for each file"),
     OPT_STR(0, "json", &json_path, "file", "write the same figures here as JSON"),
     OPT_STR('o', "output", &output, "file", "write the table here instead of stdout"),
     OPT_INT(0, "max-bad", &row_max_bad, "n", "bad rows to tolerate before exit 3"),
@@ -26,7 +27,8 @@ static const struct opt options[] = {
 };
 
 enum metric { ROWS, PROMPTS, SCORED, MEAN, SD, LEAST, Q05, Q25, Q50, Q75, Q95, GREATEST, LENGTH,
-              LENGTH_Q50, LENGTH_Q95, CORRELATION, WORDS, WORD_PAIRS, PAIRED, DIFFERENCE, LOW, HIGH, METRICS };
+              LENGTH_Q50, LENGTH_Q95, CORRELATION, WORDS, WORD_PAIRS, PAIRED, DIFFERENCE, LOW, HIGH, PAIRS,
+              LONGER, AGREE, AGREE_LOW, AGREE_HIGH, METRICS };
 static const struct {
     const char *label, *key;
     int decimals, sign;
@@ -55,6 +57,11 @@ static const struct {
     [DIFFERENCE] = {"mean difference by prompt", "difference", 4, 1},
     [LOW] = {"  95 % interval from", "difference_low", 4, 1},
     [HIGH] = {"  to", "difference_high", 4, 1},
+    [PAIRS] = {"pairs", "pairs"},
+    [LONGER] = {"  chosen is longer (%)", "longer", 2},
+    [AGREE] = {"  chosen scores higher (%)", "agree", 2},
+    [AGREE_LOW] = {"    95 % interval from", "agree_low", 2},
+    [AGREE_HIGH] = {"    to", "agree_high", 2},
 };
 
 struct arm {
@@ -74,6 +81,17 @@ static char *arm_name(const char *path)
     return dot && dot > base ? xstrndup(base, (size_t)(dot - base)) : xstrdup(base);
 }
 
+/* In per cent. */
+static void arm_agree(struct arm *a, const struct pref_agree *t)
+{
+    struct interval i = share_interval(t->agree / (double)t->scored, t->scored);
+    a->value[PAIRS] = t->pairs ? (double)t->pairs : NAN;
+    a->value[LONGER] = 100 * t->longer / (double)t->pairs;
+    a->value[AGREE] = 100 * i.mean;
+    a->value[AGREE_LOW] = 100 * i.low;
+    a->value[AGREE_HIGH] = 100 * i.high;
+}
+
 /* One set of 25 bytes a row serves the groups, the means and the quantiles. */
 static void arm_read(struct arm *a, char *path)
 {
@@ -81,8 +99,10 @@ static void arm_read(struct arm *a, char *path)
     struct pref_set set = {0};
     struct numbers lengths = {0};
     struct moments reward = {0}, length = {0}, both = {0};
+    struct pref_agree agree = {0};
     struct distinct words = {.total = 0}, pairs = {.total = 0};
     struct buf scratch = {0};
+    char *chosen = xasprintf("%s_chosen", field), *rejected = xasprintf("%s_rejected", field);
     row_reader_init(&r, &path, path ? 1 : 0);
     while (row_next(&r)) {
         uint64_t group;
@@ -94,6 +114,8 @@ static void arm_read(struct arm *a, char *path)
             row_bad(&r, why);
             continue;
         }
+        if (r.row.chosen && r.row.rejected)
+            pref_agree_add(&agree, &r.row, chosen, rejected);
         if (n >= 0) {
             numbers_add(&lengths, (double)n);
             moments_add(&length, (double)n, 0);
@@ -128,9 +150,12 @@ static void arm_read(struct arm *a, char *path)
     a->value[WORDS] = distinct_percent(&words);
     a->value[WORD_PAIRS] = distinct_percent(&pairs);
     a->value[CORRELATION] = moments_correlation(&both);
+    arm_agree(a, &agree);
     row_reader_close(&r, set.n);
     pref_set_release(&set);
     free(lengths.v);
+    free(chosen);
+    free(rejected);
     buf_release(&scratch);
 }
 
@@ -192,6 +217,25 @@ static void table_write(struct out *o, const struct arm *a, int64_t n)
     out_printf(o, "\n");
 }
 
+static void lines_write(struct out *o, const struct arm *a, int64_t n)
+{
+    struct buf b = {0};
+    buf_str(&b, "arm");
+    for (int64_t k = 0; k < METRICS; k++)
+        buf_printf(&b, "\t%s", metrics[k].key);
+    for (int64_t j = 0; j < n; j++) {
+        buf_printf(&b, "\n%s", a[j].name);
+        for (int64_t k = 0; k < METRICS; k++) {
+            buf_char(&b, '\t');
+            if (!isnan(a[j].value[k]))
+                json_number(&b, a[j].value[k]);
+        }
+    }
+    buf_char(&b, '\n');
+    out_write(o, b.data, b.len);
+    buf_release(&b);
+}
+
 static void report_write(const char *path, const struct arm *a, int64_t n)
 {
     struct buf b = {0};
@@ -244,7 +288,7 @@ int main(int argc, char **argv)
             arm_compare(&arms[j], &arms[0]);
     }
     struct out *o = out_open(output);
-    table_write(o, arms, n);
+    (tsv ? lines_write : table_write)(o, arms, n);
     out_close(o);
     if (json_path)
         report_write(json_path, arms, n);

@@ -83,6 +83,18 @@ struct interval bootstrap_mean(const double *v, int64_t n, int64_t resamples, ui
 int64_t paired_differences(const uint64_t *group_a, const double *mean_a, int64_t n_a,
                            const uint64_t *group_b, const double *mean_b, int64_t n_b, double *out);
 
+/* ---- agree.c: how often a judge agrees with the choice in pairs ---- */
+
+struct pref_agree { /* a zeroed struct is empty; longer and agree count pairs, a tie as half of one */
+    int64_t pairs, scored; /* all, and those with both rewards */
+    double longer, agree;  /* the chosen answer is longer; has the greater reward */
+};
+/* Of a pair, with the names of the fields that hold its rewards. */
+void pref_agree_add(struct pref_agree *t, const struct row *r, const char *chosen,
+                    const char *rejected);
+/* Wilson's 95 % interval of a share of n trials, within 0 and 1; NaN when n is 0. */
+struct interval share_interval(double share, int64_t n);
+
 /* ---- select.c: which rows stay ---- */
 
 enum pref_verdict { PREF_KEPT, PREF_LOW, PREF_NOT_TOP_K, PREF_NOT_TOP_FRAC, PREF_SMALL_GROUP,
