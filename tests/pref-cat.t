@@ -259,4 +259,6 @@ if [ -e $f ]; then
 else
     skip 'fortunes' 'the package is not installed'
 fi
+ok 'prompts cut from pieces of one text are groups of their own' \
+   "printf 'one two three four. five six seven eight.' | pref-cat --from text --max-chars 20 | pref-cat --prompt-words 2 >cut && test \$(wc -l <cut) = 2 && ! grep prompt_id cut"
 finish

@@ -80,6 +80,7 @@ int row_cut_words(const struct row *row, int64_t n, struct row_edit *e)
         return -1;
     row_edit_begin(e, row->line, row->len);
     row_edit_json(e, "text", NULL);
+    row_edit_json(e, "prompt_id", NULL); /* it kept the pieces of a text together; prompts are new groups */
     row_edit_string(e, "prompt", row->text, end);
     row_edit_string(e, "response", row->text + end, row->text_len - end);
     return 0;
