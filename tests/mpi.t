@@ -74,6 +74,7 @@ x  'a rank that stands still: the deadline names rank, group and call' 1 'rank [
 # refused
 x 'ranks with other seeds'    2 'rank 1 has another run than rank 0'     'mpirun -n 1 $train -o no/ : -n 1 $train --seed 1 -o no/'
 x 'ranks with other mappings' 2 'rank 1 has another mapping than rank 0' 'mpirun -n 1 $train -o no/ : -n 1 $train --tp 2 -o no/'
+x 'ranks with other plans'    2 'rank 1 has another plan than rank 0'    'mpirun -n 1 $train -o no/ : -n 1 $train --save-every 2 -o no/'
 x 'threads in a job'          2 'ranks 2: .* 2 processes are the ranks'  'mpirun -n 2 $train --ranks 2 -o no/'
 x 'a mapping that does not fit' 2 'does not fit 3 ranks'                 'mpirun -n 3 $train --ep 2 -o no/'
 x 'chunks that are not the model' 2 'pp-layout places 3 layers, and the model has 2' '$train --ranks 2 --pp 2 --pp-layout 2,1 -o no/'

@@ -317,7 +317,7 @@ ok 'what needs no other row needs no spool' 'TMPDIR=/nowhere pref-filter -q --pa
 
 if have_data && command -v pref-cat >/dev/null && command -v python3 >/dev/null; then
     ok 'real rows: one answer for each prompt, the best' \
-       'pref-cat -q --explode --max-bad 100 $DATA/hh/scored_helpful_base.jsonl.zst >samples && pref-filter -q --method fa --top-k 1 samples >best &&
+       'pref-cat -q --explode $DATA/hh/scored_helpful_base.jsonl.zst >samples && pref-filter -q --method fa --top-k 1 samples >best &&
         python3 - <<PY
 import json
 best = {}

@@ -98,8 +98,15 @@ static const char *take_row(struct cat *c, const char *line, size_t len, const c
     const char *why;
 
     row_init(&row, line, len);
-    if ((why = row_parse(&row, c->doc)) || (why = import_empty(&row)))
+    if ((why = row_parse(&row, c->doc)))
         return why;
+    if ((why = import_empty(&row))) {
+        /* people's pairs have empty sides, which is no fault in the file */
+        if (!row.chosen || !row.rejected)
+            return why;
+        *dropped = why;
+        return NULL;
+    }
     if (explode && row.chosen) {
         for (int64_t side = 0; side < 2; side++) {
             row_explode(&row, side, &c->edit);
@@ -153,7 +160,7 @@ static void take_json(struct cat *c, const char *s, size_t len, int64_t n)
     buf_reset(&c->rows);
     if ((why = row_parse_json(&c->in.row, c->in.doc)) ||
         (why = import_row(&c->in.row, form, &c->rows)))
-        row_bad(&c->in, why);
+        (why == import_differ ? row_drop : row_bad)(&c->in, why);
     else
         take_rows(c, n);
 }

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+const char import_differ[] = "chosen and rejected differ before the last turn";
+
 /* Pairs whose two sides are whole dialogues; a prompt beside them only repeats their beginning. */
 static int is_dialogue_pair(struct json v)
 {
@@ -77,7 +79,7 @@ static const char *from_dialogue_pair(struct import *m, struct buf *out)
     if ((why = dialogue_cut(rejected, &m->other, &m->reply)))
         return why;
     if (m->prompt.len != m->other.len || memcmp(m->prompt.data, m->other.data, m->prompt.len))
-        return "chosen and rejected differ before the last turn";
+        return import_differ;
     row_edit_string(&m->edit, "rejected", m->reply.data, m->reply.len);
     import_finish(m, out);
     return NULL;

@@ -181,6 +181,7 @@ void elements_release(struct elements *e);
  * of this name (import_forms), and appends one or more canonical rows to out, a line each.  An object
  * that is canonical already is copied byte for byte.  Returns NULL, or why it cannot be done. */
 const char *import_row(const struct row *row, const char *form, struct buf *out);
+extern const char import_differ[]; /* of a pair that is well made and of no use */
 extern const char import_forms[]; /* "rows|hh|..." */
 /* Why a canonical row has nothing to learn from (an empty prompt, response, ...), or NULL. */
 const char *import_empty(const struct row *row);

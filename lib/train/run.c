@@ -201,43 +201,6 @@ static void start_model(struct run *r, const char *resume)
     }
 }
 
-/* Rank 0's string, on every rank; caller frees.  What the file system shows may differ from rank to rank. */
-static char *of_rank_0(struct comm *all, const char *s)
-{
-    int n = comm_size(all);
-    int64_t *len = xmalloc(n * sizeof *len);
-    char **each = xmalloc(n * sizeof *each);
-    comm_gather_bytes(all, s, strlen(s), each, len);
-    for (int i = 1; i < n; i++)
-        free(each[i]);
-    s = each[0];
-    free(len), free(each);
-    return (char *)s;
-}
-
-/* Ranks that were told different things wait for each other until the deadline, or train nonsense. */
-static void check_agreement(const struct run *r, const char *what, const char *mine)
-{
-    char *first = of_rank_0(r->all, mine);
-    if (strcmp(first, mine))
-        die_misused("rank %d has another %s than rank 0: %s, not %s", world_rank(r->world), what, mine,
-                    first);
-    free(first);
-}
-
-static void check_setting(const struct run *r, const struct mesh *m, const struct trainer_options *t)
-{
-    char program[65] = "unknown";
-    struct buf b = {0};
-    hash_sha256_file(program, "/proc/self/exe");
-    check_agreement(r, "program", program);
-    buf_printf(&b, "pp-layout %s tp %d cp %d pp %d etp %d ep %d micro %lld save-every %lld valid-every %lld steps %lld",
-               r->o->pp_layout ? r->o->pp_layout : "even", m->tp, m->cp, m->pp, m->etp, m->ep, (long long)t->micro, (long long)r->o->save_every,
-               (long long)(r->valid ? r->o->valid_every : 0), (long long)r->steps);
-    check_agreement(r, "mapping", b.data);
-    buf_release(&b);
-}
-
 /* Micro-batch and threads where they are left to choose: each rank's whole share of rows; the machine's
  * cores shared among its processes, unless the launcher has already bound each to its own. */
 static void choose_defaults(const struct run *r, const struct mesh *m, struct trainer_options *t)
@@ -538,10 +501,10 @@ static void run_rank(struct world *world, void *arg)
     r.steps = o->steps > 0 ? o->steps : ceil(o->epochs * count_sequences(&r.mix) / t.batch);
     t.plan.steps = r.steps;
     choose_defaults(&r, &mesh, &t);
-    check_setting(&r, &mesh, &t);
+    agree_setting(r.all, o, &mesh, &t);
     trainer_init(&r.t, world, &mesh, &cfg, &t);
     run_identity(&r.identity, o, &r.t.model.cfg, &r.mix, r.steps);
-    check_agreement(&r, "run", r.identity.data);
+    agree(r.all, "run", r.identity.data);
 
     if (o->eval_only) {
         start_model(&r, NULL);

@@ -151,6 +151,16 @@ struct run_options {
  * or with ranks > 1 threads.  A micro or threads of 0 in train is chosen here. */
 int run_train(struct run_options *o);
 
+/* ---- agree.c ---- */
+
+/* Rank 0's string, on every rank; caller frees.  What a file system shows may differ from rank to rank. */
+char *of_rank_0(struct comm *all, const char *s);
+/* Dies (2) where a rank has another text than rank 0. */
+void agree(struct comm *all, const char *what, const char *mine);
+/* The program, the mapping, and when to stop, save and validate. */
+void agree_setting(struct comm *all, const struct run_options *o, const struct mesh *m,
+                   const struct trainer_options *t);
+
 /* The files of a run; all paths are within it. */
 char *run_step_dir(const char *run, int64_t step);
 /* Publishes tmp (from dir_begin) as step-N, points `last` at it, removes all but the newest `keep`
