@@ -1,0 +1,65 @@
+/* run_data.c -- the sets a run reads: opened, held against each other and against the loss. */
+#include "train/run_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Whether a comma-separated list has the name. */
+static int lists(const char *list, const char *name, size_t len)
+{
+    for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        if (!strncmp(at, name, len) && (at[len] == ',' || !at[len]))
+            return 1;
+    return 0;
+}
+
+static void check_columns(const char *path, const struct set *s, const struct loss *loss)
+{
+    for (const char *at = loss->columns; at && *at;) {
+        size_t len = strcspn(at, ",");
+        if (!lists(set_info(s)->columns, at, len))
+            die_misused("--loss %s needs the column %.*s, and %s has not got it", loss->name, (int)len, at,
+                        path);
+        at += len + (at[len] == ',');
+    }
+}
+
+void run_mix_open(struct run *r)
+{
+    const struct strv *data = &r->o->data;
+    struct mix *x = &r->mix;
+    x->n = data->n;
+    x->seed = r->o->seed;
+    x->set = xcalloc(x->n, sizeof *x->set);
+    x->weight = xcalloc(x->n, sizeof *x->weight);
+    for (int64_t i = 0; i < x->n; i++) {
+        char *path = xstrdup(data->v[i]), *eq = strrchr(path, '='), *end = "";
+        x->weight[i] = 1;
+        if (eq) {
+            *eq = 0;
+            x->weight[i] = strtoll(eq + 1, &end, 10);
+        }
+        if (*end || x->weight[i] < 1)
+            die_misused("--data %s: the weight after '=' must be a whole number from 1", data->v[i]);
+        x->set[i] = set_open(path);
+        check_columns(path, x->set[i], loss_find(r->o->train.loss));
+        if (!set_sequences(x->set[i]))
+            die("%s: the set has no packed sequence", path);
+        const struct set_info *a = set_info(x->set[0]), *b = set_info(x->set[i]);
+        if (a->seq != b->seq || strcmp(a->tokenizer_hash, b->tokenizer_hash) ||
+            strcmp(a->template, b->template))
+            die_misused("%s and %s disagree: sequence length %lld and %lld, tokenizer %s and %s, "
+                        "template %s and %s",
+                        data->v[0], data->v[i], (long long)a->seq, (long long)b->seq, a->tokenizer_hash,
+                        b->tokenizer_hash, a->template, b->template);
+        free(path);
+    }
+}
+
+int64_t run_sequences(const struct mix *x)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < x->n; i++)
+        n += set_sequences(x->set[i]);
+    return n;
+}
