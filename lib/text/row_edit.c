@@ -39,11 +39,12 @@ void row_explode(const struct row *row, int64_t k, struct row_edit *e)
     static const char *const rewards[] = {"reward_chosen", "reward_rejected"};
     static const char *const leave[] = {"chosen", "rejected", "reward_chosen", "reward_rejected",
                                         "margin", "ref_logp_chosen", "ref_logp_rejected"};
-    struct json reward;
+    struct json reward, gone;
 
     row_edit_begin(e, row->line, row->len);
     for (int64_t i = 0; i < ARRAY_LEN(leave); i++)
-        row_edit_json(e, leave[i], NULL);
+        if (json_get(row->json, leave[i], &gone)) /* an edit that finds nothing scans the row, too */
+            row_edit_json(e, leave[i], NULL);
     row_edit_string(e, "response", k ? row->rejected : row->chosen,
                     k ? row->rejected_len : row->chosen_len);
     row_edit_json(e, "sample", k ? "1" : "0");
