@@ -1,5 +1,5 @@
-/* model.c -- the whole model: against transformers, against finite differences, f32 against f64, and what
- * must not matter (micro-batches, neighbours in a pack, pads). */
+/* model.c -- the whole model: against transformers, against finite differences, f32 against f64,
+ * and what must not matter (micro-batches, neighbours in a pack, pads). */
 #include "tap.h"
 #include "train/train.h"
 
@@ -8,19 +8,31 @@
 #include <string.h>
 
 static const char small[] =
-    "{\"model_type\":\"mixtral\",\"hidden_size\":16,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
-    "\"num_key_value_heads\":2,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"intermediate_size\":12,"
+    "{\"model_type\":\"mixtral\",\"hidden_size\":16,\"num_hidden_layers\":2,\"num_attention_"
+    "heads\":4,"
+    "\"num_key_value_heads\":2,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"intermediate_"
+    "size\":12,"
     "\"vocab_size\":37,\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
     "\"initializer_range\":0.3,\"tie_word_embeddings\":false,\"router_aux_loss_coef\":0.02,"
     "\"hidden_act\":\"silu\"}";
 
 static struct trainer *trainer_of(struct world *w, const char *loss, const char *config, size_t len,
-                                  const char *type, int64_t batch, int64_t micro, int64_t seq, double z)
+                                  const char *type, int64_t batch, int64_t micro, int64_t seq,
+                                  double z)
 {
     struct trainer *t = xcalloc(1, sizeof *t);
-    struct trainer_options o = {.device = "cpu", .type = type, .optimizer = "sgd", .loss = loss, .beta = 0.3,
-                                .batch = batch, .micro = micro, .seq = seq, .aux = -1, .z = z,
-                                .threads = 2, .plan = {.lr = 0.1, .floor = 1, .steps = 100}};
+    struct trainer_options o = {.device = "cpu",
+                                .type = type,
+                                .optimizer = "sgd",
+                                .loss = loss,
+                                .beta = 0.3,
+                                .batch = batch,
+                                .micro = micro,
+                                .seq = seq,
+                                .aux = -1,
+                                .z = z,
+                                .threads = 2,
+                                .plan = {.lr = 0.1, .floor = 1, .steps = 100}};
     struct mesh mesh;
     struct config c;
     mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
@@ -30,8 +42,9 @@ static struct trainer *trainer_of(struct world *w, const char *loss, const char 
     return t;
 }
 
-static struct trainer *trainer_new(struct world *w, const char *config, size_t len, const char *type,
-                                   int64_t batch, int64_t micro, int64_t seq, double z)
+static struct trainer *trainer_new(struct world *w, const char *config, size_t len,
+                                   const char *type, int64_t batch, int64_t micro, int64_t seq,
+                                   double z)
 {
     return trainer_of(w, "nll", config, len, type, batch, micro, seq, z);
 }
@@ -162,8 +175,8 @@ static void test_finite_differences(struct world *w, const char *loss)
             worst = d / scale, where = l->p->name;
         free(g);
     }
-    ok(worst <= 1e-6, "%s: f64 gradients of every tensor equal finite differences (worst %.1e, %s)", loss,
-       worst, where);
+    ok(worst <= 1e-6, "%s: f64 gradients of every tensor equal finite differences (worst %.1e, %s)",
+       loss, worst, where);
     trainer_done(t);
 }
 
@@ -210,7 +223,8 @@ static void test_documents_do_not_see_each_other(struct world *w)
         uint8_t target[24];
         float weight[24];
         for (int i = 0; i < 24; i++) {
-            int second = i >= 7 && i < 16; /* the document under test: tokens 7 .. 15, or 0 .. 8 alone */
+            int second =
+                i >= 7 && i < 16; /* the document under test: tokens 7 .. 15, or 0 .. 8 alone */
             document[i] = alone ? (i < 9 ? 0 : -1) : i < 7 ? 0 : second ? 1 : i < 20 ? 2 : -1;
             token[i] = rng_uniform(3, 0, alone ? i + 7 : i) * 37;
             target[i] = 1, weight[i] = 1;
@@ -221,12 +235,15 @@ static void test_documents_do_not_see_each_other(struct world *w)
         objective(t);
         memcpy(logp[alone], t->batch[0].logp, sizeof logp[alone]);
     }
-    ok(difference(logp[0] + 7, logp[1], 8) < 1e-12, "a document's log-probabilities do not depend on its "
-       "neighbours in the pack, nor on pads (%.1e)", difference(logp[0] + 7, logp[1], 8));
+    ok(difference(logp[0] + 7, logp[1], 8) < 1e-12,
+       "a document's log-probabilities do not depend on its "
+       "neighbours in the pack, nor on pads (%.1e)",
+       difference(logp[0] + 7, logp[1], 8));
     trainer_done(t);
 }
 
-/* Decoding with a cache, prompt by prompt in odd pieces, against one pass over the whole sequence. */
+/* Decoding with a cache, prompt by prompt in odd pieces, against one pass over the whole sequence.
+ */
 static void test_decoder(struct world *w)
 {
     struct trainer *t = trainer_new(w, small, sizeof small - 1, "f64", 1, 1, 24, 0);
@@ -260,7 +277,8 @@ static void test_decoder(struct world *w)
         else if (i < 8)
             decoder_push(&d, other, 1);
     }
-    ok(worst < 1e-12, "decoding token by token beside another sequence gives the logits of one pass (%.1e)",
+    ok(worst < 1e-12,
+       "decoding token by token beside another sequence gives the logits of one pass (%.1e)",
        worst);
     decoder_release(&d);
     trainer_done(t);
@@ -331,7 +349,8 @@ static void test_transformers(struct world *w)
     }
     double *loss = golden_tensor(f, "loss", &n), ours = objective(t), worst = 0;
     const char *where = "";
-    ok(fabs(ours - *loss) / fabs(*loss) <= 1e-4, "loss equals transformers' (%.7f, %.7f)", ours, *loss);
+    ok(fabs(ours - *loss) / fabs(*loss) <= 1e-4, "loss equals transformers' (%.7f, %.7f)", ours,
+       *loss);
     for (int64_t i = 0; i < t->model.layout.n; i++) {
         const struct local *l = &t->model.layout.local[i];
         char *name = xasprintf("grad/%s", l->p->name);
@@ -341,7 +360,8 @@ static void test_transformers(struct world *w)
             worst = d, where = l->p->name;
         free(name), free(g), free(theirs);
     }
-    ok(worst <= 1e-4, "every parameter's gradient equals transformers' (worst %.1e, %s)", worst, where);
+    ok(worst <= 1e-4, "every parameter's gradient equals transformers' (worst %.1e, %s)", worst,
+       where);
 
     double *logits = xmalloc(b * s * v * sizeof *logits), *theirs = golden_tensor(f, "logits", &n);
     int32_t *row = xmalloc(b * s * sizeof *row);

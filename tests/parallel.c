@@ -1,9 +1,9 @@
 /* parallel.c -- the mapping is not a hyperparameter: many ranks against one, in f64.
  *
- * For each mapping: every reduced gradient of step 1 within 1e-10 of the tensor's maximum, and 20 losses,
- * auxiliary losses and gradient norms within 1e-9: of a language model with SGD and with AdamW, of a reward
- * model (Bradley-Terry) and of DPO.  Ranks are threads; under mpirun
- * they are its processes, and the mappings of that many ranks are tried.  --long tries all that fit. */
+ * For each mapping: every reduced gradient of step 1 within 1e-10 of the tensor's maximum, and 20
+ * losses, auxiliary losses and gradient norms within 1e-9: of a language model with SGD and with
+ * AdamW, of a reward model (Bradley-Terry) and of DPO.  Ranks are threads; under mpirun they are
+ * its processes, and the mappings of that many ranks are tried.  --long tries all that fit. */
 #include "tap.h"
 #include "train/train.h"
 
@@ -13,8 +13,10 @@
 #include <unistd.h>
 
 static const char config_text[] =
-    "{\"model_type\":\"mixtral\",\"hidden_size\":16,\"num_hidden_layers\":4,\"num_attention_heads\":4,"
-    "\"num_key_value_heads\":2,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"intermediate_size\":12,"
+    "{\"model_type\":\"mixtral\",\"hidden_size\":16,\"num_hidden_layers\":4,\"num_attention_"
+    "heads\":4,"
+    "\"num_key_value_heads\":2,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"intermediate_"
+    "size\":12,"
     "\"vocab_size\":40,\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
     "\"initializer_range\":0.2,\"tie_word_embeddings\":false,\"router_aux_loss_coef\":0.02,"
     "\"hidden_act\":\"silu\"}";
@@ -33,10 +35,11 @@ struct method {
 struct outcome { /* of one mapping, as its rank 0 keeps it */
     struct mapping map;
     struct method method;
-    void (*spoil)(struct trainer *t, int after); /* a bug planted before and after step 1's gradients */
+    void (*spoil)(struct trainer *t,
+                  int after); /* a bug planted before and after step 1's gradients */
     double loss[STEPS], won[STEPS], aux[STEPS], norm[STEPS];
-    double *grad;      /* all tensors in canonical order, of step 1 */
-    int64_t *at;       /* (params + 1) where each begins in grad */
+    double *grad; /* all tensors in canonical order, of step 1 */
+    int64_t *at;  /* (params + 1) where each begins in grad */
     char **name;
     int64_t params;
 };
@@ -45,9 +48,10 @@ static const char *mapping_name(const struct mapping *x)
 {
     static char name[128];
     int dp = x->ranks / (x->tp * x->cp * x->pp), edp = x->ranks / (x->etp * x->ep * x->pp);
-    snprintf(name, sizeof name, "%d ranks, PP%d%s%s; attention TP%d CP%d DP%d; experts ETP%d EP%d EDP%d",
-             x->ranks, x->pp, x->layout ? " of " : "", x->layout ? x->layout : "",
-             x->tp, x->cp, dp, x->etp, x->ep, edp);
+    snprintf(name, sizeof name,
+             "%d ranks, PP%d%s%s; attention TP%d CP%d DP%d; experts ETP%d EP%d EDP%d", x->ranks,
+             x->pp, x->layout ? " of " : "", x->layout ? x->layout : "", x->tp, x->cp, dp, x->etp,
+             x->ep, edp);
     return name;
 }
 
@@ -69,7 +73,8 @@ static void outcome_release(struct outcome *o)
     free(o->grad), free(o->at), free(o->name);
 }
 
-/* Every rank lays the slices it stores into the whole; elsewhere it has zeros, so the sum is the whole. */
+/* Every rank lays the slices it stores into the whole; elsewhere it has zeros, so the sum is the
+ * whole. */
 static double *collect_gradients(const struct outcome *o, struct model *m)
 {
     double *whole = xcalloc(o->at[o->params], sizeof *whole);
@@ -95,12 +100,26 @@ static void rank_main(struct world *w, void *arg)
     struct trainer t;
     struct mesh mesh;
     struct config c;
-    struct trainer_options opt = {.device = "cpu", .type = o.method.f32 ? "f32" : "f64", .optimizer = o.method.optimizer,
-                                  .loss = o.method.loss, .beta = 0.3, .batch = BATCH,
-                                  .micro = x->micro, .seq = SEQ, .decay = 0.1, .aux = -1,
-                                  .z = 0.001, .threads = 1,
-                                  .plan = {.lr = 0.01, .floor = 0.1, .warmup = 3, .steps = STEPS,
-                                           .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = o.method.f32 ? 0 : 0.5}};
+    struct trainer_options opt = {.device = "cpu",
+                                  .type = o.method.f32 ? "f32" : "f64",
+                                  .optimizer = o.method.optimizer,
+                                  .loss = o.method.loss,
+                                  .beta = 0.3,
+                                  .batch = BATCH,
+                                  .micro = x->micro,
+                                  .seq = SEQ,
+                                  .decay = 0.1,
+                                  .aux = -1,
+                                  .z = 0.001,
+                                  .threads = 1,
+                                  .plan = {.lr = 0.01,
+                                           .floor = 0.1,
+                                           .warmup = 3,
+                                           .steps = STEPS,
+                                           .beta1 = 0.9,
+                                           .beta2 = 0.95,
+                                           .eps = 1e-8,
+                                           .clip = o.method.f32 ? 0 : 0.5}};
     const char *why = mesh_init(&mesh, x->ranks, world_rank(w), x->tp, x->cp, x->pp, x->etp, x->ep);
     if (!why && x->layout)
         why = mesh_place(&mesh, x->layout);
@@ -194,15 +213,18 @@ static int losses_agree(const struct difference *d)
 /* Documents of random tokens, packed several to a sequence; or pairs of them. */
 static void write_set(const char *path, int pairs)
 {
-    struct set_info info = {.seq = SEQ, .tokenizer_hash = "0123456789abcdef",
-                            .columns = pairs ? "weight,pair,margin,ref_logp" : "weight", .template = "plain",
-                            .bos = -1, .eos = -1};
+    struct set_info info = {.seq = SEQ,
+                            .tokenizer_hash = "0123456789abcdef",
+                            .columns = pairs ? "weight,pair,margin,ref_logp" : "weight",
+                            .template = "plain",
+                            .bos = -1,
+                            .eos = -1};
     struct packer *p = packer_open(path, &info, 1 << 20);
     for (int i = 0; i < 120; i++) {
         int32_t token[SEQ];
         uint8_t target[SEQ];
-        struct doc d = {.token = token, .target = target, .weight = i % 5 ? 1 : 0.5, .reward = NAN,
-                        .pair = -1};
+        struct doc d = {
+            .token = token, .target = target, .weight = i % 5 ? 1 : 0.5, .reward = NAN, .pair = -1};
         d.n = 3 + (int)(rng_uniform(1, 0, i) * ((pairs ? SEQ / 2 : SEQ) - 2));
         for (int j = 0; j < d.n; j++) {
             token[j] = rng_uniform(2, i, j) * 40;
@@ -263,9 +285,11 @@ static int64_t all_mappings(struct mapping *list)
                     for (int etp = 1; etp <= 4; etp *= 2)
                         for (int ep = 1; ep <= 4; ep *= 2) {
                             int dp = ranks / (tp * cp * pp);
-                            if (!dp || dp > BATCH || etp * ep * pp > ranks || (ranks == 16 && seen++ % 3))
+                            if (!dp || dp > BATCH || etp * ep * pp > ranks ||
+                                (ranks == 16 && seen++ % 3))
                                 continue;
-                            list[n++] = (struct mapping){ranks, tp, cp, pp, etp, ep, MIN(2, BATCH / dp)};
+                            list[n++] =
+                                (struct mapping){ranks, tp, cp, pp, etp, ep, MIN(2, BATCH / dp)};
                         }
     return n;
 }
@@ -320,7 +344,8 @@ static void test_the_test(const struct outcome *one, struct world *job)
     }
 }
 
-/* A pipeline computes what one rank computes, in the same order; only sums over all tensors differ. */
+/* A pipeline computes what one rank computes, in the same order; only sums over all tensors differ.
+ */
 static void test_bits(const struct mapping *one_rank, const char *set)
 {
     static const struct mapping pipes[] = {
@@ -384,8 +409,8 @@ int main(int argc, char **argv)
             struct difference d = compare(&o, &base);
             int same = grads_agree(&d) && losses_agree(&d);
             ok(same, "%s, %s %s: gradients %.1e (%s), losses %.1e, auxiliary %.1e, norms %.1e",
-               mapping_name(&list[i]), methods[k].loss, methods[k].optimizer, d.grad, d.where, d.loss,
-               d.aux, d.norm);
+               mapping_name(&list[i]), methods[k].loss, methods[k].optimizer, d.grad, d.where,
+               d.loss, d.aux, d.norm);
             worst = fmax(fmax(fmax(worst, d.grad), fmax(d.loss, d.aux)), d.norm);
             agreed += same, tried++;
             outcome_release(&o);
@@ -398,7 +423,8 @@ int main(int argc, char **argv)
             outcome_release(&base);
     }
     if (first) {
-        printf("# %lld of %lld runs of %lld mappings agree with one rank; the largest difference is %.1e\n",
+        printf("# %lld of %lld runs of %lld mappings agree with one rank; the largest difference "
+               "is %.1e\n",
                (long long)agreed, (long long)tried, (long long)(tried / ARRAY_LEN(methods)), worst);
         remove_tree(dir);
     }

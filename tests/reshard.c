@@ -1,8 +1,10 @@
-/* reshard.c -- a checkpoint fits every mapping: saved at A, loaded and saved at B, loaded at A again.
+/* reshard.c -- a checkpoint fits every mapping: saved at A, loaded and saved at B, loaded at A
+ * again.
  *
- * Every element of every tensor and of the optimizer's state is a function of its name and its place in the
- * whole tensor, so after each load each rank knows what each of its bytes must be, replicas included.  Ranks
- * are threads; pairs of mappings are drawn at random.  --long draws more. */
+ * Every element of every tensor and of the optimizer's state is a function of its name and its
+ * place in the whole tensor, so after each load each rank knows what each of its bytes must be,
+ * replicas included.  Ranks are threads; pairs of mappings are drawn at random.  --long draws more.
+ */
 #include "tap.h"
 #include "train/train.h"
 
@@ -12,8 +14,10 @@
 
 /* Three layers and six experts, so that stages are uneven and groups need not be powers of two. */
 static const char config_text[] =
-    "{\"model_type\":\"mixtral\",\"hidden_size\":8,\"num_hidden_layers\":3,\"num_attention_heads\":4,"
-    "\"num_key_value_heads\":2,\"num_local_experts\":6,\"num_experts_per_tok\":2,\"intermediate_size\":12,"
+    "{\"model_type\":\"mixtral\",\"hidden_size\":8,\"num_hidden_layers\":3,\"num_attention_heads\":"
+    "4,"
+    "\"num_key_value_heads\":2,\"num_local_experts\":6,\"num_experts_per_tok\":2,\"intermediate_"
+    "size\":12,"
     "\"vocab_size\":20,\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
     "\"initializer_range\":0.2,\"tie_word_embeddings\":false,\"router_aux_loss_coef\":0.02,"
     "\"hidden_act\":\"silu\"}";
@@ -67,7 +71,8 @@ static int64_t each(struct trainer *t,
         for (int k = 0; k < t->optim.def->moments; k++)
             for (int64_t i = 0; i < t->optim.shard[b].pieces; i++) {
                 const struct optim_piece *p = &t->optim.shard[b].piece[i];
-                sum += fn((float *)t->optim.shard[b].moment[k] + p->at, t->optim.def->moment[k], p->p, p->r);
+                sum += fn((float *)t->optim.shard[b].moment[k] + p->at, t->optim.def->moment[k],
+                          p->p, p->r);
             }
     return sum;
 }
@@ -101,8 +106,13 @@ static void stay(struct world *w, void *arg)
     struct mesh mesh;
     struct config c;
     struct trainer t;
-    struct trainer_options o = {.device = "cpu", .type = "f32", .optimizer = "adamw", .loss = "nll",
-                                .micro = 1, .seq = 16, .threads = 1};
+    struct trainer_options o = {.device = "cpu",
+                                .type = "f32",
+                                .optimizer = "adamw",
+                                .loss = "nll",
+                                .micro = 1,
+                                .seq = 16,
+                                .threads = 1};
     const char *why = mesh_init(&mesh, h->map.ranks, world_rank(w), h->map.tp, h->map.cp, h->map.pp,
                                 h->map.etp, h->map.ep);
     if (why)
@@ -116,7 +126,8 @@ static void stay(struct world *w, void *arg)
         optim_load(&t.optim, k);
         ckpt_close(k);
         if (h->spoil && world_rank(w) == 0)
-            ((float *)t.optim.shard[BUFFER_DENSE].moment[1])[t.optim.shard[BUFFER_DENSE].piece[0].at] += 1;
+            ((float *)t.optim.shard[BUFFER_DENSE]
+                 .moment[1])[t.optim.shard[BUFFER_DENSE].piece[0].at] += 1;
     } else {
         each(&t, fill);
     }
@@ -147,7 +158,8 @@ static const char *mapping_name(struct mapping x)
     static char name[4][80];
     static int next;
     char *s = name[next++ % 4];
-    snprintf(s, sizeof name[0], "%d(tp %d cp %d pp %d etp %d ep %d)", x.ranks, x.tp, x.cp, x.pp, x.etp, x.ep);
+    snprintf(s, sizeof name[0], "%d(tp %d cp %d pp %d etp %d ep %d)", x.ranks, x.tp, x.cp, x.pp,
+             x.etp, x.ep);
     return s;
 }
 
@@ -169,7 +181,8 @@ static struct mapping draw(int64_t i, const struct config *c, const struct param
 
 int main(int argc, char **argv)
 {
-    const char *san = getenv("SAN"); /* set by make check; under sanitizers all is ten times slower */
+    const char *san =
+        getenv("SAN"); /* set by make check; under sanitizers all is ten times slower */
     int64_t pairs = argc > 1 && !strcmp(argv[1], "--long") ? 2000 : san && *san == '1' ? 50 : 200;
     int64_t params, bad = 0;
     struct config c;
@@ -184,13 +197,19 @@ int main(int argc, char **argv)
     int64_t seen[7] = {0};
     for (int64_t i = 0; i < pairs; i++) {
         struct mapping a = draw(2 * i, &c, p, params), b = draw(2 * i + 1, &c, p, params);
-        const int n[] = {a.tp, a.cp, a.pp, a.etp, a.ep, a.ranks / (a.tp * a.cp * a.pp),
+        const int n[] = {a.tp,
+                         a.cp,
+                         a.pp,
+                         a.etp,
+                         a.ep,
+                         a.ranks / (a.tp * a.cp * a.pp),
                          a.ranks / (a.etp * a.ep * a.pp)};
         int64_t wrong = run(a, NULL, at_a, 0);
         int64_t wrong_b = run(b, at_a, at_b, 0), wrong_a = run(a, at_b, NULL, 0);
         if (wrong || wrong_b || wrong_a)
-            ok(0, "%s, %s and back: %lld, %lld, %lld elements differ", mapping_name(a), mapping_name(b),
-               (long long)wrong, (long long)wrong_b, (long long)wrong_a), bad++;
+            ok(0, "%s, %s and back: %lld, %lld, %lld elements differ", mapping_name(a),
+               mapping_name(b), (long long)wrong, (long long)wrong_b, (long long)wrong_a),
+                bad++;
         for (int j = 0; j < 7; j++)
             seen[j] += n[j] > 1;
     }

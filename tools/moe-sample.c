@@ -1,8 +1,8 @@
 /* moe-sample -- a checkpoint and rows with prompts in, rows with responses out.
  *
- * Prompts wait in a queue of jobs, one a sample, and enter the decoder's slots as these fall free; rows
- * leave in the order in which they came.  Every draw is keyed by (seed, prompt, sample, position), so a
- * response does not depend on which others are being made beside it. */
+ * Prompts wait in a queue of jobs, one a sample, and enter the decoder's slots as these fall free;
+ * rows leave in the order in which they came.  Every draw is keyed by (seed, prompt, sample,
+ * position), so a response does not depend on which others are being made beside it. */
 #include "model/model.h"
 #include "text/text.h"
 
@@ -43,8 +43,8 @@ struct queue {
     int64_t n, cap;
 };
 
-static void job_add(struct queue *q, const struct row *r, const char *group, const struct ids *prompt,
-                    int64_t k)
+static void job_add(struct queue *q, const struct row *r, const char *group,
+                    const struct ids *prompt, int64_t k)
 {
     if (q->n == q->cap) {
         q->cap = MAX(2 * q->cap, 64);
@@ -73,8 +73,9 @@ static void set_text(struct buf *line, const char *key, const char *text, size_t
 
 static void write_row(struct part *o, struct tok *tok, const struct job *j)
 {
-    static const char *const dropped[] = {"reward", "reward_chosen", "reward_rejected", "chosen", "rejected",
-                                          "margin", "weight", "tag", "text"};
+    static const char *const dropped[] = {"reward", "reward_chosen", "reward_rejected",
+                                          "chosen", "rejected",      "margin",
+                                          "weight", "tag",           "text"};
     struct buf line = {0}, text = {0}, out = {0};
     char *id = xasprintf("%s/%lld", j->id, (long long)j->k), number[32];
     const char *finish = j->state == STOPPED ? "stop" : "length";
@@ -161,16 +162,17 @@ static char *tag_of(const char *dir)
     return tag;
 }
 
-/* What decides the rows: the weights, the prompts, every option but how fast and where to.  NULL when the
- * prompts come through a pipe, where they cannot be looked at twice. */
+/* What decides the rows: the weights, the prompts, every option but how fast and where to.  NULL
+ * when the prompts come through a pipe, where they cannot be looked at twice. */
 static char *key_of(const char *dir, const char *tag, int argc, char **argv)
 {
     struct buf b = {0};
     char *path = path_join(dir, "manifest.json"), hash[17];
     struct buf manifest = read_file(path);
     hash_hex(hash, hash_xxh3(manifest.data, manifest.len));
-    buf_printf(&b, "%s samples %lld max-tokens %lld temperature %.17g top-p %.17g seed %lld tag %s\n", hash,
-               (long long)samples, (long long)max_tokens, temperature, top_p, (long long)seed,
+    buf_printf(&b,
+               "%s samples %lld max-tokens %lld temperature %.17g top-p %.17g seed %lld tag %s\n",
+               hash, (long long)samples, (long long)max_tokens, temperature, top_p, (long long)seed,
                tag ? tag : "none");
     for (int i = 0; i < argc && strcmp(argv[i], "-"); i++) {
         struct buf text = read_file(argv[i]);

@@ -6,27 +6,34 @@
 #include <string.h>
 #include <unistd.h>
 
+/* clang-format off */
 static struct run_options o = {
-    .train = {.device = "cpu", .type = "f32", .optimizer = "adamw", .loss = "nll", .batch = 16, .micro = 0,
+    .train = {.device = "cpu", .type = "f32", .optimizer = "adamw", .loss = "nll", .batch = 16,
               .beta = 0.1, .decay = 0.1, .aux = -1, .z = -1,
-              .plan = {.lr = 3e-4, .floor = 0.1, .warmup = 0, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8,
-                       .clip = 1}},
-    .epochs = 1, .save_every = 0, .keep = 2, .deadline_s = 600, .ranks = 1, .tp = 1, .cp = 1, .pp = 1, .etp = 1, .ep = 1};
+              .plan = {.lr = 3e-4, .floor = 0.1, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}},
+    .epochs = 1, .keep = 2, .deadline_s = 600,
+    .ranks = 1, .tp = 1, .cp = 1, .pp = 1, .etp = 1, .ep = 1,
+};
+/* clang-format on */
 
 static const struct opt options[] = {
     OPT_STR('m', "model", &o.model, "file", "config.json of a new model, in Hugging Face's terms"),
     OPT_STR('i', "init", &o.init, "ckpt", "start from these weights (a run or a checkpoint)"),
-    OPT_LIST('d', "data", &o.data, "set[=w]", "training set, with its weight in a mixture; repeatable"),
+    OPT_LIST('d', "data", &o.data, "set[=w]",
+             "training set, with its weight in a mixture; repeatable"),
     OPT_STR('o', "output", &o.out, "run", "folder of the run; the same command resumes it"),
     OPT_INT('n', "steps", &o.steps, "n", "optimizer steps; 0: as many as --epochs needs"),
     OPT_REAL('e', "epochs", &o.epochs, "x", "passes over the data, when --steps is 0"),
     OPT_INT('b', "batch", &o.train.batch, "rows", "packed sequences a step, over all ranks"),
-    OPT_INT(0, "micro", &o.train.micro, "rows", "packed sequences a rank takes at once; 0: all its share"),
-    OPT_STR(0, "loss", &o.train.loss, "name", "what is minimised: nll (weighted by the set's weights), bt, dpo"),
+    OPT_INT(0, "micro", &o.train.micro, "rows",
+            "packed sequences a rank takes at once; 0: all its share"),
+    OPT_STR(0, "loss", &o.train.loss, "name",
+            "what is minimised: nll (weighted by the set's weights), bt, dpo"),
     OPT_REAL(0, "beta", &o.train.beta, "x", "dpo: how far the policy may move from its reference"),
     OPT_CHOICE(0, "optimizer", &o.train.optimizer, "adamw|sgd", "how weights are updated"),
     OPT_REAL('l', "lr", &o.train.plan.lr, "x", "peak learning rate"),
-    OPT_REAL(0, "lr-floor", &o.train.plan.floor, "x", "last learning rate, as a fraction of the peak"),
+    OPT_REAL(0, "lr-floor", &o.train.plan.floor, "x",
+             "last learning rate, as a fraction of the peak"),
     OPT_REAL('w', "warmup", &o.train.plan.warmup, "steps", "steps over which the rate rises"),
     OPT_REAL(0, "beta1", &o.train.plan.beta1, "x", "AdamW: decay of the mean"),
     OPT_REAL(0, "beta2", &o.train.plan.beta2, "x", "AdamW: decay of the square"),
@@ -38,28 +45,33 @@ static const struct opt options[] = {
     OPT_INT('s', "seed", &o.seed, "n", "of initial weights and of the order of data"),
     OPT_CHOICE(0, "type", &o.train.type, "f32|f64|bf16", "arithmetic; f64: cpu, bf16: cuda"),
     OPT_CHOICE(0, "device", &o.train.device, "cpu|cuda", "where to compute"),
-    OPT_INT('j', "threads", &o.train.threads, "n", "threads of each rank; 0: the cores over the ranks"),
+    OPT_INT('j', "threads", &o.train.threads, "n",
+            "threads of each rank; 0: the cores over the ranks"),
     OPT_INT(0, "save-every", &o.save_every, "steps", "checkpoint interval; 0: at the end only"),
     OPT_INT(0, "keep", &o.keep, "n", "checkpoints kept; 0: all"),
     OPT_STR(0, "valid", &o.valid, "set", "validation set"),
     OPT_INT(0, "valid-every", &o.valid_every, "steps", "how often its loss is measured"),
     OPT_FLAG(0, "eval-only", &o.eval_only, "print the loss of --init on --valid and stop"),
-    OPT_INT(0, "max-bad-steps", &o.max_bad_steps, "n", "steps with a non-finite loss or gradient to pass over"),
+    OPT_INT(0, "max-bad-steps", &o.max_bad_steps, "n",
+            "steps with a non-finite loss or gradient to pass over"),
     OPT_INT(0, "ranks", &o.ranks, "n", "ranks, as threads of this process"),
-    OPT_REAL(0, "deadline", &o.deadline_s, "s", "seconds until a call between processes that hangs ends the job"),
+    OPT_REAL(0, "deadline", &o.deadline_s, "s",
+             "seconds until a call between processes that hangs ends the job"),
     OPT_INT(0, "tp", &o.tp, "n", "tensor parallelism of attention"),
     OPT_INT(0, "cp", &o.cp, "n", "context parallelism"),
     OPT_INT(0, "pp", &o.pp, "n", "pipeline stages"),
-    OPT_STR(0, "pp-layout", &o.pp_layout, "n,n,...", "layers of each chunk, dealt to the stages in turn"),
+    OPT_STR(0, "pp-layout", &o.pp_layout, "n,n,...",
+            "layers of each chunk, dealt to the stages in turn"),
     OPT_INT(0, "etp", &o.etp, "n", "tensor parallelism of experts"),
     OPT_INT(0, "ep", &o.ep, "n", "expert parallelism"),
     OPT_END};
 
 int main(int argc, char **argv)
 {
-    int first = opt_parse(argc, argv, options,
-                          "moe-train [options] --data set/ {--model config.json | --init ckpt} -o run/",
-                          "Trains a mixture-of-experts model on packed shards.");
+    int first =
+        opt_parse(argc, argv, options,
+                  "moe-train [options] --data set/ {--model config.json | --init ckpt} -o run/",
+                  "Trains a mixture-of-experts model on packed shards.");
     if (first < argc)
         die_misused("%s: operands are not taken; name training sets with --data", argv[first]);
     if (o.eval_only) {

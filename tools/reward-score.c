@@ -42,8 +42,8 @@ struct judge {
     struct world *world;
     struct lane lane;
     struct model model;
-    double mean, sd;   /* of a reward model's scores on its training data */
-    struct ids token;  /* of the block, end to end */
+    double mean, sd;  /* of a reward model's scores on its training data */
+    struct ids token; /* of the block, end to end */
     struct buf target;
     int64_t at[BLOCK + 2], docs;
     struct numbers reward;
@@ -70,7 +70,8 @@ static void *judge_begin(const char *path)
     if (j->model.cfg.reward && logp)
         die_misused("%s is a reward model and has no log-probabilities", path);
     if (!j->model.cfg.reward && !logp)
-        die_misused("%s is a language model and has no score head; --logp is what it can tell", path);
+        die_misused("%s is a language model and has no score head; --logp is what it can tell",
+                    path);
     j->mean = raw || logp ? 0 : state_number(k, "reward_mean", 0);
     j->sd = raw || logp ? 1 : state_number(k, "reward_sd", 1);
     ckpt_close(k);
@@ -223,9 +224,10 @@ static void write_rows(struct spool *spool, const double *reward, struct moments
 
 int main(int argc, char **argv)
 {
-    int first = opt_parse(argc, argv, options,
-                          "reward-score {--lexicon file | --command cmd | -m ckpt} [options] [rows ...]",
-                          "Gives every row a reward.");
+    int first =
+        opt_parse(argc, argv, options,
+                  "reward-score {--lexicon file | --command cmd | -m ckpt} [options] [rows ...]",
+                  "Gives every row a reward.");
     const struct choice *c = choice_find();
     if (!field)
         field = logp ? "ref_logp" : "reward";

@@ -1,7 +1,7 @@
 /* nll_loss.c -- L = sum_i w_i sum_t m_it nll_it / sum_i w_i sum_t m_it over the global batch.
  *
- * One weight column serves plain language modelling and SFT (1), FA (0 or 1) and RWR.  weight[t] is w_i
- * where the label is learnt and 0 elsewhere. */
+ * One weight column serves plain language modelling and SFT (1), FA (0 or 1) and RWR.  weight[t] is
+ * w_i where the label is learnt and 0 elsewhere. */
 #include "loss/loss.h"
 
 static void dgrad(struct lane *l, const struct op *op, struct loss_rows *r)

@@ -1,15 +1,15 @@
 /* pair_loss.c -- losses on pairs of documents, chosen and rejected.
  *
- * bt: L = mean -log sigmoid(r_c - r_r - margin), r the score at a document's last token (Bradley & Terry
- * 1952; Ouyang et al. 2022).  dpo: L = mean -log sigmoid(beta ((l_c - ref_c) - (l_r - ref_r))), l the sum
- * of log-probabilities of the answer (Rafailov et al. 2023); ref comes with the data.  Both are means over
- * the pairs of the global batch. */
+ * bt: L = mean -log sigmoid(r_c - r_r - margin), r the score at a document's last token (Bradley &
+ * Terry 1952; Ouyang et al. 2022).  dpo: L = mean -log sigmoid(beta ((l_c - ref_c) - (l_r -
+ * ref_r))), l the sum of log-probabilities of the answer (Rafailov et al. 2023); ref comes with the
+ * data.  Both are means over the pairs of the global batch. */
 #include "loss/loss.h"
 
 static void dgrad(struct lane *l, const struct op *op, struct loss_rows *r)
 {
-    op->pair_dgrad(l, r->dlogp, r->logp, r->weight, r->q_at, r->chosen, r->base, r->margin, r->denom,
-                   r->t, r->spans, r->beta);
+    op->pair_dgrad(l, r->dlogp, r->logp, r->weight, r->q_at, r->chosen, r->base, r->margin,
+                   r->denom, r->t, r->spans, r->beta);
 }
 
 static void value(struct lane *l, const struct op *op, struct loss_rows *r)

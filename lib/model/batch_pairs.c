@@ -1,7 +1,8 @@
 /* batch_pairs.c -- documents in pairs, as the losses on pairs want them. */
 #include "model/model.h"
 
-/* The spans of row i: from the first that begins in it to the last that holds tokens of a document. */
+/* The spans of row i: from the first that begins in it to the last that holds tokens of a document.
+ */
 static int64_t first_span(const struct batch_host *h, int64_t i)
 {
     int64_t s = 0;
@@ -22,7 +23,9 @@ void batch_host_pairs(struct batch_host *h, int64_t i, const struct batch_doc *d
         h->pairs += h->chosen[s];
         for (int64_t t = h->q_at[s]; t < h->q_at[s + 1]; t++) {
             double was = h->weight[t];
-            h->weight[t] = !paired ? 0 : last_token_only ? t + 1 == h->q_at[s + 1] : h->label[t] >= 0;
+            h->weight[t] = !paired           ? 0
+                           : last_token_only ? t + 1 == h->q_at[s + 1]
+                                             : h->label[t] >= 0;
             h->weight_sum += h->weight[t] - was;
         }
     }

@@ -1,8 +1,8 @@
 /* decode.c -- sequences decoded side by side: slots, the cache, and drawing a token.
  *
- * One sequence is one span of attention: its queries are the tokens still pending, its keys all that the
- * cache holds of it.  So a prompt and a single new token are the same thing, and slots at any stage share
- * a forward pass. */
+ * One sequence is one span of attention: its queries are the tokens still pending, its keys all
+ * that the cache holds of it.  So a prompt and a single new token are the same thing, and slots at
+ * any stage share a forward pass. */
 #include "model/model.h"
 
 #include <math.h>
@@ -48,8 +48,9 @@ void decoder_init(struct decoder *d, struct model *m, int64_t slots, int64_t cap
 void decoder_release(struct decoder *d)
 {
     const struct dev_ops *dev = d->m->lane->dev;
-    void *all[] = {d->batch.token, d->batch.label, d->batch.position, d->batch.group, d->batch.q_at,
-                   d->batch.k_beg, d->batch.k_end, (void *)d->batch.cache_row, d->batch.logp};
+    void *all[] = {d->batch.token, d->batch.label, d->batch.position, d->batch.group,
+                   d->batch.q_at,  d->batch.k_beg, d->batch.k_end,    (void *)d->batch.cache_row,
+                   d->batch.logp};
     for (int64_t i = 0; i < ARRAY_LEN(all); i++)
         dev->free(all[i]);
     for (int64_t l = 0; l < d->m->layers; l++)

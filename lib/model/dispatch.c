@@ -1,10 +1,10 @@
 /* dispatch.c -- the token dispatcher: hidden states to the ranks that hold their experts, and back.
  *
- * Over the group ETP x EP a token's row goes once to every rank that holds (a part of) one of its chosen
- * experts, however many of them are there; the rank answers with one row, its experts' weighted sum, and
- * the answers are added at home.  Backward is the same traffic in the same two directions, so there are
- * two movements, fan_out and fan_in, and four segments made of them.  Alone in its group a rank moves
- * nothing and the slots share their memory.
+ * Over the group ETP x EP a token's row goes once to every rank that holds (a part of) one of its
+ * chosen experts, however many of them are there; the rank answers with one row, its experts'
+ * weighted sum, and the answers are added at home.  Backward is the same traffic in the same two
+ * directions, so there are two movements, fan_out and fan_in, and four segments made of them. Alone
+ * in its group a rank moves nothing and the slots share their memory.
  *
  * This implementation exchanges counts through the host and rows by variable all-to-all: portable,
  * multi-node, no padding. */
@@ -41,12 +41,13 @@ static void fan_in(struct task_context *t, struct mat out, const void *in)
     int64_t sent = sum(s->sent, n), row_bytes = out.cols * dtype_size(out.type);
     void *rows = scratch(t, sent * row_bytes);
     comm_all_to_all(m->comm[GROUP_ETP_EP], t->l, rows, s->sent, in, s->recvd, row_bytes);
-    m->op->gather_sum(t->l, out, mat(rows, out.type, sent, out.cols), saved_fetch(s, SLOT_SEND_PLACE), n);
+    m->op->gather_sum(t->l, out, mat(rows, out.type, sent, out.cols),
+                      saved_fetch(s, SLOT_SEND_PLACE), n);
 }
 
-/* Which rows go where, from the router's choices: s->sent and s->recvd, SLOT_SEND_ROW (the row sent as
- * number i, rank by rank), SLOT_SEND_PLACE (number of row t to rank r, or -1), and the choices as each
- * receiver numbers its experts. */
+/* Which rows go where, from the router's choices: s->sent and s->recvd, SLOT_SEND_ROW (the row sent
+ * as number i, rank by rank), SLOT_SEND_PLACE (number of row t to rank r, or -1), and the choices
+ * as each receiver numbers its experts. */
 static void plan(struct task_context *t)
 {
     struct model *m = t->m;
@@ -92,8 +93,8 @@ static void plan(struct task_context *t)
              n * ranks * sizeof *place);
     int32_t *choice_dev = scratch(t, sent * k * sizeof *choice);
     dev->put(t->l, choice_dev, choice, sent * k * sizeof *choice);
-    comm_all_to_all(group, t->l, saved_keep(s, SLOT_RINDEX, s->received * k * sizeof *choice), s->recvd,
-                    choice_dev, s->sent, k * sizeof *choice);
+    comm_all_to_all(group, t->l, saved_keep(s, SLOT_RINDEX, s->received * k * sizeof *choice),
+                    s->recvd, choice_dev, s->sent, k * sizeof *choice);
     dev->wait(t->l); /* the host arrays have been read */
     free(index), free(one), free(row), free(place), free(choice);
 }
@@ -134,7 +135,8 @@ void combine_forward(struct task_context *t)
         y = scratch(t, n * d * real_size(m));
         fan_in(t, real_mat(m, y, n, d), saved_fetch(s, SLOT_RY));
     }
-    m->op->add(t->l, saved_keep(s + 1, SLOT_X, n * d * real_size(m)), saved_fetch(s, SLOT_X1), y, n * d);
+    m->op->add(t->l, saved_keep(s + 1, SLOT_X, n * d * real_size(m)), saved_fetch(s, SLOT_X1), y,
+               n * d);
     saved_release(s, SLOT_RY);
 }
 

@@ -6,7 +6,8 @@
 /* Embed to the last layer; leaves the task at what comes after, its input in the last of s. */
 static struct task_context forward(struct model *m, struct batch *b, struct saved *s)
 {
-    static const enum segment layer[] = {SEG_ATTN, SEG_ROUTE, SEG_DISPATCH, SEG_EXPERTS, SEG_COMBINE};
+    static const enum segment layer[] = {SEG_ATTN, SEG_ROUTE, SEG_DISPATCH, SEG_EXPERTS,
+                                         SEG_COMBINE};
     struct task_context t = {m, m->lane, b, s, 0};
     for (int64_t i = 0; i <= m->layers; i++)
         s[i].pool = m->pool;
@@ -31,7 +32,8 @@ static void get_stats(struct model *m, double *to, const void *from, int64_t n)
     free(host);
 }
 
-void model_logits(struct model *m, struct batch *b, const int32_t *token_row, int64_t n, double *logits)
+void model_logits(struct model *m, struct batch *b, const int32_t *token_row, int64_t n,
+                  double *logits)
 {
     struct saved *s = xcalloc(m->layers + 1, sizeof *s);
     struct task_context t = forward(m, b, s);
@@ -61,8 +63,8 @@ void model_outputs(struct model *m, struct batch *b, double *out)
     free(s);
 }
 
-void model_open(struct model *m, struct lane *lane, struct world *w, struct ckpt *k, const char *device,
-                int64_t threads)
+void model_open(struct model *m, struct lane *lane, struct world *w, struct ckpt *k,
+                const char *device, int64_t threads)
 {
     struct config cfg;
     struct mesh mesh;

@@ -160,8 +160,8 @@ static void fill_row(void *arg, int64_t row)
     const struct rect *r = &f->l->r;
     int64_t cols = MAX(f->l->p->cols, 1);
     for (int64_t j = 0; j < r->cols; j++)
-        f->out[row * r->cols + j] = param_initial(&f->m->cfg, f->l->p, f->seed,
-                                                  (r->row + row) * cols + r->col + j);
+        f->out[row * r->cols + j] =
+            param_initial(&f->m->cfg, f->l->p, f->seed, (r->row + row) * cols + r->col + j);
 }
 
 void model_random(struct model *m, uint64_t seed)

@@ -1,15 +1,15 @@
 /* model.h -- the decoder: weights and gradients of one rank, and the segments a step is made of.
  *
- * A layer is attention, route, dispatch, experts, combine; around the layers stand embed and head, and
- * between pipeline stages send and receive.  Each segment has a forward pass, a data gradient and a
- * weight gradient, which a schedule (train.h) orders freely: what a segment keeps for later lies in
- * struct saved, one per (micro-batch, layer), and nowhere else.  Every collective that any mapping needs
- * is called here on its group; a group of one costs nothing.
+ * A layer is attention, route, dispatch, experts, combine; around the layers stand embed and head,
+ * and between pipeline stages send and receive.  Each segment has a forward pass, a data gradient
+ * and a weight gradient, which a schedule (train.h) orders freely: what a segment keeps for later
+ * lies in struct saved, one per (micro-batch, layer), and nowhere else.  Every collective that any
+ * mapping needs is called here on its group; a group of one costs nothing.
  *
- * Shapes, on one rank: T tokens of a micro-batch (after the cut over CP), Tl = T / TP of them between
- * the blocks (sequence parallelism), D hidden, H and G query and key/value heads held here, C head size,
- * E experts in all, El held here, F expert width held here, K chosen, V vocabulary rows held here, R rows
- * received by the experts, M rows of the row map. */
+ * Shapes, on one rank: T tokens of a micro-batch (after the cut over CP), Tl = T / TP of them
+ * between the blocks (sequence parallelism), D hidden, H and G query and key/value heads held here,
+ * C head size, E experts in all, El held here, F expert width held here, K chosen, V vocabulary
+ * rows held here, R rows received by the experts, M rows of the row map. */
 #ifndef MODEL_H
 #define MODEL_H
 
@@ -22,18 +22,18 @@
 /* ---- batch.c: one micro-batch, fixed-capacity device arrays ---- */
 
 struct batch {
-    int64_t rows, seq, t;  /* packed rows, tokens of each held here, rows * seq */
-    int64_t spans;         /* documents and runs of pads */
-    int32_t *token;        /* (T) */
-    int32_t *label;        /* (T) the next token of the same document where it is learnt, else -1 */
-    int32_t *position;     /* (T) within the document */
-    int32_t *group;        /* (T) accounting group (the packed row), -1 for pads */
-    int32_t *q_at;         /* (T+1) spans, as op_list.h's attn takes them */
-    int32_t *k_beg, *k_end; /* (T) */
-    void *weight;          /* S (T) of the label, 0 where there is none */
-    void *dlogp, *logp;    /* S (T) written by the loss, and by the head (or the score) */
-    int32_t *chosen;       /* (T) by span: 1 where the span and the next are a pair */
-    void *base, *margin;   /* S (T) by span */
+    int64_t rows, seq, t; /* packed rows, tokens of each held here, rows * seq */
+    int64_t spans;        /* documents and runs of pads */
+    int32_t *token;       /* (T) */
+    int32_t *label;       /* (T) the next token of the same document where it is learnt, else -1 */
+    int32_t *position;    /* (T) within the document */
+    int32_t *group;       /* (T) accounting group (the packed row), -1 for pads */
+    int32_t *q_at;        /* (T+1) spans, as op_list.h's attn takes them */
+    int32_t *k_beg, *k_end;        /* (T) */
+    void *weight;                  /* S (T) of the label, 0 where there is none */
+    void *dlogp, *logp;            /* S (T) written by the loss, and by the head (or the score) */
+    int32_t *chosen;               /* (T) by span: 1 where the span and the next are a pair */
+    void *base, *margin;           /* S (T) by span */
     const struct context *context; /* NULL when CP is 1 */
     /* decoding only */
     const int32_t *cache_row; /* (T) row of the cache that each token's key and value go to */
@@ -44,21 +44,22 @@ struct batch_host {
     int64_t rows, seq, spans;
     int32_t *token, *label, *position, *group, *q_at, *k_beg, *k_end;
     double *weight;
-    int32_t *chosen;       /* by span, as base and margin */
+    int32_t *chosen; /* by span, as base and margin */
     double *base, *margin;
     double weight_sum; /* of labels */
     int64_t pairs;
-    int64_t live;      /* tokens that are no pads */
+    int64_t live; /* tokens that are no pads */
 };
 void batch_host_init(struct batch_host *h, int64_t rows, int64_t seq);
 void batch_host_release(struct batch_host *h);
 void batch_host_clear(struct batch_host *h);
-/* Fills row i from a packed sequence: document numbers ascend from 0, -1 marks pads (at the end). */
+/* Fills row i from a packed sequence: document numbers ascend from 0, -1 marks pads (at the end).
+ */
 void batch_host_row(struct batch_host *h, int64_t i, const int32_t *token, const uint8_t *target,
                     const int32_t *document, const float *weight);
 
-/* What a pair loss needs of the documents just laid in row i, first span on: weights anew (TOKENS_LAST or
- * TOKENS_LEARNT), pairs, margins and reference log-probabilities.  n documents. */
+/* What a pair loss needs of the documents just laid in row i, first span on: weights anew
+ * (TOKENS_LAST or TOKENS_LEARNT), pairs, margins and reference log-probabilities.  n documents. */
 struct batch_doc {
     int64_t pair; /* number of the pair, -1 for none; the two are neighbours, chosen first */
     double margin, ref_logp;
@@ -69,21 +70,26 @@ void batch_host_pairs(struct batch_host *h, int64_t i, const struct batch_doc *d
 /* ---- context.c: rows cut over CP ---- */
 
 struct model;
-/* Where tokens are, on the device: "held" numbers the tokens of CP rank 0, then those of rank 1, and so on. */
+/* Where tokens are, on the device: "held" numbers the tokens of CP rank 0, then those of rank 1,
+ * and so on. */
 struct context {
-    int64_t tokens;      /* of whole rows: CP T */
-    int32_t *from, *to;  /* (tokens) token i of the whole rows is held as from[i]; held i is token to[i] */
-    int32_t *own;        /* 0, 1, 2, ... */
+    int64_t tokens; /* of whole rows: CP T */
+    /* (tokens) token i of the whole rows is held as from[i]; held i is token to[i] */
+    int32_t *from, *to;
+    int32_t *own; /* 0, 1, 2, ... */
 };
 /* seq is of the whole rows, a multiple of 2 CP. */
-void context_init(struct context *c, const struct mesh *m, struct lane *l, int64_t rows, int64_t seq);
+void context_init(struct context *c, const struct mesh *m, struct lane *l, int64_t rows,
+                  int64_t seq);
 void context_release(struct context *c, const struct dev_ops *dev);
-/* A statistic of every token: S (tokens) in the order of the whole rows from everybody's S (T), and back what
- * of it this rank holds. */
-void context_join(const struct context *c, struct model *m, struct lane *l, void *whole, const void *held);
-void context_part(const struct context *c, struct model *m, struct lane *l, void *held, const void *whole);
-/* The tokens this rank holds of whole rows; keys of its spans are numbered in the whole rows.  part has been
- * made for seq / CP; its sums are left 0. */
+/* A statistic of every token: S (tokens) in the order of the whole rows from everybody's S (T), and
+ * back what of it this rank holds. */
+void context_join(const struct context *c, struct model *m, struct lane *l, void *whole,
+                  const void *held);
+void context_part(const struct context *c, struct model *m, struct lane *l, void *held,
+                  const void *whole);
+/* The tokens this rank holds of whole rows; keys of its spans are numbered in the whole rows.  part
+ * has been made for seq / CP; its sums are left 0. */
 void batch_host_cut(struct batch_host *part, const struct batch_host *whole, const struct mesh *m);
 
 /* ---- saved.c: what a segment keeps for its backward passes ---- */
@@ -102,37 +108,47 @@ enum slot { /* activations of one (micro-batch, layer) */
     SLOT_DH2, SLOT_DGATE, SLOT_DLOGITS, SLOT_DX1, SLOT_DY1, SLOT_DQKV, SLOT_DH1,
     SLOTS
 };
-struct pool; /* device memory for slots; blocks of like size are reused, so a steady step takes none */
+struct pool; /* device memory for slots; blocks of like size are reused, so a steady step takes none
+              */
 struct saved {
     struct pool *pool;
     struct saved_block *slot[SLOTS];
-    int64_t received;       /* R */
-    int64_t map_rows;       /* M */
-    int64_t *sent, *recvd;  /* rows to and from each rank of the dispatcher's group; NULL when alone */
+    int64_t received; /* R */
+    int64_t map_rows; /* M */
+    int64_t *sent,
+        *recvd; /* rows to and from each rank of the dispatcher's group; NULL when alone */
 };
 struct pool *pool_new(const struct dev_ops *dev);
 void pool_free(struct pool *p);
 int64_t pool_bytes(const struct pool *p);
 void *saved_keep(struct saved *s, enum slot k, int64_t bytes); /* memory to write the slot into */
 void *saved_fetch(struct saved *s, enum slot k);               /* dies when the slot is empty */
-void saved_share(struct saved *to, enum slot k, struct saved *from, enum slot j); /* the same memory */
+void saved_share(struct saved *to, enum slot k, struct saved *from,
+                 enum slot j);                    /* the same memory */
 void saved_release(struct saved *s, enum slot k); /* no-op when empty */
 void saved_clear(struct saved *s);
 
 /* ---- model.c ---- */
 
-struct weights { /* one layer, or with index `layers` what stands outside the layers */
+struct weights {    /* one layer, or with index `layers` what stands outside the layers */
     void *w[ROLES]; /* R, pointers into model.weight */
     void *g[ROLES]; /* S, pointers into model.grad; NULL when the model does not train */
 };
-enum { LOSS_MAIN, LOSS_WON, LOSS_AUX, LOSS_Z, LOSS_SUMS }; /* the loss, pairs won, the router's two */
+enum {
+    LOSS_MAIN,
+    LOSS_WON,
+    LOSS_AUX,
+    LOSS_Z,
+    LOSS_SUMS
+}; /* the loss, pairs won, the router's two */
 struct model {
     struct config cfg;
     struct mesh mesh;
     const struct op *op;
     struct lane *lane;
     struct comm *comm[GROUP_COUNT];
-    struct comm *back; /* GROUP_PP again, for gradients: between two ranks both kinds may be under way */
+    struct comm
+        *back; /* GROUP_PP again, for gradients: between two ranks both kinds may be under way */
     struct param *param;
     int64_t params;
     struct layout layout;
@@ -140,11 +156,12 @@ struct model {
     void *grad[BUFFERS];   /* S (layout.size) */
     struct weights *at;    /* (layers + 1) of this stage, the last one for what is outside */
     int64_t layers;        /* held by this stage, numbered from 0 in order */
-    int64_t chunks, *chunk; /* pipeline chunks of this stage; (chunks + 1) the first layer of each */
+    int64_t chunks,
+        *chunk; /* pipeline chunks of this stage; (chunks + 1) the first layer of each */
     int64_t h, g, c, el, f, v, v0; /* local sizes */
-    void *freq;            /* S (C/2) rotary frequencies */
-    void *coef;            /* S (2) of route_dgrad; set before each step */
-    void *loss;            /* S (LOSS_SUMS) of the step */
+    void *freq;                    /* S (C/2) rotary frequencies */
+    void *coef;                    /* S (2) of route_dgrad; set before each step */
+    void *loss;                    /* S (LOSS_SUMS) of the step */
     struct pool *pool;
 };
 /* Builds the model of this rank: groups, layout, memory (gradients where train), zero weights.
@@ -152,23 +169,36 @@ struct model {
 void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, struct world *w,
                 struct lane *lane, const struct op *op, int train);
 void model_random(struct model *m, uint64_t seed); /* the initial weights of arch.h */
-/* Weights from a checkpoint.  A tensor of the role `fresh` (-1: none) that is not in it keeps what it has:
- * a language model that becomes a reward model has no score yet. */
+/* Weights from a checkpoint.  A tensor of the role `fresh` (-1: none) that is not in it keeps what
+ * it has: a language model that becomes a reward model has no score yet. */
 void model_load(struct model *m, struct ckpt *k, int fresh);
 void model_release(struct model *m);
 void *model_weight(const struct model *m, const struct local *l); /* a slice's weights */
 
 /* ---- segments ---- */
 
-enum segment { SEG_EMBED, SEG_RECV, SEG_ATTN, SEG_ROUTE, SEG_DISPATCH, SEG_EXPERTS, SEG_COMBINE, SEG_HEAD,
-               SEG_SCORE, SEG_SEND, SEGMENTS };
+enum segment {
+    SEG_EMBED,
+    SEG_RECV,
+    SEG_ATTN,
+    SEG_ROUTE,
+    SEG_DISPATCH,
+    SEG_EXPERTS,
+    SEG_COMBINE,
+    SEG_HEAD,
+    SEG_SCORE,
+    SEG_SEND,
+    SEGMENTS
+};
 enum pass { PASS_FORWARD, PASS_DGRAD, PASS_WGRAD, PASSES };
 struct task_context {
     struct model *m;
     struct lane *l;
     struct batch *b;
-    struct saved *s; /* (layers + 1): s[layer] of this micro-batch; the last holds the head's input */
-    int layer;       /* local; of embed and receive the chunk's first, of head and send the one past its last */
+    struct saved
+        *s;    /* (layers + 1): s[layer] of this micro-batch; the last holds the head's input */
+    int layer; /* local; of embed and receive the chunk's first, of head and send the one past its
+                  last */
 };
 /* A NULL entry means that the segment has nothing to do in that pass. */
 extern void (*const segment_run[SEGMENTS][PASSES])(struct task_context *t);
@@ -177,36 +207,38 @@ extern const char *const segment_name[SEGMENTS];
 /* ---- infer.c: forward without backward, one rank ---- */
 
 struct cache { /* keys and values of sequences being decoded */
-    void **kv;    /* per layer: R (rows, 2 G C), keys then values in a row */
+    void **kv; /* per layer: R (rows, 2 G C), keys then values in a row */
     int64_t rows;
 };
 /* Leaves logits S (n, V), as doubles on the host, of the n given rows of the batch. */
-void model_logits(struct model *m, struct batch *b, const int32_t *token_row /* (n) host */, int64_t n,
-                  double *logits);
+void model_logits(struct model *m, struct batch *b, const int32_t *token_row /* (n) host */,
+                  int64_t n, double *logits);
 
-/* The last segment's output of every token, as doubles (T): log-probability of its label (0 where there is
- * none), or a reward model's score. */
+/* The last segment's output of every token, as doubles (T): log-probability of its label (0 where
+ * there is none), or a reward model's score. */
 void model_outputs(struct model *m, struct batch *b, double *out);
 
-/* A whole checkpoint on one rank, to be used and not trained: fills m and lane.  device "cpu" or "cuda". */
-void model_open(struct model *m, struct lane *lane, struct world *w, struct ckpt *k, const char *device,
-                int64_t threads);
+/* A whole checkpoint on one rank, to be used and not trained: fills m and lane.  device "cpu" or
+ * "cuda". */
+void model_open(struct model *m, struct lane *lane, struct world *w, struct ckpt *k,
+                const char *device, int64_t threads);
 
 /* ---- score.c: whole documents ---- */
 
 struct score_doc {
     const int32_t *token;
-    const uint8_t *target; /* 1 where the token is learnt: what a language model's score sums over */
+    const uint8_t
+        *target; /* 1 where the token is learnt: what a language model's score sums over */
     int64_t n;
 };
-/* score[i]: a reward model's score of the last token, or the log-probability of the learnt tokens.  The
- * same bits for a document whatever n, its place and its neighbours are. */
+/* score[i]: a reward model's score of the last token, or the log-probability of the learnt tokens.
+ * The same bits for a document whatever n, its place and its neighbours are. */
 void model_scores(struct model *m, const struct score_doc *doc, int64_t n, double *score);
 
 /* ---- decode.c: many sequences decoded side by side ---- */
 
-/* Slots for sequences of at most `capacity` tokens.  A step runs the pending tokens of all active slots in
- * one forward pass, whole prompts and single tokens alike. */
+/* Slots for sequences of at most `capacity` tokens.  A step runs the pending tokens of all active
+ * slots in one forward pass, whole prompts and single tokens alike. */
 struct decoder {
     struct model *m;
     int64_t slots, capacity;
@@ -215,8 +247,8 @@ struct decoder {
         int64_t cached;   /* tokens whose keys and values are in the cache */
         int32_t *pending; /* (capacity) tokens still to run */
         int64_t pendings;
-        double *logits;   /* (V) after the last step */
-    } *slot;
+        double *logits; /* (V) after the last step */
+    } * slot;
     struct cache cache;
     struct batch batch;
     struct batch_host host;
@@ -230,8 +262,9 @@ int64_t decoder_start(struct decoder *d, const int32_t *token, int64_t n);
 void decoder_step(struct decoder *d);
 void decoder_push(struct decoder *d, int64_t slot, int32_t token);
 void decoder_stop(struct decoder *d, int64_t slot);
-/* Draws a token: softmax of logits / temperature, cut to the smallest set of tokens whose probabilities
- * reach top_p; u in (0, 1).  Temperature 0 takes the largest, ties to the lower id. */
+/* Draws a token: softmax of logits / temperature, cut to the smallest set of tokens whose
+ * probabilities reach top_p; u in (0, 1).  Temperature 0 takes the largest, ties to the lower id.
+ */
 int32_t sample_token(const double *logits, int64_t v, double temperature, double top_p, double u);
 
 #endif

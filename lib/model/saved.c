@@ -1,7 +1,7 @@
 /* saved.c -- slots for what a segment keeps, on blocks that are counted and reused.
  *
- * Recompute and offload belong here and only here: a segment asks to keep and to fetch and never knows
- * where the bytes have been in between. */
+ * Recompute and offload belong here and only here: a segment asks to keep and to fetch and never
+ * knows where the bytes have been in between. */
 #include "model/model.h"
 
 #include <stdlib.h>
@@ -44,8 +44,8 @@ int64_t pool_bytes(const struct pool *p)
     return p->bytes;
 }
 
-/* Sizes are rounded up to an eighth of their power of two, so that a row count that varies from step to
- * step (tokens received) soon finds its block again. */
+/* Sizes are rounded up to an eighth of their power of two, so that a row count that varies from
+ * step to step (tokens received) soon finds its block again. */
 static int64_t size_class(int64_t bytes)
 {
     int64_t step = 256;

@@ -1,8 +1,8 @@
 /* score.c -- documents scored, with the same bits whatever is scored beside them.
  *
- * Every document runs by itself, unpadded, on one thread; a batch is a queue from which threads take the
- * next.  So neither batch size nor order nor neighbours can change a product's shape.  Threads share the
- * weights and have lanes and slots of their own. */
+ * Every document runs by itself, unpadded, on one thread; a batch is a queue from which threads
+ * take the next.  So neither batch size nor order nor neighbours can change a product's shape.
+ * Threads share the weights and have lanes and slots of their own. */
 #include "model/model.h"
 
 #include <pthread.h>
@@ -48,8 +48,8 @@ static void worker_release(struct worker *w)
 {
     const struct dev_ops *dev = w->lane.dev;
     struct batch *b = &w->batch;
-    void *all[] = {b->token, b->label, b->position, b->group, b->q_at, b->k_beg, b->k_end, b->logp,
-                   w->view.loss};
+    void *all[] = {b->token, b->label, b->position, b->group,    b->q_at,
+                   b->k_beg, b->k_end, b->logp,     w->view.loss};
     for (int64_t i = 0; i < ARRAY_LEN(all); i++)
         dev->free(all[i]);
     pool_free(w->view.pool);

@@ -1,7 +1,7 @@
 /* seg_attn.c -- x1 = x + attention(norm(x)) Wout: grouped-query attention with rotary positions.
  *
- * Kept: x, rstd, qkv after rotation, o, lse.  The normed input is computed again in the weight gradient;
- * it costs two passes over x and saves a tensor of its size. */
+ * Kept: x, rstd, qkv after rotation, o, lse.  The normed input is computed again in the weight
+ * gradient; it costs two passes over x and saves a tensor of its size. */
 #include "model/model_priv.h"
 
 #include <math.h>
@@ -32,8 +32,8 @@ static void *normed(struct task_context *t, void *rstd)
     int64_t n = local_tokens(t), d = m->cfg.d;
     char *all = scratch(t, t->b->t * d * real_size(m));
     char *own = own_block(m, all, n * d * real_size(m));
-    m->op->rmsnorm(t->l, own, rstd, saved_fetch(&t->s[t->layer], SLOT_X), weights(t)->w[P_NORM1], n, d,
-                   m->cfg.eps);
+    m->op->rmsnorm(t->l, own, rstd, saved_fetch(&t->s[t->layer], SLOT_X), weights(t)->w[P_NORM1], n,
+                   d, m->cfg.eps);
     gather_tp(t, all, own, n);
     return all;
 }
@@ -51,8 +51,8 @@ static struct heads with_kv(const struct model *m, struct heads h, void *kv)
     return (struct heads){h.q, kv, (char *)kv + m->g * m->c * real_size(m), 2 * m->g * m->c};
 }
 
-/* The keys and values that this step's queries see: its own; under context parallelism those of the whole
- * rows; when decoding those in the cache, which its own join first. */
+/* The keys and values that this step's queries see: its own; under context parallelism those of the
+ * whole rows; when decoding those in the cache, which its own join first. */
 static struct heads keys_of(struct task_context *t, struct heads h)
 {
     struct model *m = t->m;
@@ -83,8 +83,8 @@ void attn_forward(struct task_context *t)
     void *o = saved_keep(s, SLOT_O, b->t * m->h * m->c * rsz);
     void *lse = saved_keep(s, SLOT_LSE, b->t * m->h * ssz);
     struct heads kv = keys_of(t, h);
-    m->op->attn(t->l, o, lse, h.q, kv.k, kv.v, b->q_at, b->k_beg, b->k_end, b->spans, m->h, m->g, m->c,
-                h.ld, kv.ld, 1 / sqrt(m->c));
+    m->op->attn(t->l, o, lse, h.q, kv.k, kv.v, b->q_at, b->k_beg, b->k_end, b->spans, m->h, m->g,
+                m->c, h.ld, kv.ld, 1 / sqrt(m->c));
 
     char *y = scratch(t, b->t * d * rsz); /* R (T,D) partial over TP, then (Tl,D) */
     m->op->gemm(t->l, real_mat(m, y, b->t, d), real_mat(m, o, b->t, m->h * m->c),
@@ -118,8 +118,8 @@ void attn_dgrad(struct task_context *t)
     if (b->context)
         dkv = with_kv(m, dh, scratch(t, keys * 2 * m->g * m->c * rsz)); /* R (tokens,2GC) */
     m->op->attn_dgrad(t->l, dh.q, dkv.k, dkv.v, d_o, h.q, kv.k, kv.v, saved_fetch(s, SLOT_O),
-                      saved_fetch(s, SLOT_LSE), b->q_at, b->k_beg, b->k_end, b->spans, keys, m->h, m->g,
-                      m->c, h.ld, kv.ld, 1 / sqrt(m->c));
+                      saved_fetch(s, SLOT_LSE), b->q_at, b->k_beg, b->k_end, b->spans, keys, m->h,
+                      m->g, m->c, h.ld, kv.ld, 1 / sqrt(m->c));
     if (b->context)
         context_scatter(t, kv_of(t, dh), dkv.k);
     m->op->rope(t->l, dh.q, b->position, m->freq, b->t, m->h + m->g, m->c, dh.ld, -1);
@@ -132,8 +132,8 @@ void attn_dgrad(struct task_context *t)
     scatter_tp(t, own, dx, n);
     t->l->dev->copy(t->l, dh1, own, n * d * rsz);
     m->op->rmsnorm_dgrad(t->l, saved_keep(s, SLOT_DX, n * d * rsz), saved_fetch(s, SLOT_DX1), dh1,
-                         saved_fetch(s, SLOT_X), weights(t)->w[P_NORM1], saved_fetch(s, SLOT_RSTD1), n,
-                         d);
+                         saved_fetch(s, SLOT_X), weights(t)->w[P_NORM1], saved_fetch(s, SLOT_RSTD1),
+                         n, d);
 }
 
 void attn_wgrad(struct task_context *t)
@@ -148,8 +148,8 @@ void attn_wgrad(struct task_context *t)
                 real_mat(m, saved_fetch(s, SLOT_O), t->b->t, m->h * m->c), 1, 0, 1);
     void *x = normed(t, scratch(t, n * stat_size(m)));
     m->op->gemm(t->l, stat_mat(m, w->g[P_QKV], wide, d),
-                real_mat(m, saved_fetch(s, SLOT_DQKV), t->b->t, wide), real_mat(m, x, t->b->t, d), 1, 0,
-                1);
+                real_mat(m, saved_fetch(s, SLOT_DQKV), t->b->t, wide), real_mat(m, x, t->b->t, d),
+                1, 0, 1);
     m->op->rmsnorm_wgrad(t->l, w->g[P_NORM1], saved_fetch(s, SLOT_DH1), saved_fetch(s, SLOT_X),
                          saved_fetch(s, SLOT_RSTD1), n, d);
     static const enum slot done[] = {SLOT_X,   SLOT_RSTD1, SLOT_QKV, SLOT_O,    SLOT_LSE,

@@ -1,5 +1,5 @@
-/* seg_embed.c -- x = the embedding rows of the tokens.  The vocabulary is cut over TP: each rank fills in
- * the rows it has, and the sum over TP leaves each with its share of the tokens. */
+/* seg_embed.c -- x = the embedding rows of the tokens.  The vocabulary is cut over TP: each rank
+ * fills in the rows it has, and the sum over TP leaves each with its share of the tokens. */
 #include "model/model_priv.h"
 
 void embed_forward(struct task_context *t)

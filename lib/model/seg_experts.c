@@ -1,8 +1,9 @@
 /* seg_experts.c -- the SwiGLU experts held here, applied to the rows received.
  *
- * Which ranks the rows came from is the dispatcher's business; here are R rows, for each its K choices
- * (local expert numbers, -1 for experts of other ranks) and gate weights.  Kept: the received rows and
- * the pre-activation H only; gathered rows and activations are made again inside the gradient kernels. */
+ * Which ranks the rows came from is the dispatcher's business; here are R rows, for each its K
+ * choices (local expert numbers, -1 for experts of other ranks) and gate weights.  Kept: the
+ * received rows and the pre-activation H only; gathered rows and activations are made again inside
+ * the gradient kernels. */
 #include "model/model_priv.h"
 
 static int64_t map_capacity(const struct task_context *t, int64_t r)
@@ -29,8 +30,8 @@ void experts_forward(struct task_context *t)
     void *h = saved_keep(s, SLOT_H, rows * 2 * f * rsz);
     void *a = scratch(t, rows * f * rsz); /* R (M,F) */
     void *y = scratch(t, rows * d * rsz); /* R (M,D) */
-    op->experts_up(t->l, h, a, saved_fetch(s, SLOT_RX), weights(t)->w[P_UP], saved_fetch(s, SLOT_RGATE),
-                   at, count, source, e, k, d, f);
+    op->experts_up(t->l, h, a, saved_fetch(s, SLOT_RX), weights(t)->w[P_UP],
+                   saved_fetch(s, SLOT_RGATE), at, count, source, e, k, d, f);
     op->experts_down(t->l, y, a, weights(t)->w[P_DOWN], at, count, e, d, f);
     op->gather_sum(t->l, real_mat(m, saved_keep(s, SLOT_RY, r * d * rsz), r, d),
                    real_mat(m, y, rows, d), place, k);
@@ -48,8 +49,8 @@ void experts_dgrad(struct task_context *t)
     void *dh = saved_keep(s, SLOT_DH, s->map_rows * 2 * f * rsz);
     op->experts_dh(t->l, dh, saved_keep(s, SLOT_A, s->map_rows * f * rsz),
                    saved_keep(s, SLOT_DRGATE, r * k * stat_size(m)), saved_fetch(s, SLOT_DRY),
-                   weights(t)->w[P_DOWN], saved_fetch(s, SLOT_H), saved_fetch(s, SLOT_RGATE), at, count,
-                   source, r, e, k, d, f);
+                   weights(t)->w[P_DOWN], saved_fetch(s, SLOT_H), saved_fetch(s, SLOT_RGATE), at,
+                   count, source, r, e, k, d, f);
     void *dx = scratch(t, s->map_rows * d * rsz); /* R (M,D) */
     op->experts_dx(t->l, dx, dh, weights(t)->w[P_UP], at, count, e, d, f);
     op->gather_sum(t->l, real_mat(m, saved_keep(s, SLOT_DRX, r * d * rsz), r, d),
@@ -66,11 +67,11 @@ void experts_wgrad(struct task_context *t)
 
     m->op->experts_down_wgrad(t->l, weights(t)->g[P_DOWN], saved_fetch(s, SLOT_DRY),
                               saved_fetch(s, SLOT_A), at, count, source, e, k, d, f);
-    m->op->experts_up_wgrad(t->l, weights(t)->g[P_UP], saved_fetch(s, SLOT_DH), saved_fetch(s, SLOT_RX),
-                            at, count, source, e, k, d, f);
-    static const enum slot done[] = {SLOT_RX,     SLOT_RINDEX,   SLOT_RGATE,      SLOT_MAP_AT, SLOT_MAP_COUNT,
-                                     SLOT_MAP_SOURCE, SLOT_MAP_PLACE, SLOT_H, SLOT_RY,     SLOT_DRY,
-                                     SLOT_DH,     SLOT_A};
+    m->op->experts_up_wgrad(t->l, weights(t)->g[P_UP], saved_fetch(s, SLOT_DH),
+                            saved_fetch(s, SLOT_RX), at, count, source, e, k, d, f);
+    static const enum slot done[] = {SLOT_RX,        SLOT_RINDEX,     SLOT_RGATE,     SLOT_MAP_AT,
+                                     SLOT_MAP_COUNT, SLOT_MAP_SOURCE, SLOT_MAP_PLACE, SLOT_H,
+                                     SLOT_RY,        SLOT_DRY,        SLOT_DH,        SLOT_A};
     for (int64_t i = 0; i < ARRAY_LEN(done); i++)
         saved_release(s, done[i]);
 }

@@ -1,14 +1,14 @@
-/* seg_head.c -- per-token log-probabilities of the labels, and their gradient, without ever holding the
- * logits: a chunk of tokens at a time.
+/* seg_head.c -- per-token log-probabilities of the labels, and their gradient, without ever holding
+ * the logits: a chunk of tokens at a time.
  *
- * The vocabulary is cut over TP; three numbers a token cross ranks.  dgrad makes each chunk's logits
- * again, so it also writes logp: a loss that knows dL/dlogp beforehand (weighted NLL does) skips the
- * forward pass.  The weight gradient is taken in the same sweep, since the chunk's dlogits are too large
- * to keep for later. */
+ * The vocabulary is cut over TP; three numbers a token cross ranks.  dgrad makes each chunk's
+ * logits again, so it also writes logp: a loss that knows dL/dlogp beforehand (weighted NLL does)
+ * skips the forward pass.  The weight gradient is taken in the same sweep, since the chunk's
+ * dlogits are too large to keep for later. */
 #include "model/model_priv.h"
 
-/* Tokens: at 32k vocabulary 128 MiB of f32 logits.  A GPU has more memory and more to gain: every chunk
- * reads and writes the whole weight gradient. */
+/* Tokens: at 32k vocabulary 128 MiB of f32 logits.  A GPU has more memory and more to gain: every
+ * chunk reads and writes the whole weight gradient. */
 static int64_t chunk_tokens(const struct task_context *t)
 {
     return MIN(t->l->dev->is_host ? 1024 : 4096, t->b->t);
@@ -26,8 +26,8 @@ void *head_hidden(struct task_context *t, void *rstd)
     int64_t n = local_tokens(t), d = m->cfg.d;
     char *all = scratch(t, t->b->t * d * real_size(m));
     char *own = own_block(m, all, n * d * real_size(m));
-    m->op->rmsnorm(t->l, own, rstd, saved_fetch(&t->s[t->layer], SLOT_X), weights(t)->w[P_NORM], n, d,
-                   m->cfg.eps);
+    m->op->rmsnorm(t->l, own, rstd, saved_fetch(&t->s[t->layer], SLOT_X), weights(t)->w[P_NORM], n,
+                   d, m->cfg.eps);
     gather_tp(t, all, own, n);
     return all;
 }
@@ -91,8 +91,8 @@ void head_dgrad(struct task_context *t)
     char *own = own_block(m, dhidden, n * d * rsz);
     scatter_tp(t, own, dhidden, n);
     void *x = saved_fetch(s, SLOT_X);
-    m->op->rmsnorm_dgrad(t->l, saved_keep(s, SLOT_DX, n * d * rsz), NULL, own, x, w->w[P_NORM], rstd, n,
-                         d);
+    m->op->rmsnorm_dgrad(t->l, saved_keep(s, SLOT_DX, n * d * rsz), NULL, own, x, w->w[P_NORM],
+                         rstd, n, d);
     m->op->rmsnorm_wgrad(t->l, w->g[P_NORM], own, x, rstd, n, d);
     saved_release(s, SLOT_X);
 }

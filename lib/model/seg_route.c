@@ -1,7 +1,7 @@
 /* seg_route.c -- h2 = norm(x1), and which experts it goes to with what weight.
  *
- * The router's weights are replicated over TP and each rank routes its own tokens, so only the counts of
- * an accounting group (a packed row) cross ranks: those that hold the row, TP x CP. */
+ * The router's weights are replicated over TP and each rank routes its own tokens, so only the
+ * counts of an accounting group (a packed row) cross ranks: those that hold the row, TP x CP. */
 #include "model/model_priv.h"
 
 static void normed(struct task_context *t, void *out, void *rstd)
@@ -36,7 +36,8 @@ void route_forward(struct task_context *t)
                  saved_keep(s, SLOT_GATE, n * k * ssz), saved_keep(s, SLOT_PROB, n * e * ssz), lse,
                  count, psum, logits, own_groups(t), n, e, k, a, m->cfg.norm_gate);
     comm_all_reduce(m->comm[GROUP_TP_CP], t->l, count, 2 * a * e, m->op->stat, COMM_SUM);
-    m->op->route_loss(t->l, (char *)m->loss + LOSS_AUX * ssz, count, psum, lse, own_groups(t), n, e, k, a);
+    m->op->route_loss(t->l, (char *)m->loss + LOSS_AUX * ssz, count, psum, lse, own_groups(t), n, e,
+                      k, a);
 }
 
 void route_dgrad(struct task_context *t)
@@ -48,9 +49,10 @@ void route_dgrad(struct task_context *t)
     void *dlogits = saved_keep(s, SLOT_DLOGITS, n * e * stat_size(m)); /* S (Tl,E) */
     m->op->route_dgrad(t->l, dlogits, saved_fetch(s, SLOT_DGATE), saved_fetch(s, SLOT_PROB),
                        saved_fetch(s, SLOT_ROUTE_LSE), saved_fetch(s, SLOT_INDEX),
-                       saved_fetch(s, SLOT_COUNT), own_groups(t), m->coef, n, e, m->cfg.k, t->b->rows,
-                       m->cfg.norm_gate);
-    void *dh2 = saved_fetch(s, SLOT_DH2); /* R (Tl,D) from the experts; the router's part is added */
+                       saved_fetch(s, SLOT_COUNT), own_groups(t), m->coef, n, e, m->cfg.k,
+                       t->b->rows, m->cfg.norm_gate);
+    void *dh2 =
+        saved_fetch(s, SLOT_DH2); /* R (Tl,D) from the experts; the router's part is added */
     m->op->gemm(t->l, real_mat(m, dh2, n, d), stat_mat(m, dlogits, n, e),
                 real_mat(m, weights(t)->w[P_ROUTER], e, d), 0, 0, 1);
     m->op->rmsnorm_dgrad(t->l, saved_keep(s, SLOT_DX1, n * d * real_size(m)),
@@ -70,8 +72,9 @@ void route_wgrad(struct task_context *t)
                 stat_mat(m, saved_fetch(s, SLOT_DLOGITS), n, e), real_mat(m, h2, n, d), 1, 0, 1);
     m->op->rmsnorm_wgrad(t->l, weights(t)->g[P_NORM2], saved_fetch(s, SLOT_DH2),
                          saved_fetch(s, SLOT_X1), saved_fetch(s, SLOT_RSTD2), n, d);
-    static const enum slot done[] = {SLOT_RSTD2, SLOT_INDEX, SLOT_GATE,  SLOT_PROB,   SLOT_ROUTE_LSE,
-                                     SLOT_COUNT, SLOT_DH2,   SLOT_DGATE, SLOT_DLOGITS};
+    static const enum slot done[] = {SLOT_RSTD2, SLOT_INDEX,     SLOT_GATE,
+                                     SLOT_PROB,  SLOT_ROUTE_LSE, SLOT_COUNT,
+                                     SLOT_DH2,   SLOT_DGATE,     SLOT_DLOGITS};
     for (int64_t i = 0; i < ARRAY_LEN(done); i++)
         saved_release(s, done[i]);
     saved_release(s + 1, SLOT_DX); /* the layer above is done with */

@@ -1,6 +1,8 @@
-/* seg_score.c -- a reward model's head: out[t] = score . norm(x[t]), in the place of log-probabilities.
+/* seg_score.c -- a reward model's head: out[t] = score . norm(x[t]), in the place of
+ * log-probabilities.
  *
- * The weights are one row, so every rank of TP scores its own tokens and only the scores are gathered. */
+ * The weights are one row, so every rank of TP scores its own tokens and only the scores are
+ * gathered. */
 #include "model/model_priv.h"
 
 static void *normed(struct task_context *t, void *rstd)
@@ -36,8 +38,8 @@ void score_dgrad(struct task_context *t)
     m->op->gemm(t->l, real_mat(m, dh, n, d), dout, real_mat(m, w->w[P_SCORE], 1, d), 0, 0, 0);
     m->op->gemm(t->l, stat_mat(m, w->g[P_SCORE], 1, d), dout, real_mat(m, h, n, d), 1, 0, 1);
     void *x = saved_fetch(s, SLOT_X);
-    m->op->rmsnorm_dgrad(t->l, saved_keep(s, SLOT_DX, n * d * real_size(m)), NULL, dh, x, w->w[P_NORM],
-                         rstd, n, d);
+    m->op->rmsnorm_dgrad(t->l, saved_keep(s, SLOT_DX, n * d * real_size(m)), NULL, dh, x,
+                         w->w[P_NORM], rstd, n, d);
     m->op->rmsnorm_wgrad(t->l, w->g[P_NORM], dh, x, rstd, n, d);
     saved_release(s, SLOT_X);
 }

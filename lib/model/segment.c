@@ -10,11 +10,13 @@ void (*const segment_run[SEGMENTS][PASSES])(struct task_context *t) = {
     [SEG_DISPATCH] = {dispatch_forward, dispatch_dgrad, NULL},
     [SEG_EXPERTS] = {experts_forward, experts_dgrad, experts_wgrad},
     [SEG_COMBINE] = {combine_forward, combine_dgrad, NULL},
-    [SEG_HEAD] = {head_forward, head_dgrad, NULL}, /* its weight gradient is taken by chunk in dgrad */
+    [SEG_HEAD] = {head_forward, head_dgrad,
+                  NULL}, /* its weight gradient is taken by chunk in dgrad */
     [SEG_SCORE] = {score_forward, score_dgrad, NULL},
     [SEG_SEND] = {send_forward, send_dgrad, NULL},
 };
 
 const char *const segment_name[SEGMENTS] = {
-    "embed", "recv", "attention", "route", "dispatch", "experts", "combine", "head", "score", "send",
+    "embed",   "recv",    "attention", "route", "dispatch",
+    "experts", "combine", "head",      "score", "send",
 };

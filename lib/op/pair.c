@@ -1,4 +1,5 @@
-/* pair.c -- the logistic loss on pairs of documents: Bradley-Terry for reward models, DPO for policies.
+/* pair.c -- the logistic loss on pairs of documents: Bradley-Terry for reward models, DPO for
+ * policies.
  *
  * There are few pairs and little to do for each, so this runs on the calling thread. */
 #include "real.h"
@@ -25,7 +26,8 @@ static struct pair_of pair_at(int64_t i, const stat *out, const stat *weight, co
 
 void OPNAME(pair_dgrad)(struct lane *l, void *dout, const void *out, const void *weight,
                         const int32_t *q_at, const int32_t *chosen, const void *base,
-                        const void *margin, const void *denom, int64_t t, int64_t spans, double beta)
+                        const void *margin, const void *denom, int64_t t, int64_t spans,
+                        double beta)
 {
     stat *d = dout;
     const stat *w = weight;

@@ -1,8 +1,8 @@
 /* part.c -- rows that are costly to make, written so that a killed tool goes on where it was.
  *
- * They gather in PATH.part, a line at a time; PATH.part.key says which command they are of.  The same
- * command finds its lines again and leaves out what is there; another command begins anew.  At the end
- * PATH.part becomes PATH. */
+ * They gather in PATH.part, a line at a time; PATH.part.key says which command they are of.  The
+ * same command finds its lines again and leaves out what is there; another command begins anew.  At
+ * the end PATH.part becomes PATH. */
 #include "text/text.h"
 
 #include <errno.h>

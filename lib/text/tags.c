@@ -1,7 +1,7 @@
 /* tags.c -- the tags a model was trained with (CA), by what rewards they stood for.
  *
- * shard-pack counts them into tags.json and moe-train keeps that with the model, so the target asked for
- * at use is one that was seen in training. */
+ * shard-pack counts them into tags.json and moe-train keeps that with the model, so the target
+ * asked for at use is one that was seen in training. */
 #include "text/text.h"
 
 #include <stdlib.h>

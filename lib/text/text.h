@@ -6,8 +6,8 @@
 
 /* ---- source.c: bytes from what people have: files, "-", compressed, in archives ---- */
 
-extern const char *source_entries; /* --entries: which files of an archive are read; NULL: all */
-extern int64_t source_max_bytes;   /* --max-bytes: what one file may unpack to */
+extern const char *source_entries;   /* --entries: which files of an archive are read; NULL: all */
+extern int64_t source_max_bytes;     /* --max-bytes: what one file may unpack to */
 enum { RECORD_BYTES_MAX = 1 << 30 }; /* of a line, a value of an array, a text */
 
 struct source;
@@ -15,29 +15,30 @@ struct source;
  * recognised by their bytes; each regular file in an archive is an entry of its own, which may be
  * compressed, too.  A file that cannot be opened is fatal before anything is read. */
 struct source *source_open(char *const *paths, int64_t n);
-/* The next line without its newline, NUL-terminated, good until the next call; 0 at the end.  A last
- * line without a newline counts.  What is damaged, cut off or encrypted is fatal (4); what unpacks to
- * more than source_max_bytes, or holds a line longer than RECORD_BYTES_MAX, is fatal (3). */
+/* The next line without its newline, NUL-terminated, good until the next call; 0 at the end.  A
+ * last line without a newline counts.  What is damaged, cut off or encrypted is fatal (4); what
+ * unpacks to more than source_max_bytes, or holds a line longer than RECORD_BYTES_MAX, is fatal
+ * (3). */
 int source_line(struct source *s, char **line, size_t *len);
 /* The next whole entry (file or archive member): its bytes; 0 at the end. */
 int source_entry(struct source *s, struct buf *out);
-/* What was read of the open entry and not returned, at least a byte; 0 at its end.  source_skip() takes
- * n of it. */
+/* What was read of the open entry and not returned, at least a byte; 0 at its end.  source_skip()
+ * takes n of it. */
 int source_rest(struct source *s, const char **bytes, size_t *n);
 void source_skip(struct source *s, size_t n);
 /* "rows.jsonl" or "data.tar:a/rows.jsonl", of the last line or entry; good until the next entry. */
 const char *source_name(const struct source *s);
-/* An id for its n-th row: the name without folder and compression suffix, ":", n.  An entry's name has
- * the archive's before it. */
+/* An id for its n-th row: the name without folder and compression suffix, ":", n.  An entry's name
+ * has the archive's before it. */
 void source_id(const struct source *s, int64_t n, struct buf *out);
 _Noreturn void source_too_long(const struct source *s); /* what was to be returned next is */
-int64_t source_line_number(const struct source *s); /* from 1 */
+int64_t source_line_number(const struct source *s);     /* from 1 */
 /* Whether the last line stands in a regular file, not compressed, and where it begins there. */
 int source_line_plain(const struct source *s, int64_t *offset);
-double source_bytes_total(const struct source *s);  /* of all regular files, 0 when unknown */
-double source_bytes_read(const struct source *s);   /* of them so far, as they lie on the disk */
-/* What comes next, not consumed.  1: an entry begins, and head holds its first bytes (all of them, or
- * at least 4096); 0: lines of this entry were taken and more is left; -1: nothing is left. */
+double source_bytes_total(const struct source *s); /* of all regular files, 0 when unknown */
+double source_bytes_read(const struct source *s);  /* of them so far, as they lie on the disk */
+/* What comes next, not consumed.  1: an entry begins, and head holds its first bytes (all of them,
+ * or at least 4096); 0: lines of this entry were taken and more is left; -1: nothing is left. */
 int source_peek(struct source *s, const char **head, size_t *n);
 void source_close(struct source *s);
 
@@ -61,12 +62,13 @@ struct row { /* strings are NUL-terminated and point into the reader; NULL or Na
     struct json prompt; /* a string or an array of {role, content}; see has_prompt */
     int has_prompt;
     int64_t sample; /* -1 when absent */
-    double reward, reward_chosen, reward_rejected, weight, margin, ref_logp_chosen, ref_logp_rejected;
+    double reward, reward_chosen, reward_rejected, weight, margin, ref_logp_chosen,
+        ref_logp_rejected;
     const char *file;
     int64_t number; /* line number */
     int is_plain;   /* the file holds these bytes as they are, at this offset */
     int64_t offset;
-    int control;    /* set by the caller: special tokens in its texts count as such; 0 as read */
+    int control; /* set by the caller: special tokens in its texts count as such; 0 as read */
 };
 
 /* Reads rows and keeps the accounts: in = kept + dropped by reason. */
@@ -97,33 +99,34 @@ extern int64_t row_max_bad;
 extern int row_allow_empty;
 
 void row_reader_init(struct row_reader *r, char *const *paths, int64_t n);
-/* 1 and r->row, or 0 at the end.  A line that is no JSON object, or whose known fields have the wrong
- * type, is bad: reported as FILE:LINE: why, written to the rejects, counted; beyond max_bad the tool
- * exits 3.  Blank lines are bad too. */
+/* 1 and r->row, or 0 at the end.  A line that is no JSON object, or whose known fields have the
+ * wrong type, is bad: reported as FILE:LINE: why, written to the rejects, counted; beyond max_bad
+ * the tool exits 3.  Blank lines are bad too. */
 int row_next(struct row_reader *r);
 /* Counts the current row as bad (it fails what this tool needs) or as dropped (it was fine and not
  * wanted); both go to the rejects with the reason, which must be a string constant. */
 void row_bad(struct row_reader *r, const char *why);
 void row_drop(struct row_reader *r, const char *why);
-/* As row_drop(); more stands in the rejects, behind the reason: JSON members, each with a comma before
- * it. */
+/* As row_drop(); more stands in the rejects, behind the reason: JSON members, each with a comma
+ * before it. */
 void row_drop_with(struct row_reader *r, const char *why, const char *more);
-/* Prints "in N, kept N, dropped N (why N), bad N (why N)" with say(); kept is a count of input rows, and
- * the four must add up.  Exits 3 when kept is 0 and --allow-empty was not given, so call it before
- * the output is published.  Closes and frees. */
+/* Prints "in N, kept N, dropped N (why N), bad N (why N)" with say(); kept is a count of input
+ * rows, and the four must add up.  Exits 3 when kept is 0 and --allow-empty was not given, so call
+ * it before the output is published.  Closes and frees. */
 void row_reader_close(struct row_reader *r, int64_t kept);
-/* For a tool that finds its rows otherwise than one a line (pref-cat): counts one more, which becomes
- * r->row with nothing but line and number; row_bad() and row_drop() are about it. */
+/* For a tool that finds its rows otherwise than one a line (pref-cat): counts one more, which
+ * becomes r->row with nothing but line and number; row_bad() and row_drop() are about it. */
 void row_begin(struct row_reader *r, const char *line, size_t len, int64_t number);
 /* An empty row (numbers NaN, sample -1) of these bytes. */
 void row_init(struct row *row, const char *line, size_t len);
 /* Parses the line into row->json, then its known fields too.  NULL, or why it is bad. */
 const char *row_parse_json(struct row *row, struct json_doc *doc);
 const char *row_parse(struct row *row, struct json_doc *doc);
-/* The canonical JSON of a prompt (compact; a string stays a string, a list keeps role and content): what
- * prompts are compared by. */
+/* The canonical JSON of a prompt (compact; a string stays a string, a list keeps role and content):
+ * what prompts are compared by. */
 void row_prompt_canonical(const struct row *r, struct buf *out);
-/* prompt_id, or the XXH3 of the canonical prompt as 16 hex digits, or "" when the row has no prompt. */
+/* prompt_id, or the XXH3 of the canonical prompt as 16 hex digits, or "" when the row has no
+ * prompt. */
 void row_group(const struct row *r, struct buf *out);
 
 /* ---- row_edit.c: a row changed member by member; all other bytes stay ---- */
@@ -135,16 +138,17 @@ void row_edit_begin(struct row_edit *e, const char *line, size_t len);
 void row_edit_json(struct row_edit *e, const char *key, const char *value); /* NULL: dropped */
 void row_edit_string(struct row_edit *e, const char *key, const char *s, size_t len);
 void row_edit_release(struct row_edit *e);
-/* Makes sample k of a pair (0: chosen, 1: rejected): response and reward instead of the two sides. */
+/* Makes sample k of a pair (0: chosen, 1: rejected): response and reward instead of the two sides.
+ */
 void row_explode(const struct row *row, int64_t k, struct row_edit *e);
-/* Makes the first n words of a text row its prompt and the rest its response: prompt and response end
- * to end are the text.  0, or -1 when the text has no more than n words. */
+/* Makes the first n words of a text row its prompt and the rest its response: prompt and response
+ * end to end are the text.  0, or -1 when the text has no more than n words. */
 int row_cut_words(const struct row *row, int64_t n, struct row_edit *e);
 
 /* ---- texts.c: texts in one entry ---- */
 
-/* Texts between lines that are exactly `separator` (NULL: the whole entry is one).  The newline before
- * a separator belongs to it, and nothing between two of them is no text. */
+/* Texts between lines that are exactly `separator` (NULL: the whole entry is one).  The newline
+ * before a separator belongs to it, and nothing between two of them is no text. */
 struct texts { /* set source, separator; the rest zero */
     struct source *source;
     const char *separator;
@@ -156,10 +160,10 @@ void texts_release(struct texts *t);
 /* Appends s with \f, \n, \r, \t, \\ and \xHH replaced by what they stand for.  0, or -1: another
  * backslash. */
 int text_unescape(struct buf *out, const char *s);
-/* The first piece of a text: at most n characters (n >= 1) of the valid UTF-8 at s.  It ends at the last
- * border of paragraphs in the second half, else of sentences there, else at any white space, else
- * anywhere. White space at its end is not part of it, and *next is where the rest begins, behind the
- * white space. */
+/* The first piece of a text: at most n characters (n >= 1) of the valid UTF-8 at s.  It ends at the
+ * last border of paragraphs in the second half, else of sentences there, else at any white space,
+ * else anywhere. White space at its end is not part of it, and *next is where the rest begins,
+ * behind the white space. */
 size_t text_piece(const char *s, size_t len, int64_t n, size_t *next);
 
 /* ---- elements.c: values in a JSON array, one at a time ---- */
@@ -170,28 +174,29 @@ struct elements { /* set source; the rest zero */
     int at;          /* where in the array */
     struct buf text; /* the element: JSON on one line, if it is JSON */
 };
-/* The next element of the array that the open entry is: 1 and e->text, not parsed yet; 0 at the end of
- * the entry; -1: *why the entry is no array, about where element number is. */
+/* The next element of the array that the open entry is: 1 and e->text, not parsed yet; 0 at the end
+ * of the entry; -1: *why the entry is no array, about where element number is. */
 int elements_next(struct elements *e, const char **why);
 void elements_release(struct elements *e);
 
 /* ---- import.c: what people have becomes canonical rows ---- */
 
-/* Recognises the JSON object in row (parsed by row_parse_json) by its fields, or takes it for the form
- * of this name (import_forms), and appends one or more canonical rows to out, a line each.  An object
- * that is canonical already is copied byte for byte.  Returns NULL, or why it cannot be done. */
+/* Recognises the JSON object in row (parsed by row_parse_json) by its fields, or takes it for the
+ * form of this name (import_forms), and appends one or more canonical rows to out, a line each.  An
+ * object that is canonical already is copied byte for byte.  Returns NULL, or why it cannot be
+ * done. */
 const char *import_row(const struct row *row, const char *form, struct buf *out);
 extern const char import_differ[]; /* of a pair that is well made and of no use */
-extern const char import_forms[]; /* "rows|hh|..." */
+extern const char import_forms[];  /* "rows|hh|..." */
 /* Why a canonical row has nothing to learn from (an empty prompt, response, ...), or NULL. */
 const char *import_empty(const struct row *row);
 
 /* ---- dialogue.c: several turns in one value ---- */
 
-/* Cuts a dialogue, a string of "\n\nHuman:" and "\n\nAssistant:" turns or a list of {role, content},
- * before its last turn, which must be the assistant's: appends the turns before as a list of {role,
- * content} (JSON) to prompt, and the last one's text to reply.  White space around the turns of a
- * string is not part of them.  Returns NULL, or why not. */
+/* Cuts a dialogue, a string of "\n\nHuman:" and "\n\nAssistant:" turns or a list of {role,
+ * content}, before its last turn, which must be the assistant's: appends the turns before as a list
+ * of {role, content} (JSON) to prompt, and the last one's text to reply.  White space around the
+ * turns of a string is not part of them.  Returns NULL, or why not. */
 const char *dialogue_cut(struct json v, struct buf *prompt, struct buf *reply);
 extern const char dialogue_unanswered[]; /* why not: the last turn is not the assistant's */
 /* The same for a prompt that ends in "\n\nAssistant:", which is left off. */
@@ -201,15 +206,17 @@ int dialogue_is_hh(struct json v);
 
 /* ---- tags.c ---- */
 
-/* The tag of tags.json that the given share of the training rows had at most, ordered by mean reward: 0.95
- * asks for a high reward, 0.05 for a low one.  NULL when there is no file or no tag; the caller frees. */
+/* The tag of tags.json that the given share of the training rows had at most, ordered by mean
+ * reward: 0.95 asks for a high reward, 0.05 for a low one.  NULL when there is no file or no tag;
+ * the caller frees. */
 char *tags_pick(const char *path, double share);
 
 /* ---- part.c: rows that are costly to make ---- */
 
-/* Output that a killed tool goes on with: lines gather in PATH.part and become PATH in part_close().  key
- * says all that decides the lines; when it is the one of a part file that is there, *lines of them are
- * done and are kept; key NULL always begins anew.  Standard output and devices are written straight, from the first line. */
+/* Output that a killed tool goes on with: lines gather in PATH.part and become PATH in
+ * part_close().  key says all that decides the lines; when it is the one of a part file that is
+ * there, *lines of them are done and are kept; key NULL always begins anew.  Standard output and
+ * devices are written straight, from the first line. */
 struct part;
 struct part *part_open(const char *path, const char *key, int64_t *lines);
 void part_write(struct part *p, const void *bytes, size_t n); /* whole lines */
@@ -217,12 +224,13 @@ void part_close(struct part *p);
 
 /* ---- tok*.c: tokenizers ---- */
 
-/* A byte-pair tokenizer in Hugging Face's tokenizer.json.  Ids and text are those of the Hugging Face
- * `tokenizers` package.  Byte-level BPE with a pattern (GPT-2's, or one in the file) is read and
- * trained; byte-fallback BPE ("Metaspace": Llama, Mistral) is read. */
+/* A byte-pair tokenizer in Hugging Face's tokenizer.json.  Ids and text are those of the Hugging
+ * Face `tokenizers` package.  Byte-level BPE with a pattern (GPT-2's, or one in the file) is read
+ * and trained; byte-fallback BPE ("Metaspace": Llama, Mistral) is read. */
 struct tok;
 struct tok *tok_parse(const char *json, size_t len, const char *who); /* dies (2) on the unknown */
-struct tok *tok_open(const char *path); /* a tokenizer.json, or a set, checkpoint or run that has one */
+struct tok *
+tok_open(const char *path); /* a tokenizer.json, or a set, checkpoint or run that has one */
 void tok_free(struct tok *t);
 const struct buf *tok_json(const struct tok *t); /* the file's bytes */
 const char *tok_hash(const struct tok *t);       /* XXH3-64 of them, 16 hex digits */
@@ -233,23 +241,25 @@ struct ids { /* a zeroed struct is empty; the caller owns id until ids_release()
 };
 void ids_add(struct ids *v, int32_t id);
 void ids_release(struct ids *v);
-/* Appends the ids of text, without bos and eos; special tokens in the text are recognised only where
- * `special`.  Bytes that are not UTF-8 count as U+FFFD.  A tokenizer remembers words, so it serves one
- * thread at a time. */
+/* Appends the ids of text, without bos and eos; special tokens in the text are recognised only
+ * where `special`.  Bytes that are not UTF-8 count as U+FFFD.  A tokenizer remembers words, so it
+ * serves one thread at a time. */
 void tok_encode(struct tok *t, const char *text, size_t len, int special, struct ids *out);
-/* Appends the text of n ids; what is not UTF-8 becomes U+FFFD, ids that are no tokens are skipped. */
+/* Appends the text of n ids; what is not UTF-8 becomes U+FFFD, ids that are no tokens are skipped.
+ */
 void tok_decode(struct tok *t, const int32_t *id, int64_t n, int skip_special, struct buf *out);
 int64_t tok_id(const struct tok *t, const char *token); /* -1 when there is no such token */
-/* The ids that begin and end a text, -1 for none: what the file's post_processor puts there; without
- * one, the first that exists of <|bos|> <s> <bos> <|begin_of_text|> and DeepSeek's, and of <|eos|>
+/* The ids that begin and end a text, -1 for none: what the file's post_processor puts there;
+ * without one, the first that exists of <|bos|> <s> <bos> <|begin_of_text|> and DeepSeek's, and of
+ * <|eos|>
  * </s> <eos> <|end_of_text|> <|endoftext|> and DeepSeek's. */
 int64_t tok_bos(const struct tok *t);
 int64_t tok_eos(const struct tok *t);
 
 /* Trains a byte-level BPE (GPT-2's pattern) on pieces of text and returns tokenizer.json text: 64
  * reserved special tokens first (<|bos|>, <|eos|>, <|pad|>, <|user|>, <|assistant|>, <|system|>,
- * <|end|>, <|rw_0|>..<|rw_9|>, then <|reserved_N|>), 256 bytes, then merges.  Deterministic: ties go to
- * the pair whose text sorts first. */
+ * <|end|>, <|rw_0|>..<|rw_9|>, then <|reserved_N|>), 256 bytes, then merges.  Deterministic: ties
+ * go to the pair whose text sorts first. */
 struct tok_trainer;
 struct tok_trainer *tok_trainer_new(void);
 void tok_trainer_add(struct tok_trainer *t, const char *text, size_t len);
@@ -263,17 +273,17 @@ void tok_trainer_finish(struct tok_trainer *t, int64_t vocab, struct buf *json);
 struct chat;
 const struct chat *chat_find(const char *name); /* dies (2) listing the names */
 /* Appends the row's tokens and their target flags (1: learnt), a byte a token.  tag goes before the
- * answer, masked, and is the only text whose special tokens count.  The answer is r->response; for a
- * pair the caller sets response and response_len to one side, then the other.  Returns NULL, or why
- * the row cannot be rendered (a static sentence); then nothing is appended. */
+ * answer, masked, and is the only text whose special tokens count.  The answer is r->response; for
+ * a pair the caller sets response and response_len to one side, then the other.  Returns NULL, or
+ * why the row cannot be rendered (a static sentence); then nothing is appended. */
 const char *chat_render(const struct chat *c, struct tok *t, const struct row *r, struct ids *token,
                         struct buf *target);
 /* A rendered row.  A zeroed struct is empty; rendered_release() frees it. */
 struct rendered {
-    struct ids token;       /* (n) */
-    struct buf target;      /* (n) 1: learnt */
-    int64_t loose, tight;   /* what may go from the front: tokens [loose, tight) are the prompt, or of
-                             * a row without one the text; not bos, tag, or what begins the answer */
+    struct ids token;     /* (n) */
+    struct buf target;    /* (n) 1: learnt */
+    int64_t loose, tight; /* what may go from the front: tokens [loose, tight) are the prompt, or of
+                           * a row without one the text; not bos, tag, or what begins the answer */
 };
 const char *chat_render_row(const struct chat *c, struct tok *t, const struct row *r,
                             struct rendered *out); /* replaces what was there */

@@ -1,7 +1,7 @@
 /* agree.c -- what every rank of a run must have been told alike.
  *
- * Ranks that differ wait for each other until the deadline, or train nonsense; so they compare what they
- * have with rank 0's before they share any work. */
+ * Ranks that differ wait for each other until the deadline, or train nonsense; so they compare what
+ * they have with rank 0's before they share any work. */
 #include "train/train.h"
 
 #include <stdlib.h>
@@ -24,7 +24,8 @@ void agree(struct comm *all, const char *what, const char *mine)
 {
     char *first = of_rank_0(all, mine);
     if (strcmp(first, mine))
-        die_misused("rank %d has another %s than rank 0: %s, not %s", comm_rank(all), what, mine, first);
+        die_misused("rank %d has another %s than rank 0: %s, not %s", comm_rank(all), what, mine,
+                    first);
     free(first);
 }
 
@@ -35,13 +36,14 @@ void agree_setting(struct comm *all, const struct run_options *o, const struct m
     struct buf b = {0};
     hash_sha256_file(program, "/proc/self/exe");
     agree(all, "program", program);
-    buf_printf(&b, "tp %d cp %d pp %d etp %d ep %d pp-layout %s micro %lld", m->tp, m->cp, m->pp, m->etp, m->ep,
-               o->pp_layout ? o->pp_layout : "even", (long long)t->micro);
+    buf_printf(&b, "tp %d cp %d pp %d etp %d ep %d pp-layout %s micro %lld", m->tp, m->cp, m->pp,
+               m->etp, m->ep, o->pp_layout ? o->pp_layout : "even", (long long)t->micro);
     agree(all, "mapping", b.data);
     buf_reset(&b);
-    buf_printf(&b, "steps %lld save-every %lld valid %s valid-every %lld eval-only %d max-bad-steps %lld",
-               (long long)t->plan.steps, (long long)o->save_every, o->valid ? o->valid : "none",
-               (long long)o->valid_every, o->eval_only, (long long)o->max_bad_steps);
+    buf_printf(
+        &b, "steps %lld save-every %lld valid %s valid-every %lld eval-only %d max-bad-steps %lld",
+        (long long)t->plan.steps, (long long)o->save_every, o->valid ? o->valid : "none",
+        (long long)o->valid_every, o->eval_only, (long long)o->max_bad_steps);
     agree(all, "plan", b.data);
     buf_release(&b);
 }

@@ -1,9 +1,10 @@
 /* optim.c -- the optimizer, cut over the ranks that hold the same weights (ZeRO-1).
  *
  * Gradients of dense tensors are summed over DP x CP and those of experts over EDP; the sum is left
- * scattered, each rank updates its shard, and the new weights are gathered.  A shard is a stretch of the
- * flat buffer, so checkpoints store it as rectangles of the tensors it runs through.  Every gradient is a
- * sum over tokens of the global batch (the denominator is in dL/dlogp), so nothing is averaged. */
+ * scattered, each rank updates its shard, and the new weights are gathered.  A shard is a stretch
+ * of the flat buffer, so checkpoints store it as rectangles of the tensors it runs through.  Every
+ * gradient is a sum over tokens of the global batch (the denominator is in dL/dlogp), so nothing is
+ * averaged. */
 #include "train/train.h"
 
 #include <stdlib.h>
@@ -74,7 +75,8 @@ static void pieces_init(struct optim_shard *s, const struct model *m, int b)
     }
 }
 
-void optim_init(struct optim *o, struct model *m, const char *name, struct step_plan plan, double decay)
+void optim_init(struct optim *o, struct model *m, const char *name, struct step_plan plan,
+                double decay)
 {
     memset(o, 0, sizeof *o);
     o->m = m;
@@ -87,9 +89,8 @@ void optim_init(struct optim *o, struct model *m, const char *name, struct step_
     for (int b = 0; b < BUFFERS; b++) {
         struct optim_shard *s = &o->shard[b];
         int64_t at = m->layout.shard_at[b];
-        s->master = m->op->real == m->op->stat
-                        ? (char *)m->weight[b] + at * dtype_size(m->op->real)
-                        : take(m, m->layout.shard[b]);
+        s->master = m->op->real == m->op->stat ? (char *)m->weight[b] + at * dtype_size(m->op->real)
+                                               : take(m, m->layout.shard[b]);
         for (int i = 0; i < o->def->moments; i++)
             s->moment[i] = take(m, m->layout.shard[b]);
         runs_init(s, &m->layout, b, decay);
@@ -124,14 +125,15 @@ static void *grad_shard(const struct model *m, int b)
 void optim_reduce(struct optim *o)
 {
     struct model *m = o->m;
-    comm_all_reduce(m->comm[GROUP_TP], m->lane, m->grad[BUFFER_DENSE], m->layout.replicated, m->op->stat,
-                    COMM_SUM);
+    comm_all_reduce(m->comm[GROUP_TP], m->lane, m->grad[BUFFER_DENSE], m->layout.replicated,
+                    m->op->stat, COMM_SUM);
     for (int b = 0; b < BUFFERS; b++)
-        comm_reduce_scatter(shard_comm(m, b), m->lane, grad_shard(m, b), m->grad[b], m->layout.shard[b],
-                            m->op->stat);
+        comm_reduce_scatter(shard_comm(m, b), m->lane, grad_shard(m, b), m->grad[b],
+                            m->layout.shard[b], m->op->stat);
 }
 
-/* The squared gradients of this rank's shards, each element of the model counted by one rank only. */
+/* The squared gradients of this rank's shards, each element of the model counted by one rank only.
+ */
 static void sum_squares(struct optim *o)
 {
     struct model *m = o->m;
@@ -139,8 +141,8 @@ static void sum_squares(struct optim *o)
         int64_t lo = m->layout.shard_at[b], n = m->layout.shard[b], skip = 0;
         if (b == BUFFER_DENSE && m->mesh.i_tp > 0)
             skip = MIN(MAX(m->layout.replicated - lo, 0), n);
-        m->op->sum_squares(m->lane, o->sums, (char *)grad_shard(m, b) + skip * dtype_size(m->op->stat),
-                           n - skip);
+        m->op->sum_squares(m->lane, o->sums,
+                           (char *)grad_shard(m, b) + skip * dtype_size(m->op->stat), n - skip);
     }
 }
 
@@ -243,7 +245,8 @@ void optim_save(const struct optim *o, struct ckpt_writer *w)
             for (int64_t j = 0; j < o->shard[b].pieces; j++) {
                 const struct optim_piece *p = &o->shard[b].piece[j];
                 if (p->writes)
-                    ckpt_put_from(w, o->m->lane, name[i], p->p, p->r, array[i] + p->at * dtype_size(t), t);
+                    ckpt_put_from(w, o->m->lane, name[i], p->p, p->r,
+                                  array[i] + p->at * dtype_size(t), t);
             }
     }
 }

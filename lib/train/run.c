@@ -1,7 +1,7 @@
 /* run.c -- a training run from its command line to done.json, resumed as often as it is stopped.
  *
- * Every rank executes run_rank(); rank 0 alone writes the log, the manifest and the links.  Decisions that
- * must agree (stop at a signal) are summed over the ranks at the end of a step. */
+ * Every rank executes run_rank(); rank 0 alone writes the log, the manifest and the links.
+ * Decisions that must agree (stop at a signal) are summed over the ranks at the end of a step. */
 #include "train/run_priv.h"
 
 #include <math.h>
@@ -30,7 +30,8 @@ static int any_signal(struct run *r)
     return s != 0;
 }
 
-/* One batch: an update, or nothing to learn, or something that is not finite and changes nothing. */
+/* One batch: an update, or nothing to learn, or something that is not finite and changes nothing.
+ */
 static int train_batch(struct run *r, struct step_result *s)
 {
     int rank = world_rank(r->world);
@@ -77,8 +78,8 @@ static void loop(struct run *r)
                 run_log_valid(r, loss, clock_s() - begun);
         }
         int stop = any_signal(r);
-        if (saved < r->step && (stop || r->step == r->steps ||
-                                (o->save_every > 0 && r->step % o->save_every == 0))) {
+        if (saved < r->step &&
+            (stop || r->step == r->steps || (o->save_every > 0 && r->step % o->save_every == 0))) {
             run_save(r);
             saved = r->step;
         }
@@ -167,8 +168,9 @@ int run_train(struct run_options *o)
     sigaction(SIGUSR1, &sa, NULL);
     struct world *w = world_open(o->deadline_s);
     if (o->ranks < 1 || (o->ranks > 1 && world_size(w) > 1))
-        die_misused("--ranks %lld: ranks as threads are at least 1, and 1 where %d processes are the ranks",
-                    (long long)o->ranks, world_size(w));
+        die_misused(
+            "--ranks %lld: ranks as threads are at least 1, and 1 where %d processes are the ranks",
+            (long long)o->ranks, world_size(w));
     if (o->out && world_rank(w) == 0) {
         make_dirs(o->out);
         char *lock = path_join(o->out, ".lock");

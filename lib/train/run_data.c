@@ -18,8 +18,8 @@ static void check_columns(const char *path, const struct set *s, const struct lo
     for (const char *at = loss->columns; at && *at;) {
         size_t len = strcspn(at, ",");
         if (!lists(set_info(s)->columns, at, len))
-            die_misused("--loss %s needs the column %.*s, and %s has not got it", loss->name, (int)len, at,
-                        path);
+            die_misused("--loss %s needs the column %.*s, and %s has not got it", loss->name,
+                        (int)len, at, path);
         at += len + (at[len] == ',');
     }
 }
@@ -40,7 +40,8 @@ void run_mix_open(struct run *r)
             x->weight[i] = strtoll(eq + 1, &end, 10);
         }
         if (*end || x->weight[i] < 1)
-            die_misused("--data %s: the weight after '=' must be a whole number from 1", data->v[i]);
+            die_misused("--data %s: the weight after '=' must be a whole number from 1",
+                        data->v[i]);
         x->set[i] = set_open(path);
         check_columns(path, x->set[i], loss_find(r->o->train.loss));
         if (!set_sequences(x->set[i]))
@@ -50,8 +51,8 @@ void run_mix_open(struct run *r)
             strcmp(a->template, b->template))
             die_misused("%s and %s disagree: sequence length %lld and %lld, tokenizer %s and %s, "
                         "template %s and %s",
-                        data->v[0], data->v[i], (long long)a->seq, (long long)b->seq, a->tokenizer_hash,
-                        b->tokenizer_hash, a->template, b->template);
+                        data->v[0], data->v[i], (long long)a->seq, (long long)b->seq,
+                        a->tokenizer_hash, b->tokenizer_hash, a->template, b->template);
         free(path);
     }
 }

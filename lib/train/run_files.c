@@ -1,7 +1,7 @@
 /* run_files.c -- the folder of a run: checkpoints appear whole, and `last` names the newest.
  *
- * Whatever instant the process dies at, `last` names a complete checkpoint or is not there: the folder is
- * renamed into place first, the link second, and older checkpoints are removed last. */
+ * Whatever instant the process dies at, `last` names a complete checkpoint or is not there: the
+ * folder is renamed into place first, the link second, and older checkpoints are removed last. */
 #include "train/train.h"
 
 #include <dirent.h>
@@ -95,7 +95,8 @@ void run_identity(struct buf *out, const struct run_options *o, const struct con
     config_write(c, &config, "float32");
     hash_hex(model, hash_xxh3(config.data, config.len));
     for (int64_t i = 0; i < mix->n; i++)
-        buf_printf(&data, "%s%s=%lld", i ? "," : "", set_hash(mix->set[i]), (long long)mix->weight[i]);
+        buf_printf(&data, "%s%s=%lld", i ? "," : "", set_hash(mix->set[i]),
+                   (long long)mix->weight[i]);
     buf_str(out, "{");
     member(out, "model", model);
     member(out, "data", data.data);

@@ -29,7 +29,9 @@ void run_log_open(struct run *r, int64_t sequence_length)
         struct buf b = {0};
         struct log_head h = {.config = r->identity.data,
                              .flops_token = meter_flops(&work, s, s * s, COUNT_CAUSAL) / s,
-                             .flops_square = work.square, .params = n.total, .active = n.active,
+                             .flops_square = work.square,
+                             .params = n.total,
+                             .active = n.active,
                              .data = (char *)set_hash(r->mix.set[0])};
         meter_head_write(&b, &h);
         append(r->log_fd, &b, path);
@@ -42,10 +44,19 @@ void run_log_step(struct run *r, const struct step_result *s, double ms, double 
 {
     struct work work = meter_work(&r->t.model.cfg);
     double flops = meter_flops(&work, s->tokens, s->squares, COUNT_CAUSAL);
-    struct step_line line = {.step = r->step, .loss = s->loss, .aux = s->aux, .z = s->z, .lr = s->lr,
-                             .grad_norm = s->norm, .tokens = s->tokens, .step_ms = ms,
-                             .tflops = flops / ms / 1e9, .ok = s->ok, .seconds = seconds,
-                             .won = r->t.loss->pairs ? s->won : NAN, .squares = s->squares};
+    struct step_line line = {.step = r->step,
+                             .loss = s->loss,
+                             .aux = s->aux,
+                             .z = s->z,
+                             .lr = s->lr,
+                             .grad_norm = s->norm,
+                             .tokens = s->tokens,
+                             .step_ms = ms,
+                             .tflops = flops / ms / 1e9,
+                             .ok = s->ok,
+                             .seconds = seconds,
+                             .won = r->t.loss->pairs ? s->won : NAN,
+                             .squares = s->squares};
     struct buf b = {0};
     meter_step_write(&b, &line);
     append(r->log_fd, &b, "log.jsonl");

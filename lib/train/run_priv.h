@@ -13,11 +13,11 @@ struct run { /* one rank's view */
     struct trainer t;
     struct buf identity;
     int64_t steps;
-    int64_t step;    /* done */
-    int64_t skipped; /* of these, without an update: there was nothing to learn */
-    int64_t samples; /* consumed: the cursor of the data */
-    int64_t bad;     /* batches that were not finite and did not count as steps */
-    double loss;     /* of the last step */
+    int64_t step;      /* done */
+    int64_t skipped;   /* of these, without an update: there was nothing to learn */
+    int64_t samples;   /* consumed: the cursor of the data */
+    int64_t bad;       /* batches that were not finite and did not count as steps */
+    double loss;       /* of the last step */
     double moments[2]; /* mean and sd of a reward model's scores of its training data */
     int log_fd;
     int status;

@@ -16,8 +16,9 @@ static void write_loss(struct buf *b, double loss)
 static void save_state(const struct run *r, struct buf *b)
 {
     const char *template = set_info(r->mix.set[0])->template;
-    buf_printf(b, "{\"step\":%lld,\"skipped_steps\":%lld,\"bad_steps\":%lld,\"samples\":%lld,\"loss\":",
-               (long long)r->step, (long long)r->skipped, (long long)r->bad, (long long)r->samples);
+    buf_printf(
+        b, "{\"step\":%lld,\"skipped_steps\":%lld,\"bad_steps\":%lld,\"samples\":%lld,\"loss\":",
+        (long long)r->step, (long long)r->skipped, (long long)r->bad, (long long)r->samples);
     write_loss(b, r->loss);
     buf_str(b, ",\"template\":");
     json_quote(b, template, strlen(template));
@@ -81,7 +82,8 @@ void run_status_write(const struct run *r, const char *state, int code)
 {
     struct buf b = {0};
     char *path = path_join(r->o->out, "status.json");
-    buf_printf(&b, "{\"state\":\"%s\",\"exit\":%d,\"step\":%lld}\n", state, code, (long long)r->step);
+    buf_printf(&b, "{\"state\":\"%s\",\"exit\":%d,\"step\":%lld}\n", state, code,
+               (long long)r->step);
     write_file(path, b.data, b.len);
     buf_release(&b), free(path);
 }
@@ -92,7 +94,8 @@ void run_done_write(const struct run *r)
     char *path = path_join(r->o->out, "done.json");
     buf_printf(&b, "{\"step\":%lld,\"loss\":", (long long)r->step);
     write_loss(&b, r->loss);
-    buf_printf(&b, ",\"checkpoint\":\"step-%06lld\",\"run\":%s}\n", (long long)r->step, r->identity.data);
+    buf_printf(&b, ",\"checkpoint\":\"step-%06lld\",\"run\":%s}\n", (long long)r->step,
+               r->identity.data);
     write_file(path, b.data, b.len);
     buf_release(&b), free(path);
 }

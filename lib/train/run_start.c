@@ -1,5 +1,5 @@
-/* run_start.c -- where a run begins: a new model, the weights of another, or its own last checkpoint, which
- * must be of the very run that the command line describes. */
+/* run_start.c -- where a run begins: a new model, the weights of another, or its own last
+ * checkpoint, which must be of the very run that the command line describes. */
 #include "train/run_priv.h"
 
 #include <stdlib.h>
@@ -56,8 +56,9 @@ static void check_identity(const struct run *r, struct json was, const char *pat
         if (json_get(was, key, &old))
             json_write(&b, old);
         if (!b.data || strcmp(a.data, b.data))
-            die_misused("%s was begun with %s %s, and this command says %s: use the same, or another -o",
-                        path, key, b.data ? b.data : "(none)", a.data);
+            die_misused(
+                "%s was begun with %s %s, and this command says %s: use the same, or another -o",
+                path, key, b.data ? b.data : "(none)", a.data);
         buf_release(&a), buf_release(&b), free(key);
     }
     json_doc_free(doc);
@@ -108,8 +109,9 @@ void run_start(struct run *r, const char *resume)
         optim_fill_master(&r->t.optim);
 }
 
-/* Micro-batch and threads where they are left to choose: each rank's whole share of rows; the machine's
- * cores shared among its processes, unless the launcher has already bound each to its own. */
+/* Micro-batch and threads where they are left to choose: each rank's whole share of rows; the
+ * machine's cores shared among its processes, unless the launcher has already bound each to its
+ * own. */
 void run_defaults(const struct run *r, const struct mesh *m, struct trainer_options *t)
 {
     int64_t processes = world_local(r->world) / r->o->ranks, threads = opt_threads();

@@ -1,8 +1,8 @@
 /* schedule.c -- a step as a list of tasks.
  *
- * All that distinguishes one pipeline schedule from another is the order of this list.  A layer's tokens
- * travel on the communication lane and everything else is computed on the other; where a task needs what
- * the other lane makes, it names that task. */
+ * All that distinguishes one pipeline schedule from another is the order of this list.  A layer's
+ * tokens travel on the communication lane and everything else is computed on the other; where a
+ * task needs what the other lane makes, it names that task. */
 #include "train/train.h"
 
 #include <stdlib.h>
@@ -62,9 +62,9 @@ static void add_backward(struct schedule *s, struct place p, int micro, enum seg
     s->task[s->n - 1].last_of_micro = p.lo == 0;
 }
 
-/* The k-th forward pass of a stage: PP micro-batches through its first chunk, the same through its next,
- * and so on, then the next PP micro-batches.  Backward passes go the same way through the chunks from the
- * last.  With one chunk it is micro-batch k. */
+/* The k-th forward pass of a stage: PP micro-batches through its first chunk, the same through its
+ * next, and so on, then the next PP micro-batches.  Backward passes go the same way through the
+ * chunks from the last.  With one chunk it is micro-batch k. */
 static int micro_of(const struct model *m, int64_t k)
 {
     int64_t round = m->mesh.pp * m->chunks;
@@ -86,7 +86,8 @@ void schedule_1f1b(struct schedule *s, const struct model *m, int64_t micros, en
     *s = (struct schedule){.in_flight = 1};
     for (int64_t i = 0, begun = 0, ended = 0; i < n + ahead; i++) {
         if (i < n) {
-            add_forward(s, place_of(m, chunk_of(m, i)), micro_of(m, i), head_forward ? (int)head : -1);
+            add_forward(s, place_of(m, chunk_of(m, i)), micro_of(m, i),
+                        head_forward ? (int)head : -1);
             begun = MAX(begun, micro_of(m, i) + 1);
         }
         s->in_flight = MAX(s->in_flight, begun - ended);

@@ -1,8 +1,9 @@
-/* train.h -- the step: which rows, in which order the segments run, the optimizer, and runs on disk.
+/* train.h -- the step: which rows, in which order the segments run, the optimizer, and runs on
+ * disk.
  *
- * Mapping is not a hyperparameter: initial weights, the order of data and every denominator are functions
- * of (seed, step, logical coordinate), never of a rank, so the same run under any mapping gives the same
- * losses to rounding, and a resume at the same mapping the same bits. */
+ * Mapping is not a hyperparameter: initial weights, the order of data and every denominator are
+ * functions of (seed, step, logical coordinate), never of a rank, so the same run under any mapping
+ * gives the same losses to rounding, and a resume at the same mapping the same bits. */
 #ifndef TRAIN_H
 #define TRAIN_H
 
@@ -19,9 +20,9 @@ struct task {
     enum segment segment;
     enum pass pass;
     enum lane_name lane;
-    int layer; /* local; the model's layer count for what comes after the last */
-    int micro; /* micro-batch */
-    int after; /* task of the other lane whose event this one waits for, -1 for none */
+    int layer;         /* local; the model's layer count for what comes after the last */
+    int micro;         /* micro-batch */
+    int after;         /* task of the other lane whose event this one waits for, -1 for none */
     int last_of_micro; /* its saved state and batch are free after this task */
 };
 struct schedule {
@@ -29,10 +30,10 @@ struct schedule {
     int64_t n;
     int64_t in_flight; /* micro-batches whose saved state is alive at once, at most */
 };
-/* One forward, one backward (Narayanan et al. 2021) for this stage: warm-up forwards, then pairs, then the
- * rest of the backwards; with one stage it is F0 B0 F1 B1 ...  Several chunks a stage are interleaved, and the
- * micro-batches must then be a multiple of the stages.  head is SEG_HEAD or SEG_SCORE; head_forward: the loss
- * needs its output before its gradient. */
+/* One forward, one backward (Narayanan et al. 2021) for this stage: warm-up forwards, then pairs,
+ * then the rest of the backwards; with one stage it is F0 B0 F1 B1 ...  Several chunks a stage are
+ * interleaved, and the micro-batches must then be a multiple of the stages.  head is SEG_HEAD or
+ * SEG_SCORE; head_forward: the loss needs its output before its gradient. */
 void schedule_1f1b(struct schedule *s, const struct model *m, int64_t micros, enum segment head,
                    int head_forward);
 /* Forward passes only, for evaluation. */
@@ -71,12 +72,15 @@ struct optim {
 void optim_init(struct optim *o, struct model *m, const char *name, struct step_plan plan,
                 double decay);
 void optim_release(struct optim *o);
-/* Sums the gradients over the ranks that share each tensor; each rank then holds its shard of the sums. */
+/* Sums the gradients over the ranks that share each tensor; each rank then holds its shard of the
+ * sums. */
 void optim_reduce(struct optim *o);
-/* Norm, verdict, update, and the new weights to everybody.  bad > 0: something was not finite here. */
+/* Norm, verdict, update, and the new weights to everybody.  bad > 0: something was not finite here.
+ */
 void optim_step(struct optim *o, double bad);
 void optim_state(const struct optim *o, double out[STEP_STATE]);
-/* Where weights are of a coarser type than their masters: the masters become what the weights are. */
+/* Where weights are of a coarser type than their masters: the masters become what the weights are.
+ */
 void optim_fill_master(struct optim *o);
 void optim_set_count(struct optim *o, double committed);
 void optim_save(const struct optim *o, struct ckpt_writer *w);
@@ -89,7 +93,8 @@ void ckpt_put_from(struct ckpt_writer *w, struct lane *l, const char *set, const
 
 struct trainer_options {
     const char *device, *type, *optimizer, *loss; /* "cpu", "cuda"; "f32", "f64", "bf16" */
-    int64_t batch, micro, seq; /* packed rows a step over all ranks; rows a micro-batch; tokens a row */
+    int64_t batch, micro; /* packed rows: of a step over all ranks, of a micro-batch */
+    int64_t seq;          /* tokens of a row */
     double decay, aux, z;
     double beta; /* of dpo */
     struct step_plan plan;
@@ -104,22 +109,22 @@ struct trainer {
     struct model model;
     struct optim optim;
     struct schedule schedule, eval;
-    struct batch *batch;      /* (in_flight) on the device */
-    struct batch_host *host;  /* (micro-batches of a step on this rank) whole rows */
-    struct batch_host part;   /* what this rank of CP holds of one; used when CP > 1 */
-    struct context context;   /* as is this */
-    struct batch whole;       /* whole rows on the device, for losses on documents when CP > 1 */
-    struct saved *saved;      /* (in_flight, layers + 1) */
+    struct batch *batch;     /* (in_flight) on the device */
+    struct batch_host *host; /* (micro-batches of a step on this rank) whole rows */
+    struct batch_host part;  /* what this rank of CP holds of one; used when CP > 1 */
+    struct context context;  /* as is this */
+    struct batch whole;      /* whole rows on the device, for losses on documents when CP > 1 */
+    struct saved *saved;     /* (in_flight, layers + 1) */
     int64_t micros;
-    void *denom;              /* S (1) */
-    double scores[3];         /* of an evaluation: documents, sum of their scores, sum of squares */
+    void *denom;      /* S (1) */
+    double scores[3]; /* of an evaluation: documents, sum of their scores, sum of squares */
 };
 /* One line of the log. */
 struct step_result {
     double loss, aux, z, norm, lr, weight; /* weight: the denominator */
-    double won;     /* share of pairs in which the chosen one scores higher */
-    double squares; /* sum of squared document lengths, over all ranks */
-    int64_t tokens; /* live, over all ranks */
+    double won;      /* share of pairs in which the chosen one scores higher */
+    double squares;  /* sum of squared document lengths, over all ranks */
+    int64_t tokens;  /* live, over all ranks */
     int ok, skipped; /* committed; nothing to learn from (denominator 0) */
 };
 /* cfg is taken over.  Weights are zero until model_random(), model_load(). */
@@ -132,17 +137,17 @@ void trainer_gradients(struct trainer *t, struct step_result *r); /* forward, ba
 void trainer_step(struct trainer *t, const struct mix *mix, int64_t first, struct step_result *r);
 /* Warns with this rank and the first tensor of its shards whose gradient is not finite. */
 void trainer_blame(const struct trainer *t, int64_t step);
-/* Mean loss over every sequence of a set; of a reward model also the mean and standard deviation of its
- * scores of whole documents, where moments is not NULL. */
+/* Mean loss over every sequence of a set; of a reward model also the mean and standard deviation of
+ * its scores of whole documents, where moments is not NULL. */
 double trainer_evaluate(struct trainer *t, struct set *set, double moments[2]);
 
 /* ---- run.c, run_files.c: a run on disk (formats/ckpt.md) ---- */
 
 struct run_options {
     struct trainer_options train;
-    const char *out;            /* RUN/ */
-    const char *model, *init;   /* config.json, or a checkpoint to start from */
-    struct strv data;           /* SET or SET=WEIGHT */
+    const char *out;          /* RUN/ */
+    const char *model, *init; /* config.json, or a checkpoint to start from */
+    struct strv data;         /* SET or SET=WEIGHT */
     const char *valid;
     int64_t steps, seed, save_every, keep, valid_every, max_bad_steps;
     double epochs;
@@ -152,13 +157,14 @@ struct run_options {
     int eval_only;
     int status; /* set by run_train */
 };
-/* Trains to the end, or until a signal; returns the exit status.  The ranks are the processes of an MPI job,
- * or with ranks > 1 threads.  A micro or threads of 0 in train is chosen here. */
+/* Trains to the end, or until a signal; returns the exit status.  The ranks are the processes of an
+ * MPI job, or with ranks > 1 threads.  A micro or threads of 0 in train is chosen here. */
 int run_train(struct run_options *o);
 
 /* ---- agree.c ---- */
 
-/* Rank 0's string, on every rank; caller frees.  What a file system shows may differ from rank to rank. */
+/* Rank 0's string, on every rank; caller frees.  What a file system shows may differ from rank to
+ * rank. */
 char *of_rank_0(struct comm *all, const char *s);
 /* Dies (2) where a rank has another text than rank 0. */
 void agree(struct comm *all, const char *what, const char *mine);
@@ -174,8 +180,8 @@ void run_publish(const char *run, const char *tmp, int64_t step, int64_t keep);
 /* The checkpoint folder RUN/last names, or NULL.  Caller frees. */
 char *run_last(const char *run);
 
-/* What decides a run's results, as JSON: two runs with the same are the same run.  Mapping, threads,
- * micro-batch and how often it saves are not in it. */
+/* What decides a run's results, as JSON: two runs with the same are the same run.  Mapping,
+ * threads, micro-batch and how often it saves are not in it. */
 void run_identity(struct buf *out, const struct run_options *o, const struct config *c,
                   const struct mix *mix, int64_t steps);
 

@@ -1,7 +1,8 @@
 /* trainer.c -- one step: rows in, gradients, update.
  *
- * What a step needs to know of the whole global batch before it starts (the denominator, the live tokens)
- * is counted from the data and summed over the ranks in f64; everything after that is the schedule. */
+ * What a step needs to know of the whole global batch before it starts (the denominator, the live
+ * tokens) is counted from the data and summed over the ranks in f64; everything after that is the
+ * schedule. */
 #include "train/train.h"
 
 #include <math.h>
@@ -33,8 +34,8 @@ static void batch_init(struct trainer *t, struct batch *b, int64_t rows, int64_t
 
 static void batch_release(struct trainer *t, struct batch *b)
 {
-    void *all[] = {b->token, b->label, b->position, b->group, b->q_at,
-                   b->k_beg, b->k_end, b->weight,   b->dlogp, b->logp, b->chosen, b->base, b->margin};
+    void *all[] = {b->token,  b->label, b->position, b->group,  b->q_at, b->k_beg, b->k_end,
+                   b->weight, b->dlogp, b->logp,     b->chosen, b->base, b->margin};
     for (int64_t i = 0; i < ARRAY_LEN(all); i++)
         t->lane.dev->free(all[i]);
 }
@@ -57,7 +58,8 @@ static void batch_put(struct trainer *t, struct batch *b, const struct batch_hos
         void *to;
         const double *from;
         int64_t n;
-    } stats[] = {{b->weight, h->weight, n}, {b->base, h->base, h->spans}, {b->margin, h->margin, h->spans}};
+    } stats[] = {
+        {b->weight, h->weight, n}, {b->base, h->base, h->spans}, {b->margin, h->margin, h->spans}};
     for (int64_t i = 0; i < ARRAY_LEN(stats); i++) {
         dtype_convert(host, t->model.op->stat, stats[i].from, DT_F64, stats[i].n);
         dev->put(&t->lane, stats[i].to, host, stats[i].n * ssz);
@@ -74,8 +76,8 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     t->world = w;
     t->mesh = *mesh;
     if (mesh->cp > 1 && o->seq % (2 * mesh->cp))
-        die_misused("--cp %d cuts a sequence in %d chunks, and %lld tokens do not divide by that", mesh->cp,
-                    2 * mesh->cp, (long long)o->seq);
+        die_misused("--cp %d cuts a sequence in %d chunks, and %lld tokens do not divide by that",
+                    mesh->cp, 2 * mesh->cp, (long long)o->seq);
     int64_t share = o->micro * mesh->dp;
     if (o->batch < 1 || o->micro < 1 || o->batch % share)
         die_misused("--batch %lld is not a multiple of --micro %lld times %d data-parallel ranks",
@@ -106,11 +108,13 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     optim_init(&t->optim, &t->model, o->optimizer, o->plan, o->decay);
     if (t->loss->reward != t->model.cfg.reward)
         die_misused("--loss %s needs a %s", t->loss->name,
-                    t->loss->reward ? "reward model" : "language model, and this is a reward model");
+                    t->loss->reward ? "reward model"
+                                    : "language model, and this is a reward model");
     enum segment head = t->loss->reward ? SEG_SCORE : SEG_HEAD;
     if (t->model.chunks > 1 && t->micros % mesh->pp)
-        die_misused("interleaved stages need micro-batches in multiples of --pp %d, and a step has %lld",
-                    mesh->pp, (long long)t->micros);
+        die_misused(
+            "interleaved stages need micro-batches in multiples of --pp %d, and a step has %lld",
+            mesh->pp, (long long)t->micros);
     schedule_1f1b(&t->schedule, &t->model, t->micros, head, !t->loss->known_beforehand);
     schedule_forward(&t->eval, &t->model, t->micros, head);
 
@@ -182,8 +186,8 @@ static void fetch_row(struct trainer *t, struct batch_host *h, int64_t i, const 
     set_sequence(set, sequence, r->token, r->target, r->document, r->weight);
     for (int64_t j = 0; j < t->o.seq; j++)
         if (r->document[j] >= 0 && (r->token[j] < 0 || r->token[j] >= t->model.cfg.vocab))
-            die("token %d of packed sequence %lld is outside the model's vocabulary of %lld", r->token[j],
-                (long long)sequence, (long long)t->model.cfg.vocab);
+            die("token %d of packed sequence %lld is outside the model's vocabulary of %lld",
+                r->token[j], (long long)sequence, (long long)t->model.cfg.vocab);
     batch_host_row(h, i, r->token, r->target, r->document, r->weight);
     if (!t->loss->pairs)
         return;
@@ -202,7 +206,8 @@ void trainer_fetch(struct trainer *t, const struct mix *mix, int64_t first)
         batch_host_clear(&t->host[m]);
         for (int64_t i = 0; i < t->o.micro; i++) {
             int64_t set, sequence;
-            mix_sample(mix, first + (m * t->mesh.dp + t->mesh.i_dp) * t->o.micro + i, &set, &sequence);
+            mix_sample(mix, first + (m * t->mesh.dp + t->mesh.i_dp) * t->o.micro + i, &set,
+                       &sequence);
             fetch_row(t, &t->host[m], i, mix->set[set], sequence, &r);
         }
     }
@@ -219,7 +224,8 @@ static void put_stat(struct trainer *t, void *dst, const double *x, int64_t n)
     t->lane.dev->wait(&t->lane);
 }
 
-/* Sums over the ranks with different rows; every rank of one data-parallel coordinate has the same. */
+/* Sums over the ranks with different rows; every rank of one data-parallel coordinate has the same.
+ */
 static void count_batch(struct trainer *t, struct step_result *r)
 {
     double sums[3] = {0, 0, 0};
@@ -235,8 +241,8 @@ static void count_batch(struct trainer *t, struct step_result *r)
     r->skipped = !(r->weight > 0);
 }
 
-/* The batch as the loss wants it: the rank's own, or where a loss on documents meets rows that are cut, the
- * whole rows with everybody's logp. */
+/* The batch as the loss wants it: the rank's own, or where a loss on documents meets rows that are
+ * cut, the whole rows with everybody's logp. */
 static struct batch *loss_batch(struct trainer *t, struct batch *b, const struct batch_host *h)
 {
     if (!t->loss->pairs || t->mesh.cp == 1)
@@ -254,9 +260,17 @@ static int counts(const struct trainer *t)
 
 static struct loss_rows loss_rows(struct trainer *t, struct batch *b)
 {
-    return (struct loss_rows){.weight = b->weight, .logp = b->logp, .dlogp = b->dlogp, .denom = t->denom,
-                              .sum = t->model.loss, .t = b->t, .spans = b->spans, .q_at = b->q_at,
-                              .chosen = b->chosen, .base = b->base, .margin = b->margin,
+    return (struct loss_rows){.weight = b->weight,
+                              .logp = b->logp,
+                              .dlogp = b->dlogp,
+                              .denom = t->denom,
+                              .sum = t->model.loss,
+                              .t = b->t,
+                              .spans = b->spans,
+                              .q_at = b->q_at,
+                              .chosen = b->chosen,
+                              .base = b->base,
+                              .margin = b->margin,
                               .beta = t->loss->reward ? 1 : t->o.beta};
 }
 
@@ -313,7 +327,8 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
     for (int64_t i = 0; i < s->n; i++) {
         const struct task *k = &s->task[i];
         int64_t slot = k->micro % alive;
-        struct task_context c = {&t->model, &t->lane, &t->batch[slot], &t->saved[slot * per], k->layer};
+        struct task_context c = {&t->model, &t->lane, &t->batch[slot], &t->saved[slot * per],
+                                 k->layer};
         int starts = k->layer == 0 && k->pass == PASS_FORWARD &&
                      (k->segment == SEG_EMBED || k->segment == SEG_RECV);
         int head = k->segment == SEG_HEAD || k->segment == SEG_SCORE;
@@ -391,8 +406,8 @@ void trainer_blame(const struct trainer *t, int64_t step)
             int64_t n = p->r.rows * p->r.cols, ssz = dtype_size(m->op->stat);
             void *raw = xmalloc(n * ssz);
             double *g = xmalloc(n * sizeof *g);
-            m->lane->dev->get(m->lane, raw, (char *)m->grad[b] + (m->layout.shard_at[b] + p->at) * ssz,
-                              n * ssz);
+            m->lane->dev->get(m->lane, raw,
+                              (char *)m->grad[b] + (m->layout.shard_at[b] + p->at) * ssz, n * ssz);
             m->lane->dev->wait(m->lane);
             dtype_convert(g, DT_F64, raw, m->op->stat, n);
             int64_t j = 0;
