@@ -77,6 +77,8 @@ struct lane {
 /* threads: CPU threads of this lane (the device lane of a GPU needs one). */
 void lane_init(struct lane *l, const struct dev_ops *dev, int64_t threads);
 void lane_release(struct lane *l);
+/* Zeroed memory of the lane's device; dies naming what needs how much.  Free with dev->free(). */
+void *lane_alloc(struct lane *l, int64_t bytes, const char *what);
 
 /* Calls fn(arg, i, scratch) once for each i in 0..n-1 on the CPU threads of the lane, in no order,
  * and returns when all are done.  A call in progress has scratch_bytes to itself, aligned to 256,

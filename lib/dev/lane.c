@@ -136,3 +136,13 @@ const char *dev_missing(const char *name)
 {
     return backend_find(name)->missing();
 }
+
+void *lane_alloc(struct lane *l, int64_t bytes, const char *what)
+{
+    void *p = l->dev->alloc(MAX(bytes, 1));
+    if (!p)
+        die("%s needs %.1f MiB more than device %s has", what, (double)bytes / 1048576.0,
+            l->dev->name);
+    l->dev->zero(l, p, MAX(bytes, 1));
+    return p;
+}

@@ -7,6 +7,40 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The int32 arrays, (T+1) each, and the statistics' arrays, (T) each. */
+enum { INTS = 8, STATS = 5 };
+static void arrays(struct batch *b, int32_t **ints[INTS], void **stats[STATS])
+{
+    int32_t **i[INTS] = {&b->token, &b->label, &b->position, &b->group,
+                         &b->q_at,  &b->k_beg, &b->k_end,    &b->chosen};
+    void **s[STATS] = {&b->weight, &b->dlogp, &b->logp, &b->base, &b->margin};
+    memcpy(ints, i, sizeof i);
+    memcpy(stats, s, sizeof s);
+}
+
+void batch_init(struct batch *b, const struct model *m, int64_t rows, int64_t seq)
+{
+    int32_t **ints[INTS];
+    void **stats[STATS];
+    *b = (struct batch){.rows = rows, .seq = seq, .t = rows * seq};
+    arrays(b, ints, stats);
+    for (int i = 0; i < INTS; i++)
+        *ints[i] = lane_alloc(m->lane, (b->t + 1) * sizeof(int32_t), "a batch");
+    for (int i = 0; i < STATS; i++)
+        *stats[i] = lane_alloc(m->lane, b->t * dtype_size(m->op->stat), "a batch");
+}
+
+void batch_release(struct batch *b, const struct model *m)
+{
+    int32_t **ints[INTS];
+    void **stats[STATS];
+    arrays(b, ints, stats);
+    for (int i = 0; i < INTS; i++)
+        m->lane->dev->free(*ints[i]);
+    for (int i = 0; i < STATS; i++)
+        m->lane->dev->free(*stats[i]);
+}
+
 void batch_host_init(struct batch_host *h, int64_t rows, int64_t seq)
 {
     int64_t t = rows * seq;

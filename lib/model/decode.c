@@ -9,19 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void *device_take(struct model *m, int64_t bytes)
-{
-    void *p = m->lane->dev->alloc(MAX(bytes, 1));
-    if (!p)
-        die("decoding needs %.1f MiB more than device %s has: use fewer slots", bytes / 1048576.0,
-            m->lane->dev->name);
-    m->lane->dev->zero(m->lane, p, MAX(bytes, 1));
-    return p;
-}
-
 void decoder_init(struct decoder *d, struct model *m, int64_t slots, int64_t capacity)
 {
-    int64_t rows = slots * capacity, rsz = dtype_size(m->op->real), ssz = dtype_size(m->op->stat);
+    int64_t rows = slots * capacity, rsz = dtype_size(m->op->real);
     memset(d, 0, sizeof *d);
     d->m = m, d->slots = slots, d->capacity = capacity;
     d->slot = xcalloc(slots, sizeof *d->slot);
@@ -30,15 +20,10 @@ void decoder_init(struct decoder *d, struct model *m, int64_t slots, int64_t cap
     d->cache.rows = rows;
     d->cache.kv = xmalloc(m->layers * sizeof *d->cache.kv);
     for (int64_t l = 0; l < m->layers; l++)
-        d->cache.kv[l] = device_take(m, rows * 2 * m->g * m->c * rsz);
+        d->cache.kv[l] = lane_alloc(m->lane, rows * 2 * m->g * m->c * rsz, "decoding");
     batch_host_init(&d->host, 1, rows);
-    int32_t **ints[] = {&d->batch.token, &d->batch.label, &d->batch.position, &d->batch.group,
-                        &d->batch.q_at,  &d->batch.k_beg, &d->batch.k_end};
-    for (int64_t i = 0; i < ARRAY_LEN(ints); i++)
-        *ints[i] = device_take(m, (rows + 1) * sizeof(int32_t));
-    d->batch.cache_row = device_take(m, rows * sizeof(int32_t));
-    d->batch.logp = device_take(m, rows * ssz);
-    d->batch.rows = 1;
+    batch_init(&d->batch, m, 1, rows);
+    d->batch.cache_row = lane_alloc(m->lane, rows * sizeof(int32_t), "decoding");
     d->batch.cache = &d->cache;
     d->cache_row = xmalloc(rows * sizeof(int32_t));
     d->last = xmalloc(slots * sizeof(int32_t));
@@ -48,11 +33,8 @@ void decoder_init(struct decoder *d, struct model *m, int64_t slots, int64_t cap
 void decoder_release(struct decoder *d)
 {
     const struct dev_ops *dev = d->m->lane->dev;
-    void *all[] = {d->batch.token, d->batch.label, d->batch.position, d->batch.group,
-                   d->batch.q_at,  d->batch.k_beg, d->batch.k_end,    (void *)d->batch.cache_row,
-                   d->batch.logp};
-    for (int64_t i = 0; i < ARRAY_LEN(all); i++)
-        dev->free(all[i]);
+    batch_release(&d->batch, d->m);
+    dev->free((void *)d->batch.cache_row);
     for (int64_t l = 0; l < d->m->layers; l++)
         dev->free(d->cache.kv[l]);
     for (int64_t i = 0; i < d->slots; i++)

@@ -5,16 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void *zeroed(struct model *m, int64_t bytes)
-{
-    void *p = m->lane->dev->alloc(MAX(bytes, 1));
-    if (!p)
-        die("model: %.1f MiB are needed and not there on device %s", bytes / 1048576.0,
-            m->lane->dev->name);
-    m->lane->dev->zero(m->lane, p, MAX(bytes, 1));
-    return p;
-}
-
 static void sizes_init(struct model *m)
 {
     const struct config *c = &m->cfg;
@@ -77,7 +67,7 @@ static void rope_init(struct model *m)
     double *f = xmalloc(m->c / 2 * sizeof *f);
     for (int64_t i = 0; i < m->c / 2; i++)
         f[i] = pow(m->cfg.theta, -2.0 * i / m->c);
-    m->freq = zeroed(m, m->c / 2 * sizeof(double));
+    m->freq = lane_alloc(m->lane, m->c / 2 * sizeof(double), "the model");
     put_stats(m, m->freq, f, m->c / 2);
     free(f);
 }
@@ -109,13 +99,15 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
 
     layout_init(&m->layout, mesh, m->param, m->params, m->cfg.layers, m->cfg.experts);
     for (int b = 0; b < BUFFERS; b++) {
-        m->weight[b] = zeroed(m, m->layout.size[b] * dtype_size(op->real));
-        m->grad[b] = train ? zeroed(m, m->layout.size[b] * dtype_size(op->stat)) : NULL;
+        m->weight[b] = lane_alloc(m->lane, m->layout.size[b] * dtype_size(op->real), "the model");
+        m->grad[b] =
+            train ? lane_alloc(m->lane, m->layout.size[b] * dtype_size(op->stat), "the model")
+                  : NULL;
     }
     pointers_init(m);
     rope_init(m);
-    m->coef = zeroed(m, 2 * sizeof(double));
-    m->loss = zeroed(m, LOSS_SUMS * sizeof(double));
+    m->coef = lane_alloc(m->lane, 2 * sizeof(double), "the model");
+    m->loss = lane_alloc(m->lane, LOSS_SUMS * sizeof(double), "the model");
     m->pool = pool_new(lane->dev);
 }
 

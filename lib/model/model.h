@@ -39,6 +39,10 @@ struct batch {
     const int32_t *cache_row; /* (T) row of the cache that each token's key and value go to */
     struct cache *cache;
 };
+struct model;
+/* Arrays for rows of seq tokens each, zeroed. */
+void batch_init(struct batch *b, const struct model *m, int64_t rows, int64_t seq);
+void batch_release(struct batch *b, const struct model *m);
 /* Host arrays of the same meaning, filled row by row before a batch is put on the device. */
 struct batch_host {
     int64_t rows, seq, spans;
@@ -69,7 +73,6 @@ void batch_host_pairs(struct batch_host *h, int64_t i, const struct batch_doc *d
 
 /* ---- context.c: rows cut over CP ---- */
 
-struct model;
 /* Where tokens are, on the device: "held" numbers the tokens of CP rank 0, then those of rank 1,
  * and so on. */
 struct context {

@@ -28,30 +28,21 @@ struct scorer {
 
 static void worker_init(struct worker *w, const struct model *m, int64_t longest)
 {
-    int64_t ssz = dtype_size(m->op->stat);
     w->view = *m;
     w->view.lane = &w->lane;
     lane_init(&w->lane, m->lane->dev, 1);
     w->view.pool = pool_new(m->lane->dev);
-    w->view.loss = m->lane->dev->alloc(LOSS_SUMS * ssz);
+    w->view.loss = lane_alloc(&w->lane, LOSS_SUMS * dtype_size(m->op->stat), "scoring");
     batch_host_init(&w->host, 1, longest);
     w->out = xmalloc(longest * sizeof *w->out);
-    w->batch = (struct batch){.rows = 1, .spans = 1};
-    int32_t **ints[] = {&w->batch.token, &w->batch.label, &w->batch.position, &w->batch.group,
-                        &w->batch.q_at,  &w->batch.k_beg, &w->batch.k_end};
-    for (int64_t i = 0; i < ARRAY_LEN(ints); i++)
-        *ints[i] = m->lane->dev->alloc((longest + 1) * sizeof(int32_t));
-    w->batch.logp = m->lane->dev->alloc(longest * ssz);
+    batch_init(&w->batch, &w->view, 1, longest);
+    w->batch.spans = 1;
 }
 
 static void worker_release(struct worker *w)
 {
-    const struct dev_ops *dev = w->lane.dev;
-    struct batch *b = &w->batch;
-    void *all[] = {b->token, b->label, b->position, b->group,    b->q_at,
-                   b->k_beg, b->k_end, b->logp,     w->view.loss};
-    for (int64_t i = 0; i < ARRAY_LEN(all); i++)
-        dev->free(all[i]);
+    batch_release(&w->batch, &w->view);
+    w->lane.dev->free(w->view.loss);
     pool_free(w->view.pool);
     batch_host_release(&w->host);
     lane_release(&w->lane);

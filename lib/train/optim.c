@@ -22,13 +22,7 @@ static struct comm *shard_comm(const struct model *m, int buffer)
 
 static void *take(struct model *m, int64_t n)
 {
-    int64_t bytes = MAX(n, 1) * dtype_size(m->op->stat);
-    void *p = m->lane->dev->alloc(bytes);
-    if (!p)
-        die("the optimizer needs %.1f MiB more than device %s has", bytes / 1048576.0,
-            m->lane->dev->name);
-    m->lane->dev->zero(m->lane, p, bytes);
-    return p;
+    return lane_alloc(m->lane, n * dtype_size(m->op->stat), "the optimizer");
 }
 
 /* Stretches of the shard with one decay each: gaps between tensors count as undecayed. */

@@ -9,37 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void *device_array(struct trainer *t, int64_t bytes)
-{
-    void *p = t->lane.dev->alloc(bytes);
-    if (!p)
-        die("a batch needs %.1f MiB more than device %s has", bytes / 1048576.0, t->lane.dev->name);
-    t->lane.dev->zero(&t->lane, p, bytes);
-    return p;
-}
-
-static void batch_init(struct trainer *t, struct batch *b, int64_t rows, int64_t seq)
-{
-    int64_t n = rows * seq, ssz = dtype_size(t->model.op->stat);
-    *b = (struct batch){.rows = rows, .seq = seq, .t = n};
-    b->context = t->mesh.cp > 1 ? &t->context : NULL;
-    int32_t **ints[] = {&b->token, &b->label, &b->position, &b->group,
-                        &b->q_at,  &b->k_beg, &b->k_end,    &b->chosen};
-    for (int64_t i = 0; i < ARRAY_LEN(ints); i++)
-        *ints[i] = device_array(t, (n + 1) * sizeof(int32_t));
-    void **stats[] = {&b->weight, &b->dlogp, &b->logp, &b->base, &b->margin};
-    for (int64_t i = 0; i < ARRAY_LEN(stats); i++)
-        *stats[i] = device_array(t, n * ssz);
-}
-
-static void batch_release(struct trainer *t, struct batch *b)
-{
-    void *all[] = {b->token,  b->label, b->position, b->group,  b->q_at, b->k_beg, b->k_end,
-                   b->weight, b->dlogp, b->logp,     b->chosen, b->base, b->margin};
-    for (int64_t i = 0; i < ARRAY_LEN(all); i++)
-        t->lane.dev->free(all[i]);
-}
-
 static void batch_put(struct trainer *t, struct batch *b, const struct batch_host *h)
 {
     const struct dev_ops *dev = t->lane.dev;
@@ -121,18 +90,20 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     int64_t alive = t->schedule.in_flight;
     t->batch = xcalloc(alive, sizeof *t->batch);
     t->saved = xcalloc(alive * (t->model.layers + 1), sizeof *t->saved);
-    for (int64_t i = 0; i < alive; i++)
-        batch_init(t, &t->batch[i], o->micro, o->seq / mesh->cp);
+    for (int64_t i = 0; i < alive; i++) {
+        batch_init(&t->batch[i], &t->model, o->micro, o->seq / mesh->cp);
+        t->batch[i].context = mesh->cp > 1 ? &t->context : NULL;
+    }
     for (int64_t i = 0; i < alive * (t->model.layers + 1); i++)
         t->saved[i].pool = t->model.pool;
     t->host = xcalloc(t->micros, sizeof *t->host);
     for (int64_t i = 0; i < t->micros; i++)
         batch_host_init(&t->host[i], o->micro, o->seq);
-    t->denom = device_array(t, sizeof(double));
+    t->denom = lane_alloc(&t->lane, sizeof(double), "a batch");
     if (mesh->cp > 1) {
         batch_host_init(&t->part, o->micro, o->seq / mesh->cp);
         context_init(&t->context, mesh, &t->lane, o->micro, o->seq);
-        batch_init(t, &t->whole, o->micro, o->seq);
+        batch_init(&t->whole, &t->model, o->micro, o->seq);
     }
 }
 
@@ -142,13 +113,13 @@ void trainer_release(struct trainer *t)
     for (int64_t i = 0; i < alive * (t->model.layers + 1); i++)
         saved_clear(&t->saved[i]);
     for (int64_t i = 0; i < alive; i++)
-        batch_release(t, &t->batch[i]);
+        batch_release(&t->batch[i], &t->model);
     for (int64_t i = 0; i < t->micros; i++)
         batch_host_release(&t->host[i]);
     if (t->mesh.cp > 1) {
         batch_host_release(&t->part);
         context_release(&t->context, t->lane.dev);
-        batch_release(t, &t->whole);
+        batch_release(&t->whole, &t->model);
     }
     t->lane.dev->free(t->denom);
     free(t->batch), free(t->saved), free(t->host);
