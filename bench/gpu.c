@@ -157,7 +157,8 @@ static void bench_segments(struct trainer *t)
     for (int round = 0; round < 2; round++)
         for (int64_t i = 0; i < t->schedule.n; i++) {
             const struct task *k = &t->schedule.task[i];
-            struct task_context c = {m, &t->lane, &t->batch[0], t->saved, k->layer};
+            struct task_context c = {
+                .m = m, .l = &t->lane, .b = &t->batch[0], .s = t->saved, .layer = k->layer};
             t->lane.dev->wait(&t->lane);
             double begun = clock_s();
             segment_run[k->segment][k->pass](&c);

@@ -112,7 +112,7 @@ static void fill_rows(struct trainer *t, int64_t step)
 /* All gradients of a buffer on the host, as doubles. */
 static double *gradients(struct trainer *t, int b, int64_t *n)
 {
-    enum dtype s = t->model.op->stat;
+    enum dtype s = t->model.grad_type;
     *n = t->model.layout.size[b];
     void *raw = xmalloc(*n * dtype_size(s));
     double *g = xmalloc(*n * sizeof *g);

@@ -18,18 +18,21 @@
 #include "op_cases/optim.h"
 #include "op_cases/pair.h"
 
-#define CASE(name, variants, timed) {#name, case_##name, variants, timed}
+#define CASE(name, variants, timed)                                                                \
+    {                                                                                              \
+#name, case_##name, variants, timed                                                        \
+    }
 static const struct op_case {
     const char *name;
     void (*run)(struct run *r);
     int64_t variants, timed; /* --bench takes the first few */
 } cases[] = {
     CASE(embed, 1, 1),
-    CASE(embed_wgrad, 1, 1),
+    CASE(embed_wgrad, GRAD_KINDS, 2),
     CASE(rmsnorm, 1, 1),
     CASE(rmsnorm_dgrad, 2, 2),
-    CASE(rmsnorm_wgrad, 1, 1),
-    CASE(gemm, 16, 8),
+    CASE(rmsnorm_wgrad, GRAD_KINDS, 2),
+    CASE(gemm, 32, 8),
     CASE(rope, 4, 3),
     CASE(attn, SPAN_KINDS, DECODE + 1),
     CASE(attn_dgrad, SPAN_KINDS, CHUNKS + 1),
@@ -42,8 +45,8 @@ static const struct op_case {
     CASE(experts_down, 2, 1),
     CASE(experts_dh, 2, 1),
     CASE(experts_dx, 2, 1),
-    CASE(experts_up_wgrad, 2, 1),
-    CASE(experts_down_wgrad, 2, 1),
+    CASE(experts_up_wgrad, 2 * GRAD_KINDS, 1),
+    CASE(experts_down_wgrad, 2 * GRAD_KINDS, 1),
     CASE(gather_rows, 2, 1),
     CASE(scatter_rows, 2, 1),
     CASE(gather_sum, 1, 1),
@@ -52,7 +55,7 @@ static const struct op_case {
     CASE(logits_dgrad, 1, 1),
     CASE(nll_dgrad, 1, 1),
     CASE(nll_loss, 1, 1),
-    CASE(sum_squares, 1, 1),
+    CASE(sum_squares, 2, 1),
     CASE(step_control, ARRAY_LEN(controls), 0),
     CASE(adamw, 3, 2),
     CASE(sgd, 3, 2),

@@ -8,7 +8,7 @@ static struct task_context forward(struct model *m, struct batch *b, struct save
 {
     static const enum segment layer[] = {SEG_ATTN, SEG_ROUTE, SEG_DISPATCH, SEG_EXPERTS,
                                          SEG_COMBINE};
-    struct task_context t = {m, m->lane, b, s, 0};
+    struct task_context t = {.m = m, .l = m->lane, .b = b, .s = s};
     for (int64_t i = 0; i <= m->layers; i++)
         s[i].pool = m->pool;
     embed_forward(&t);
@@ -74,6 +74,6 @@ void model_open(struct model *m, struct lane *lane, struct world *w, struct ckpt
     mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
     ckpt_config(k, &cfg);
     lane_init(lane, dev_open(device), threads ? threads : opt_threads());
-    model_init(m, &cfg, &mesh, w, lane, op, 0);
+    model_init(m, &cfg, &mesh, w, lane, op);
     model_load(m, k, -1);
 }

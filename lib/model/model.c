@@ -36,7 +36,8 @@ static int64_t local_layer(const struct model *m, int64_t layer)
 /* Points at[layer].w[role] at the first slice of each fused tensor; the others follow it. */
 static void pointers_init(struct model *m)
 {
-    int64_t rsz = dtype_size(m->op->real), ssz = dtype_size(m->op->stat);
+    int64_t rsz = dtype_size(m->op->real), gsz = dtype_size(m->grad_type);
+    free(m->at);
     m->at = xcalloc(m->layers + 1, sizeof *m->at);
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
@@ -45,7 +46,7 @@ static void pointers_init(struct model *m)
             continue;
         at->w[l->p->role] = (char *)m->weight[l->buffer] + l->at * rsz;
         if (m->grad[l->buffer])
-            at->g[l->p->role] = (char *)m->grad[l->buffer] + l->at * ssz;
+            at->g[l->p->role] = (char *)m->grad[l->buffer] + l->at * gsz;
     }
     struct weights *out = &m->at[m->layers];
     if (m->cfg.tied && !m->cfg.reward) {
@@ -73,7 +74,7 @@ static void rope_init(struct model *m)
 }
 
 void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, struct world *w,
-                struct lane *lane, const struct op *op, int train)
+                struct lane *lane, const struct op *op)
 {
     memset(m, 0, sizeof *m);
     m->cfg = *cfg;
@@ -98,17 +99,21 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
     free(ranks);
 
     layout_init(&m->layout, mesh, m->param, m->params, m->cfg.layers, m->cfg.experts);
-    for (int b = 0; b < BUFFERS; b++) {
+    for (int b = 0; b < BUFFERS; b++)
         m->weight[b] = lane_alloc(m->lane, m->layout.size[b] * dtype_size(op->real), "the model");
-        m->grad[b] =
-            train ? lane_alloc(m->lane, m->layout.size[b] * dtype_size(op->stat), "the model")
-                  : NULL;
-    }
     pointers_init(m);
     rope_init(m);
     m->coef = lane_alloc(m->lane, 2 * sizeof(double), "the model");
     m->loss = lane_alloc(m->lane, LOSS_SUMS * sizeof(double), "the model");
     m->pool = pool_new(lane->dev);
+}
+
+void model_gradients(struct model *m, enum dtype type)
+{
+    m->grad_type = type;
+    for (int b = 0; b < BUFFERS; b++)
+        m->grad[b] = lane_alloc(m->lane, m->layout.size[b] * dtype_size(type), "the gradients");
+    pointers_init(m);
 }
 
 void model_release(struct model *m)

@@ -135,7 +135,7 @@ void saved_clear(struct saved *s);
 
 struct weights {    /* one layer, or with index `layers` what stands outside the layers */
     void *w[ROLES]; /* R, pointers into model.weight */
-    void *g[ROLES]; /* S, pointers into model.grad; NULL when the model does not train */
+    void *g[ROLES]; /* pointers into model.grad; NULL when the model does not train */
 };
 enum {
     LOSS_MAIN,
@@ -156,7 +156,8 @@ struct model {
     int64_t params;
     struct layout layout;
     void *weight[BUFFERS]; /* R (layout.size) */
-    void *grad[BUFFERS];   /* S (layout.size) */
+    void *grad[BUFFERS];   /* (layout.size) of grad_type; gaps between tensors stay 0 */
+    enum dtype grad_type;  /* S, or R where it is asked for */
     struct weights *at;    /* (layers + 1) of this stage, the last one for what is outside */
     int64_t layers;        /* held by this stage, numbered from 0 in order */
     int64_t chunks,
@@ -167,10 +168,11 @@ struct model {
     void *loss;                    /* S (LOSS_SUMS) of the step */
     struct pool *pool;
 };
-/* Builds the model of this rank: groups, layout, memory (gradients where train), zero weights.
- * cfg is taken over.  Dies (2) when the mesh does not fit the model. */
+/* Builds the model of this rank: groups, layout, memory, zero weights.  cfg is taken over.  Dies (2)
+ * when the mesh does not fit the model. */
 void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, struct world *w,
-                struct lane *lane, const struct op *op, int train);
+                struct lane *lane, const struct op *op);
+void model_gradients(struct model *m, enum dtype type); /* memory for them: the model can train */
 void model_random(struct model *m, uint64_t seed); /* the initial weights of arch.h */
 /* Weights from a checkpoint.  A tensor of the role `fresh` (-1: none) that is not in it keeps what
  * it has: a language model that becomes a reward model has no score yet. */
@@ -200,6 +202,7 @@ struct task_context {
     struct batch *b;
     struct saved
         *s;    /* (layers + 1): s[layer] of this micro-batch; the last holds the head's input */
+    int add;   /* weight gradients are added to those of earlier micro-batches, not written */
     int layer; /* local; of embed and receive the chunk's first, of head and send the one past its
                   last */
 };

@@ -30,6 +30,10 @@ static inline struct mat stat_mat(const struct model *m, const void *p, int64_t 
 {
     return mat(p, m->op->stat, rows, cols);
 }
+static inline struct mat grad_mat(const struct model *m, void *p, int64_t rows, int64_t cols)
+{
+    return mat(p, m->grad_type, rows, cols);
+}
 static inline void *scratch(struct task_context *t, int64_t bytes)
 {
     return arena_take(&t->l->scratch, bytes);

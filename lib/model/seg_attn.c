@@ -143,15 +143,15 @@ void attn_wgrad(struct task_context *t)
     struct weights *w = weights(t);
     int64_t n = local_tokens(t), d = m->cfg.d, wide = (m->h + 2 * m->g) * m->c;
 
-    m->op->gemm(t->l, stat_mat(m, w->g[P_OUT], d, m->h * m->c),
+    m->op->gemm(t->l, grad_mat(m, w->g[P_OUT], d, m->h * m->c),
                 real_mat(m, saved_fetch(s, SLOT_DY1), t->b->t, d),
-                real_mat(m, saved_fetch(s, SLOT_O), t->b->t, m->h * m->c), 1, 0, 1);
+                real_mat(m, saved_fetch(s, SLOT_O), t->b->t, m->h * m->c), 1, 0, t->add);
     void *x = normed(t, scratch(t, n * stat_size(m)));
-    m->op->gemm(t->l, stat_mat(m, w->g[P_QKV], wide, d),
+    m->op->gemm(t->l, grad_mat(m, w->g[P_QKV], wide, d),
                 real_mat(m, saved_fetch(s, SLOT_DQKV), t->b->t, wide), real_mat(m, x, t->b->t, d),
-                1, 0, 1);
-    m->op->rmsnorm_wgrad(t->l, w->g[P_NORM1], saved_fetch(s, SLOT_DH1), saved_fetch(s, SLOT_X),
-                         saved_fetch(s, SLOT_RSTD1), n, d);
+                1, 0, t->add);
+    m->op->rmsnorm_wgrad(t->l, grad_mat(m, w->g[P_NORM1], 1, d), saved_fetch(s, SLOT_DH1),
+                         saved_fetch(s, SLOT_X), saved_fetch(s, SLOT_RSTD1), n, t->add);
     static const enum slot done[] = {SLOT_X,   SLOT_RSTD1, SLOT_QKV, SLOT_O,    SLOT_LSE,
                                      SLOT_DY1, SLOT_DX1,   SLOT_DH1, SLOT_DQKV, SLOT_X1};
     for (int64_t i = 0; i < ARRAY_LEN(done); i++)

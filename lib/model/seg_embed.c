@@ -25,6 +25,8 @@ void embed_wgrad(struct task_context *t)
         dx = scratch(t, t->b->t * d * rsz);
         gather_tp(t, dx, saved_fetch(t->s, SLOT_DX), n);
     }
-    m->op->embed_wgrad(t->l, m->at[m->layers].g[P_EMBED], t->b->token, dx, t->b->t, d, m->v, m->v0);
+    int tied = m->cfg.tied && !m->cfg.reward; /* the head has written its part */
+    m->op->embed_wgrad(t->l, grad_mat(m, m->at[m->layers].g[P_EMBED], m->v, d), t->b->token, dx,
+                       t->b->t, m->v0, t->add || tied);
     saved_release(t->s, SLOT_DX);
 }

@@ -65,10 +65,12 @@ void experts_wgrad(struct task_context *t)
     const int32_t *at = saved_fetch(s, SLOT_MAP_AT), *count = saved_fetch(s, SLOT_MAP_COUNT);
     const int32_t *source = saved_fetch(s, SLOT_MAP_SOURCE);
 
-    m->op->experts_down_wgrad(t->l, weights(t)->g[P_DOWN], saved_fetch(s, SLOT_DRY),
-                              saved_fetch(s, SLOT_A), at, count, source, e, k, d, f);
-    m->op->experts_up_wgrad(t->l, weights(t)->g[P_UP], saved_fetch(s, SLOT_DH),
-                            saved_fetch(s, SLOT_RX), at, count, source, e, k, d, f);
+    m->op->experts_down_wgrad(t->l, grad_mat(m, weights(t)->g[P_DOWN], e * d, f),
+                              saved_fetch(s, SLOT_DRY), saved_fetch(s, SLOT_A), at, count, source,
+                              e, k, t->add);
+    m->op->experts_up_wgrad(t->l, grad_mat(m, weights(t)->g[P_UP], e * 2 * f, d),
+                            saved_fetch(s, SLOT_DH), saved_fetch(s, SLOT_RX), at, count, source, e,
+                            k, t->add);
     static const enum slot done[] = {SLOT_RX,        SLOT_RINDEX,     SLOT_RGATE,     SLOT_MAP_AT,
                                      SLOT_MAP_COUNT, SLOT_MAP_SOURCE, SLOT_MAP_PLACE, SLOT_H,
                                      SLOT_RY,        SLOT_DRY,        SLOT_DH,        SLOT_A};

@@ -85,14 +85,14 @@ void head_dgrad(struct task_context *t)
         struct mat dl = real_mat(m, dlogits, c.n, m->v);
         m->op->gemm(t->l, real_mat(m, dhidden + c.at * d * rsz, c.n, d), dl,
                     real_mat(m, w->w[P_HEAD], m->v, d), 0, 0, 0);
-        m->op->gemm(t->l, stat_mat(m, w->g[P_HEAD], m->v, d), dl,
-                    real_mat(m, hidden + c.at * d * rsz, c.n, d), 1, 0, 1);
+        m->op->gemm(t->l, grad_mat(m, w->g[P_HEAD], m->v, d), dl,
+                    real_mat(m, hidden + c.at * d * rsz, c.n, d), 1, 0, t->add || c.at > 0);
     }
     char *own = own_block(m, dhidden, n * d * rsz);
     scatter_tp(t, own, dhidden, n);
     void *x = saved_fetch(s, SLOT_X);
     m->op->rmsnorm_dgrad(t->l, saved_keep(s, SLOT_DX, n * d * rsz), NULL, own, x, w->w[P_NORM],
                          rstd, n, d);
-    m->op->rmsnorm_wgrad(t->l, w->g[P_NORM], own, x, rstd, n, d);
+    m->op->rmsnorm_wgrad(t->l, grad_mat(m, w->g[P_NORM], 1, d), own, x, rstd, n, t->add);
     saved_release(s, SLOT_X);
 }

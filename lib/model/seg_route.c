@@ -68,10 +68,11 @@ void route_wgrad(struct task_context *t)
 
     void *h2 = scratch(t, n * d * real_size(m));
     normed(t, h2, scratch(t, n * stat_size(m)));
-    m->op->gemm(t->l, stat_mat(m, weights(t)->g[P_ROUTER], e, d),
-                stat_mat(m, saved_fetch(s, SLOT_DLOGITS), n, e), real_mat(m, h2, n, d), 1, 0, 1);
-    m->op->rmsnorm_wgrad(t->l, weights(t)->g[P_NORM2], saved_fetch(s, SLOT_DH2),
-                         saved_fetch(s, SLOT_X1), saved_fetch(s, SLOT_RSTD2), n, d);
+    m->op->gemm(t->l, grad_mat(m, weights(t)->g[P_ROUTER], e, d),
+                stat_mat(m, saved_fetch(s, SLOT_DLOGITS), n, e), real_mat(m, h2, n, d), 1, 0,
+                t->add);
+    m->op->rmsnorm_wgrad(t->l, grad_mat(m, weights(t)->g[P_NORM2], 1, d), saved_fetch(s, SLOT_DH2),
+                         saved_fetch(s, SLOT_X1), saved_fetch(s, SLOT_RSTD2), n, t->add);
     static const enum slot done[] = {SLOT_RSTD2, SLOT_INDEX,     SLOT_GATE,
                                      SLOT_PROB,  SLOT_ROUTE_LSE, SLOT_COUNT,
                                      SLOT_DH2,   SLOT_DGATE,     SLOT_DLOGITS};

@@ -11,6 +11,7 @@ struct embed {
     const real *dx;       /* (T,D) */
     const int32_t *token; /* (T) */
     int64_t t, d, v, v0, rows;
+    int add;
 };
 
 static void embed_rows(void *arg, int64_t task, void *scratch)
@@ -38,6 +39,8 @@ void OPNAME(embed)(struct lane *l, void *x, const int32_t *token, const void *w,
 static void embed_wgrad_share(void *arg, int64_t share, void *scratch)
 {
     const struct embed *m = arg;
+    for (int64_t row = share; !m->add && row < m->v; row += SHARES)
+        memset(m->dw + row * m->d, 0, (size_t)m->d * sizeof *m->dw);
     for (int64_t i = 0; i < m->t; i++) {
         int64_t row = m->token[i] - m->v0;
         if (row < 0 || row >= m->v || row % SHARES != share)
@@ -49,9 +52,16 @@ static void embed_wgrad_share(void *arg, int64_t share, void *scratch)
     }
 }
 
-void OPNAME(embed_wgrad)(struct lane *l, void *dw, const int32_t *token, const void *dx, int64_t t,
-                         int64_t d, int64_t v, int64_t v0)
+void OPNAME(embed_wgrad)(struct lane *l, struct mat dw, const int32_t *token, const void *dx,
+                         int64_t t, int64_t v0, int add)
 {
-    struct embed m = {.dw = dw, .dx = dx, .token = token, .t = t, .d = d, .v = v, .v0 = v0};
+    struct embed m = {.dw = grad_stat("embed_wgrad", dw),
+                      .dx = dx,
+                      .token = token,
+                      .t = t,
+                      .d = dw.cols,
+                      .v = dw.rows,
+                      .v0 = v0,
+                      .add = add};
     lane_for(l, SHARES, embed_wgrad_share, &m, 0);
 }

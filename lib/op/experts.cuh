@@ -60,15 +60,15 @@ static __global__ void plain_rows(real *out, const real *in, const real *w, stru
     }
 }
 
-/* dw_e (rows,cols) += left_e^T right_e over the rows of expert e; one of them gathered. */
+/* dw_e (rows,cols) = or += left_e^T right_e over the rows of expert e; one of them gathered. */
 template <int LEFT_GATHERED>
-static __global__ void plain_wgrad(stat *dw, const real *left, const real *right, struct map r,
-                                   int64_t rows, int64_t cols)
+static __global__ void plain_wgrad(struct grad dw, const real *left, const real *right,
+                                   struct map r, int64_t rows, int64_t cols)
 {
     int x = blockIdx.z;
     int64_t at = r.at[x];
-    stat *out = dw + (int64_t)x * rows * cols;
-    if (!r.count[x])
+    int64_t out = (int64_t)x * rows * cols;
+    if (dw.add && !r.count[x])
         return;
     plain_tile(
         (int64_t)blockIdx.y * PLAIN_TILE, (int64_t)blockIdx.x * PLAIN_TILE, r.count[x],
@@ -80,7 +80,7 @@ static __global__ void plain_wgrad(stat *dw, const real *left, const real *right
         },
         [=](int64_t i, int64_t j, float sum) {
             if (i < rows && j < cols)
-                out[i * cols + j] += sum;
+                grad_put<1>(dw, out + i * cols + j, &sum);
         });
 }
 

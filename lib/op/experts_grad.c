@@ -83,13 +83,14 @@ void OPNAME(experts_dx)(struct lane *l, void *dx, const void *dh, const void *up
     arena_back(&l->scratch, mark);
 }
 
-/* dw_e (rows,cols) += left_e^T right_e, over the rows of expert e. */
+/* dw_e (rows,cols) = or += left_e^T right_e, over the rows of expert e. */
 struct wgrad {
     const struct experts *x;
     real *gathered; /* (M,D) */
     stat *dw;       /* (E,rows,cols) */
     const real *left, *right;
     int64_t rows, cols, strips;
+    int add;
 };
 
 static void gather_tile(void *arg, int64_t task, void *scratch)
@@ -103,11 +104,11 @@ static void wgrad_strip(void *arg, int64_t task, void *scratch)
 {
     const struct wgrad *w = arg;
     int64_t e = task / w->strips, row = task % w->strips * WEIGHT_ROWS, at = w->x->at[e];
-    if (w->x->count[e])
+    if (w->x->count[e] || !w->add)
         product(w->dw + (e * w->rows + row) * w->cols, w->cols, MIN(WEIGHT_ROWS, w->rows - row),
                 w->cols, w->x->count[e], 1,
                 (struct factor){w->left + at * w->rows + row, w->rows, 1},
-                (struct factor){w->right + at * w->cols, w->cols, 0}, 1);
+                (struct factor){w->right + at * w->cols, w->cols, 0}, w->add);
 }
 
 /* Takes dw and either left or right; the other is gathered from x. */
@@ -121,24 +122,30 @@ static void wgrad_all(struct lane *l, struct experts *x, struct wgrad *w)
     lane_for(l, x->e * w->strips, wgrad_strip, w, 0);
 }
 
-void OPNAME(experts_up_wgrad)(struct lane *l, void *dw, const void *dh, const void *x,
+void OPNAME(experts_up_wgrad)(struct lane *l, struct mat dw, const void *dh, const void *x,
                               const int32_t *at, const int32_t *count, const int32_t *source,
-                              int64_t e, int64_t k, int64_t d, int64_t f)
+                              int64_t e, int64_t k, int add)
 {
+    int64_t d = dw.cols, f = dw.rows / e / 2;
+    struct wgrad w = {.left = dh, .rows = 2 * f, .cols = d, .add = add};
     struct arena_mark mark = arena_mark(&l->scratch);
     struct experts m = experts_cut(l, at, count, source, e, k, d, f);
     m.x = x;
-    wgrad_all(l, &m, &(struct wgrad){.dw = dw, .left = dh, .rows = 2 * f, .cols = d});
+    w.dw = grad_stat("experts_up_wgrad", dw);
+    wgrad_all(l, &m, &w);
     arena_back(&l->scratch, mark);
 }
 
-void OPNAME(experts_down_wgrad)(struct lane *l, void *dw, const void *dout, const void *a,
+void OPNAME(experts_down_wgrad)(struct lane *l, struct mat dw, const void *dout, const void *a,
                                 const int32_t *at, const int32_t *count, const int32_t *source,
-                                int64_t e, int64_t k, int64_t d, int64_t f)
+                                int64_t e, int64_t k, int add)
 {
+    int64_t d = dw.rows / e, f = dw.cols;
+    struct wgrad w = {.right = a, .rows = d, .cols = f, .add = add};
     struct arena_mark mark = arena_mark(&l->scratch);
     struct experts m = experts_cut(l, at, count, source, e, k, d, f);
     m.x = dout;
-    wgrad_all(l, &m, &(struct wgrad){.dw = dw, .right = a, .rows = d, .cols = f});
+    w.dw = grad_stat("experts_down_wgrad", dw);
+    wgrad_all(l, &m, &w);
     arena_back(&l->scratch, mark);
 }

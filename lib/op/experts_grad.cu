@@ -1,9 +1,9 @@
 /* experts_grad.cu -- SwiGLU experts, backward: da = down_e^T dout[row]; dh, a and the gate's
- * gradient from it; dx = up_e^T dh; dup_e += dh^T x, ddown_e += dout^T a over an expert's rows.
+ * gradient from it; dx = up_e^T dh; dup_e = dh^T x, ddown_e = dout^T a over an expert's rows.
  *
  * With a = g silu(u) v: du = g da v silu'(u), dv = g da silu(u), dg = <da, silu(u) v>.  Bound:
- * tensor cores; the weight gradients also read and write E 3 F D f32.  Kernels for any shape;
- * experts_mma.cuh takes bf16 rows of whole tiles. */
+ * tensor cores; the weight gradients also write E 3 F D, and read it where they add.  Kernels for
+ * any shape; experts_mma.cuh takes bf16 rows of whole tiles. */
 #include "experts.cuh"
 #include "experts_mma.cuh"
 
@@ -71,28 +71,30 @@ static dim3 wgrad_grid(int64_t e, int64_t rows, int64_t cols)
     return dim3(blocks_of(cols, PLAIN_TILE), blocks_of(rows, PLAIN_TILE), (unsigned)e);
 }
 
-extern "C" void OPNAME(experts_up_wgrad)(struct lane *l, void *dw, const void *dh, const void *x,
-                                         const int32_t *at, const int32_t *count,
-                                         const int32_t *source, int64_t e, int64_t k, int64_t d,
-                                         int64_t f)
+extern "C" void OPNAME(experts_up_wgrad)(struct lane *l, struct mat dw, const void *dh,
+                                         const void *x, const int32_t *at, const int32_t *count,
+                                         const int32_t *source, int64_t e, int64_t k, int add)
 {
     struct map r = {at, count, source, (int)e, (int)k};
-    if (mma_up_wgrad(l, dw, dh, x, r, d, f))
+    struct grad g = grad_of("experts_up_wgrad", dw, add);
+    int64_t d = dw.cols, f = dw.rows / e / 2;
+    if (mma_up_wgrad(l, g, dh, x, r, d, f))
         return;
     plain_wgrad<0><<<wgrad_grid(e, 2 * f, d), PLAIN_THREADS, 0, stream(l)>>>(
-        (stat *)dw, (const real *)dh, (const real *)x, r, 2 * f, d);
+        g, (const real *)dh, (const real *)x, r, 2 * f, d);
     launched("experts_up_wgrad", "%lld,%lld,%lld", (long long)e, (long long)d, (long long)f);
 }
 
-extern "C" void OPNAME(experts_down_wgrad)(struct lane *l, void *dw, const void *dout,
+extern "C" void OPNAME(experts_down_wgrad)(struct lane *l, struct mat dw, const void *dout,
                                            const void *a, const int32_t *at, const int32_t *count,
-                                           const int32_t *source, int64_t e, int64_t k, int64_t d,
-                                           int64_t f)
+                                           const int32_t *source, int64_t e, int64_t k, int add)
 {
     struct map r = {at, count, source, (int)e, (int)k};
-    if (mma_down_wgrad(l, dw, dout, a, r, d, f))
+    struct grad g = grad_of("experts_down_wgrad", dw, add);
+    int64_t d = dw.rows / e, f = dw.cols;
+    if (mma_down_wgrad(l, g, dout, a, r, d, f))
         return;
-    plain_wgrad<1><<<wgrad_grid(e, d, f), PLAIN_THREADS, 0, stream(l)>>>(
-        (stat *)dw, (const real *)dout, (const real *)a, r, d, f);
+    plain_wgrad<1><<<wgrad_grid(e, d, f), PLAIN_THREADS, 0, stream(l)>>>(g, (const real *)dout,
+                                                                         (const real *)a, r, d, f);
     launched("experts_down_wgrad", "%lld,%lld,%lld", (long long)e, (long long)d, (long long)f);
 }

@@ -10,8 +10,8 @@
  *   DOWN      a (M,F)            down_e (D,F)         F       y
  *   DH        dout[row] (.,D)    down_e (D,F)^T       D       dh, a, parts of dgate
  *   DX        dh (M,2F)          up_e (2F,D)^T        2F      dx
- *   UP_W      dh (M,2F)^T        x[row]^T             rows    dw += (E,2F,D)
- *   DOWN_W    dout[row]^T        a^T                  rows    dw += (E,D,F)
+ *   UP_W      dh (M,2F)^T        x[row]^T             rows    dw (E,2F,D), written or added to
+ *   DOWN_W    dout[row]^T        a^T                  rows    dw (E,D,F), as well
  *
  * Bound: tensor cores; 96 operations a byte copied from L2. */
 #ifndef EXPERTS_MMA_CUH
@@ -29,6 +29,7 @@ struct mma_args {
     struct map r;
     int m, n, k; /* of an expert's product: m of weight gradients, k of the others */
     int64_t part_ld;
+    int coarse, add; /* as in struct grad */
 };
 
 #ifdef REAL_BF16
@@ -327,16 +328,40 @@ static __device__ __forceinline__ void finish_dh(const mma_args &g, const mma_ti
     }
 }
 
+/* Two neighbours of a weight gradient. */
+static __device__ __forceinline__ void put_pair(const mma_args &g, int64_t at, float a, float b)
+{
+    float *f = (float *)g.out + at;
+    uint32_t *h = (uint32_t *)((bf16 *)g.out + at);
+    float2 was = g.coarse && g.add ? unpack2(*h) : make_float2(0, 0);
+    if (g.coarse)
+        *h = pack2(was.x + a, was.y + b);
+    else if (g.add)
+        add2(f, a, b);
+    else
+        *(float2 *)f = make_float2(a, b);
+}
 static __device__ __forceinline__ void finish_wgrad(const mma_args &g, const mma_tile &x,
                                                     const float *d, int i, int j)
 {
-    float *w = (float *)g.out + (int64_t)x.expert * g.m * g.n + (int64_t)i * g.n + j;
+    int64_t at = (int64_t)x.expert * g.m * g.n + (int64_t)i * g.n + j;
 #pragma unroll
     for (int h = 0; h < 2; h++)
 #pragma unroll
         for (int c = 0; c < 32; c++)
             if (i + 8 * h < g.m && j + 8 * c < g.n)
-                add2(w + 8 * h * (int64_t)g.n + 8 * c, d[4 * c + 2 * h], d[4 * c + 2 * h + 1]);
+                put_pair(g, at + 8 * h * (int64_t)g.n + 8 * c, d[4 * c + 2 * h],
+                         d[4 * c + 2 * h + 1]);
+}
+/* An expert without rows. */
+static __device__ __forceinline__ void zero_wgrad(const mma_args &g, const mma_tile &x, int i,
+                                                  int j)
+{
+    int64_t at = (int64_t)x.expert * g.m * g.n + (int64_t)i * g.n + j;
+    for (int h = 0; h < 2; h++)
+        for (int c = 0; c < 32; c++)
+            if (i + 8 * h < g.m && j + 8 * c < g.n)
+                put_pair(g, at + 8 * h * (int64_t)g.n + 8 * c, 0, 0);
 }
 
 template <int MODE>
@@ -380,10 +405,13 @@ static __global__ void __launch_bounds__(ROLES, 1) mma_kernel(__grid_constant__ 
             }
         }
         wgmma_wait<0>();
-        if (!x.steps)
-            continue;
-        ring_free(&ring, at - 1);
         int row = x.i0 + group * 64 + warp * 16 + lane / 4, col = x.j0 + lane % 4 * 2;
+        if (!x.steps) {
+            if (t::wgrad && !g.add)
+                zero_wgrad(g, x, row, col);
+            continue;
+        }
+        ring_free(&ring, at - 1);
         if constexpr (MODE == UP)
             finish_up(g, x, d, row, col);
         else if constexpr (MODE == DH)
@@ -473,21 +501,23 @@ static inline int mma_dx(struct lane *l, void *dx, const void *dh, const void *u
     mma_run<DX>(l, "experts_dx", g);
     return 1;
 }
-static inline int mma_up_wgrad(struct lane *l, void *dw, const void *dh, const void *x,
+static inline int mma_up_wgrad(struct lane *l, struct grad dw, const void *dh, const void *x,
                                struct map r, int64_t d, int64_t f)
 {
-    if (!whole(dh, x, dw, d, f))
+    if (!whole(dh, x, dw.data, d, f))
         return 0;
-    mma_args g = {dh, x, dw, NULL, NULL, NULL, NULL, r, (int)(2 * f), (int)d, 0};
+    mma_args g = {dh,           x,      dw.data, NULL, NULL,      NULL,  NULL, r,
+                  (int)(2 * f), (int)d, 0,       0,    dw.coarse, dw.add};
     mma_run<UP_W>(l, "experts_up_wgrad", g);
     return 1;
 }
-static inline int mma_down_wgrad(struct lane *l, void *dw, const void *dout, const void *a,
+static inline int mma_down_wgrad(struct lane *l, struct grad dw, const void *dout, const void *a,
                                  struct map r, int64_t d, int64_t f)
 {
-    if (!whole(dout, a, dw, d, f))
+    if (!whole(dout, a, dw.data, d, f))
         return 0;
-    mma_args g = {dout, a, dw, NULL, NULL, NULL, NULL, r, (int)d, (int)f, 0};
+    mma_args g = {dout, a,      dw.data, NULL, NULL, NULL,      NULL,
+                  r,    (int)d, (int)f,  0,    0,    dw.coarse, dw.add};
     mma_run<DOWN_W>(l, "experts_down_wgrad", g);
     return 1;
 }

@@ -12,14 +12,14 @@
  * C head size, E experts held here, F expert width, K chosen experts, A accounting groups,
  * M expert rows (capacity of a row map), N elements.
  *
- * "=" outputs are written, "+=" outputs accumulate: activations are written, weight gradients
- * accumulate.  Outputs come first. */
+ * "=" outputs are written, "+=" outputs accumulate.  A weight gradient dw is a mat that says its
+ * type (S or R) and is written, or with add accumulated.  Outputs come first. */
 
 /* x[t] = w[token[t] - v0], or 0 where the token's row is not in [v0, v0 + V). */
 OP(embed, (struct lane *l, void *x /* R= (T,D) */, const int32_t *token /* (T) */,
            const void *w /* R (V,D) */, int64_t t, int64_t d, int64_t v, int64_t v0))
-OP(embed_wgrad, (struct lane *l, void *dw /* S+= (V,D) */, const int32_t *token,
-                 const void *dx /* R (T,D) */, int64_t t, int64_t d, int64_t v, int64_t v0))
+OP(embed_wgrad, (struct lane *l, struct mat dw /* (V,D) */, const int32_t *token,
+                 const void *dx /* R (T,D) */, int64_t t, int64_t v0, int add))
 
 /* y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019). */
 OP(rmsnorm, (struct lane *l, void *y /* R= (T,D) */, void *rstd /* S= (T) */,
@@ -29,8 +29,8 @@ OP(rmsnorm, (struct lane *l, void *y /* R= (T,D) */, void *rstd /* S= (T) */,
 OP(rmsnorm_dgrad, (struct lane *l, void *dx /* R= (T,D) */, const void *dres /* R (T,D) or NULL */,
                    const void *dy /* R (T,D) */, const void *x, const void *w, const void *rstd,
                    int64_t t, int64_t d))
-OP(rmsnorm_wgrad, (struct lane *l, void *dw /* S+= (D) */, const void *dy, const void *x,
-                   const void *rstd, int64_t t, int64_t d))
+OP(rmsnorm_wgrad, (struct lane *l, struct mat dw /* (1,D) */, const void *dy, const void *x,
+                   const void *rstd, int64_t t, int add))
 
 /* c = op(a) op(b), or c += where add; ta, tb transpose.  Row-major; c may be R or S (its own type
  * says), a and b are R. */
@@ -106,12 +106,13 @@ OP(experts_dh, (struct lane *l, void *dh /* R= (M,2F) */, void *a /* R= (M,F) */
                 const int32_t *source, int64_t n, int64_t e, int64_t k, int64_t d, int64_t f))
 OP(experts_dx, (struct lane *l, void *dx /* R= (M,D) */, const void *dh, const void *up,
                 const int32_t *at, const int32_t *count, int64_t e, int64_t d, int64_t f))
-OP(experts_up_wgrad, (struct lane *l, void *dw /* S+= (E,2F,D) */, const void *dh, const void *x,
+/* An expert without rows has a gradient of 0. */
+OP(experts_up_wgrad, (struct lane *l, struct mat dw /* (E 2F,D) */, const void *dh, const void *x,
                       const int32_t *at, const int32_t *count, const int32_t *source, int64_t e,
-                      int64_t k, int64_t d, int64_t f))
-OP(experts_down_wgrad, (struct lane *l, void *dw /* S+= (E,D,F) */, const void *dout, const void *a,
-                        const int32_t *at, const int32_t *count, const int32_t *source, int64_t e,
-                        int64_t k, int64_t d, int64_t f))
+                      int64_t k, int add))
+OP(experts_down_wgrad, (struct lane *l, struct mat dw /* (E D,F) */, const void *dout,
+                        const void *a, const int32_t *at, const int32_t *count,
+                        const int32_t *source, int64_t e, int64_t k, int add))
 
 /* Moving rows; mats say their type, so these serve R and S alike.  gather_rows: y[i] = x[row[i]], 0
  * where row[i] < 0.  scatter_rows: y[row[i]] = x[i].  gather_sum: y[i] = sum over j < K of
@@ -154,7 +155,7 @@ OP(pair_loss, (struct lane *l, void *loss /* S+= (2) */, const void *out, const 
  * squared gradients and the flag `bad` (> 0 on any rank that met a non-finite value) into norm, scale,
  * learning rate and bias corrections, and counts the step only when it commits.  runs are stretches
  * of the shard with one weight decay each.  A step that does not commit changes nothing. */
-OP(sum_squares, (struct lane *l, void *sum /* S+= (1) */, const void *g /* S (N) */, int64_t n))
+OP(sum_squares, (struct lane *l, void *sum /* S+= (1) */, struct mat g /* (1,N) S or R */))
 OP(step_control, (struct lane *l, void *state /* S (STEP_STATE) */, const void *sum /* S (1) */,
                   const void *bad /* S (1) */, const struct step_plan *plan))
 /* AdamW (Loshchilov & Hutter 2019): w is R, master is S and may be w itself where R is S. */

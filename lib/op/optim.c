@@ -26,11 +26,13 @@ static void squares_block(void *arg, int64_t block, void *scratch)
     s->part[block] = vec_dot(g, g, MIN(BLOCK, s->n - block * BLOCK));
 }
 
-void OPNAME(sum_squares)(struct lane *l, void *sum, const void *g, int64_t n)
+void OPNAME(sum_squares)(struct lane *l, void *sum, struct mat g)
 {
+    int64_t n = g.cols;
     struct arena_mark mark = arena_mark(&l->scratch);
     int64_t blocks = task_count(n, BLOCK);
-    struct squares s = {g, arena_take(&l->scratch, blocks * (int64_t)sizeof(double)), n};
+    struct squares s = {grad_stat("sum_squares", g),
+                        arena_take(&l->scratch, blocks * (int64_t)sizeof(double)), n};
     lane_for(l, blocks, squares_block, &s, 0);
     double all = 0;
     for (int64_t i = 0; i < blocks; i++)

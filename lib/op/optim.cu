@@ -8,25 +8,19 @@
 
 enum { THREADS = 256, SQUARE_BLOCKS = 1024, RUNS = 120 }; /* runs a launch */
 
-static __global__ void squares_kernel(double *part, const stat *g, int64_t n)
+/* V at a time, f32 within them: a gradient has many elements, and f64 adds are slow. */
+template <int V, typename T>
+static __global__ void squares_kernel(double *part, const T *g, int64_t n)
 {
     double sum = 0;
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n;
-         i += (int64_t)gridDim.x * THREADS)
-        sum += (double)(g[i] * g[i]);
-    sum = block_sum(sum);
-    if (threadIdx.x == 0)
-        part[blockIdx.x] = sum;
-}
-
-/* Four at a time, f32 within them: a gradient has many elements, and f64 adds are slow. */
-static __global__ void squares_wide_kernel(double *part, const float4 *g, int64_t n)
-{
-    double sum = 0;
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n;
-         i += (int64_t)gridDim.x * THREADS) {
-        float4 x = g[i];
-        sum += (double)(x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w);
+    for (int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V; i < n;
+         i += (int64_t)gridDim.x * THREADS * V) {
+        float x[V], few = 0;
+        load_n<V>(x, g + i);
+#pragma unroll
+        for (int j = 0; j < V; j++)
+            few += x[j] * x[j];
+        sum += (double)few;
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0)
@@ -43,18 +37,28 @@ static __global__ void squares_join(stat *sum, const double *part, int parts)
         *sum += (float)all;
 }
 
-extern "C" void OPNAME(sum_squares)(struct lane *l, void *sum, const void *g, int64_t n)
+template <typename T>
+static unsigned squares_of(struct lane *l, double *part, const T *g, int64_t n)
+{
+    enum { V = 16 / sizeof(T) };
+    int wide = (uintptr_t)g % 16 == 0 && n % V == 0;
+    unsigned blocks = MIN(blocks_of(wide ? n / V : n, THREADS), (unsigned)SQUARE_BLOCKS);
+    if (wide)
+        squares_kernel<V><<<blocks, THREADS, 0, stream(l)>>>(part, g, n);
+    else
+        squares_kernel<1><<<blocks, THREADS, 0, stream(l)>>>(part, g, n);
+    return blocks;
+}
+
+extern "C" void OPNAME(sum_squares)(struct lane *l, void *sum, struct mat g)
 {
     struct arena_mark mark = arena_mark(&l->scratch);
-    int wide = (uintptr_t)g % 16 == 0 && n % 4 == 0;
-    unsigned blocks = MIN(blocks_of(wide ? n / 4 : n, THREADS), (unsigned)SQUARE_BLOCKS);
     double *part = (double *)arena_take(&l->scratch, SQUARE_BLOCKS * (int64_t)sizeof *part);
-    if (wide)
-        squares_wide_kernel<<<blocks, THREADS, 0, stream(l)>>>(part, (const float4 *)g, n / 4);
-    else
-        squares_kernel<<<blocks, THREADS, 0, stream(l)>>>(part, (const stat *)g, n);
+    unsigned blocks = grad_of("sum_squares", g, 0).coarse
+                          ? squares_of(l, part, (const bf16 *)g.data, g.cols)
+                          : squares_of(l, part, (const float *)g.data, g.cols);
     squares_join<<<1, THREADS, 0, stream(l)>>>((stat *)sum, part, (int)blocks);
-    launched("sum_squares", "%lld", (long long)n);
+    launched("sum_squares", "%lld", (long long)g.cols);
     arena_back(&l->scratch, mark);
 }
 

@@ -74,6 +74,39 @@ static __device__ __forceinline__ void store_n(T *p, const float *x)
 
 enum { WIDE = 16 / sizeof(real) }; /* elements of a 16-byte access */
 
+/* A weight gradient, f32 or bf16, that is written or added to. */
+struct grad {
+    void *data;
+    int coarse, add; /* bf16; keep what is there */
+};
+static inline struct grad grad_of(const char *op, struct mat dw, int add)
+{
+    if (dw.type != DT_F32 && dw.type != DT_BF16)
+        die("%s: no weight gradients of type %s here", op, dtype_name(dw.type));
+    return {dw.data, dw.type == DT_BF16, add};
+}
+
+/* N neighbours from element i on. */
+template <int N, typename T>
+static __device__ __forceinline__ void grad_put_as(T *p, const float *x, int add)
+{
+    float y[N] = {};
+    if (add)
+        load_n<N>(y, p);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        y[i] += x[i];
+    store_n<N>(p, y);
+}
+template <int N>
+static __device__ __forceinline__ void grad_put(const struct grad &g, int64_t i, const float *x)
+{
+    if (g.coarse)
+        grad_put_as<N>((bf16 *)g.data + i, x, g.add);
+    else
+        grad_put_as<N>((float *)g.data + i, x, g.add);
+}
+
 /* Whether rows of n elements from p on may be read WIDE elements at a time. */
 static inline int is_wide(const void *p, int64_t n)
 {

@@ -12,12 +12,20 @@
 typedef double real;
 typedef double stat;
 #define OPNAME(name) name##_cpu_f64
-#define REAL_TYPE DT_F64
+#define REAL_TYPE    DT_F64
 #else
 typedef float real;
 typedef float stat;
 #define OPNAME(name) name##_cpu_f32
-#define REAL_TYPE DT_F32
+#define REAL_TYPE    DT_F32
 #endif
+
+/* The CPU twins keep weight gradients in S. */
+static inline stat *grad_stat(const char *op, struct mat dw)
+{
+    if (dw.type != REAL_TYPE)
+        die("%s: no weight gradients of type %s here", op, dtype_name(dw.type));
+    return (stat *)dw.data;
+}
 
 #endif

@@ -77,9 +77,11 @@ static void norm_wgrad_rows(void *arg, int64_t task, void *scratch)
     }
 }
 
-void OPNAME(rmsnorm_wgrad)(struct lane *l, void *dw, const void *dy, const void *x,
-                           const void *rstd, int64_t t, int64_t d)
+void OPNAME(rmsnorm_wgrad)(struct lane *l, struct mat dw, const void *dy, const void *x,
+                           const void *rstd, int64_t t, int add)
 {
+    stat *w = grad_stat("rmsnorm_wgrad", dw);
+    int64_t d = dw.cols;
     struct norm n = {NULL, (stat *)rstd, x, .dy = dy, .t = t, .d = d, .rows = rows_per_task(d)};
     int64_t tasks = task_count(t, n.rows);
     struct arena_mark mark = arena_mark(&l->scratch);
@@ -88,8 +90,7 @@ void OPNAME(rmsnorm_wgrad)(struct lane *l, void *dw, const void *dy, const void 
     for (int64_t i = 1; i < tasks; i++)
         for (int64_t j = 0; j < d; j++)
             n.part[j] += n.part[i * d + j];
-    stat *w = dw;
-    for (int64_t j = 0; tasks && j < d; j++)
-        w[j] += (stat)n.part[j];
+    for (int64_t j = 0; j < d; j++)
+        w[j] = (add ? w[j] : 0) + (tasks ? (stat)n.part[j] : 0);
     arena_back(&l->scratch, mark);
 }

@@ -105,7 +105,7 @@ static __global__ void norm_wgrad_kernel(float *part, const real *dy, const real
     part[blockIdx.y * d + j] = sum;
 }
 
-static __global__ void norm_wgrad_join(stat *dw, const float *part, int64_t parts, int64_t d)
+static __global__ void norm_wgrad_join(struct grad dw, const float *part, int64_t parts, int64_t d)
 {
     int64_t j = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     float sum = 0;
@@ -114,21 +114,21 @@ static __global__ void norm_wgrad_join(stat *dw, const float *part, int64_t part
 #pragma unroll 8
     for (int64_t i = 0; i < parts; i++)
         sum += part[i * d + j];
-    dw[j] += sum;
+    grad_put<1>(dw, j, &sum);
 }
 
-extern "C" void OPNAME(rmsnorm_wgrad)(struct lane *l, void *dw, const void *dy, const void *x,
-                                      const void *rstd, int64_t t, int64_t d)
+extern "C" void OPNAME(rmsnorm_wgrad)(struct lane *l, struct mat dw, const void *dy, const void *x,
+                                      const void *rstd, int64_t t, int add)
 {
     struct arena_mark mark = arena_mark(&l->scratch);
-    int64_t parts = ceil_div(t, WGRAD_ROWS);
-    if (!t)
-        return;
+    int64_t d = dw.cols, parts = ceil_div(t, WGRAD_ROWS);
     float *part = (float *)arena_take(&l->scratch, parts * d * (int64_t)sizeof *part);
     dim3 grid(blocks_of(d, THREADS), (unsigned)parts);
-    norm_wgrad_kernel<<<grid, THREADS, 0, stream(l)>>>(part, (const real *)dy, (const real *)x,
-                                                       (const stat *)rstd, t, d);
-    norm_wgrad_join<<<grid.x, THREADS, 0, stream(l)>>>((stat *)dw, part, parts, d);
+    if (t)
+        norm_wgrad_kernel<<<grid, THREADS, 0, stream(l)>>>(part, (const real *)dy, (const real *)x,
+                                                           (const stat *)rstd, t, d);
+    norm_wgrad_join<<<grid.x, THREADS, 0, stream(l)>>>(grad_of("rmsnorm_wgrad", dw, add), part,
+                                                       parts, d);
     launched("rmsnorm_wgrad", "%lld,%lld", (long long)t, (long long)d);
     arena_back(&l->scratch, mark);
 }

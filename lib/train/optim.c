@@ -113,17 +113,17 @@ void optim_release(struct optim *o)
 
 static void *grad_shard(const struct model *m, int b)
 {
-    return (char *)m->grad[b] + m->layout.shard_at[b] * dtype_size(m->op->stat);
+    return (char *)m->grad[b] + m->layout.shard_at[b] * dtype_size(m->grad_type);
 }
 
 void optim_reduce(struct optim *o)
 {
     struct model *m = o->m;
     comm_all_reduce(m->comm[GROUP_TP], m->lane, m->grad[BUFFER_DENSE], m->layout.replicated,
-                    m->op->stat, COMM_SUM);
+                    m->grad_type, COMM_SUM);
     for (int b = 0; b < BUFFERS; b++)
         comm_reduce_scatter(shard_comm(m, b), m->lane, grad_shard(m, b), m->grad[b],
-                            m->layout.shard[b], m->op->stat);
+                            m->layout.shard[b], m->grad_type);
 }
 
 /* The squared gradients of this rank's shards, each element of the model counted by one rank only.
@@ -135,8 +135,8 @@ static void sum_squares(struct optim *o)
         int64_t lo = m->layout.shard_at[b], n = m->layout.shard[b], skip = 0;
         if (b == BUFFER_DENSE && m->mesh.i_tp > 0)
             skip = MIN(MAX(m->layout.replicated - lo, 0), n);
-        m->op->sum_squares(m->lane, o->sums,
-                           (char *)grad_shard(m, b) + skip * dtype_size(m->op->stat), n - skip);
+        char *g = (char *)grad_shard(m, b) + skip * dtype_size(m->grad_type);
+        m->op->sum_squares(m->lane, o->sums, mat(g, m->grad_type, 1, n - skip));
     }
 }
 

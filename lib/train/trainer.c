@@ -73,7 +73,8 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
         cfg->aux = o->aux;
     if (o->z >= 0)
         cfg->z = o->z;
-    model_init(&t->model, cfg, mesh, w, &t->lane, op, 1);
+    model_init(&t->model, cfg, mesh, w, &t->lane, op);
+    model_gradients(&t->model, op->stat);
     optim_init(&t->optim, &t->model, o->optimizer, o->plan, o->decay);
     if (t->loss->reward != t->model.cfg.reward)
         die_misused("--loss %s needs a %s", t->loss->name,
@@ -298,8 +299,12 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
     for (int64_t i = 0; i < s->n; i++) {
         const struct task *k = &s->task[i];
         int64_t slot = k->micro % alive;
-        struct task_context c = {&t->model, &t->lane, &t->batch[slot], &t->saved[slot * per],
-                                 k->layer};
+        struct task_context c = {.m = &t->model,
+                                 .l = &t->lane,
+                                 .b = &t->batch[slot],
+                                 .s = &t->saved[slot * per],
+                                 .add = k->micro > 0, /* a chunk's come in order */
+                                 .layer = k->layer};
         int starts = k->layer == 0 && k->pass == PASS_FORWARD &&
                      (k->segment == SEG_EMBED || k->segment == SEG_RECV);
         int head = k->segment == SEG_HEAD || k->segment == SEG_SCORE;
@@ -347,8 +352,6 @@ void trainer_gradients(struct trainer *t, struct step_result *r)
     put_stat(t, m->coef, coef, 2);
     put_stat(t, t->denom, &r->weight, 1);
     put_stat(t, m->loss, zero, LOSS_SUMS);
-    for (int b = 0; b < BUFFERS; b++)
-        t->lane.dev->zero(&t->lane, m->grad[b], m->layout.size[b] * dtype_size(m->op->stat));
     run_schedule(t, &t->schedule);
     optim_reduce(&t->optim);
     read_losses(t, r->weight, live, r);
@@ -374,13 +377,14 @@ void trainer_blame(const struct trainer *t, int64_t step)
     for (int b = 0; b < BUFFERS; b++)
         for (int64_t i = 0; i < t->optim.shard[b].pieces; i++) {
             const struct optim_piece *p = &t->optim.shard[b].piece[i];
-            int64_t n = p->r.rows * p->r.cols, ssz = dtype_size(m->op->stat);
-            void *raw = xmalloc(n * ssz);
+            int64_t n = p->r.rows * p->r.cols, size = dtype_size(m->grad_type);
+            void *raw = xmalloc(n * size);
             double *g = xmalloc(n * sizeof *g);
             m->lane->dev->get(m->lane, raw,
-                              (char *)m->grad[b] + (m->layout.shard_at[b] + p->at) * ssz, n * ssz);
+                              (char *)m->grad[b] + (m->layout.shard_at[b] + p->at) * size,
+                              n * size);
             m->lane->dev->wait(m->lane);
-            dtype_convert(g, DT_F64, raw, m->op->stat, n);
+            dtype_convert(g, DT_F64, raw, m->grad_type, n);
             int64_t j = 0;
             while (j < n && isfinite(g[j]))
                 j++;

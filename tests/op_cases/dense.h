@@ -1,6 +1,7 @@
 /* dense.h -- cases: matrix products, and rows moved by an index. */
 
-/* Variants: bit 0 transposes A, bit 1 B, bit 2 adds, bit 3 leaves gaps between rows. */
+/* Variants: bit 0 transposes A, bit 1 B, bit 2 adds, bit 3 leaves gaps between rows, bit 4
+ * has C in the other type. */
 static void case_gemm(struct run *r)
 {
     int ta = r->variant & 1, tb = r->variant >> 1 & 1, add = r->variant >> 2 & 1;
@@ -10,7 +11,8 @@ static void case_gemm(struct run *r)
         m = r->s->d;
         k = r->s->t;
     }
-    enum dtype type = r->op->real, ctype = add ? r->op->stat : type; /* a weight gradient adds */
+    enum dtype type = r->op->real; /* what adds is a weight gradient, and mostly S */
+    enum dtype ctype = add == (r->variant >> 4 & 1) ? type : r->op->stat;
     struct mat a = mat(NULL, type, ta ? k : m, ta ? m : k),
                b = mat(NULL, type, tb ? n : k, tb ? k : n);
     struct mat c = mat(NULL, ctype, m, n);
@@ -19,7 +21,9 @@ static void case_gemm(struct run *r)
     c.ld += gap;
     a.data = draw(r, a.rows * a.ld, -1, 1);
     b.data = draw(r, b.rows * b.ld, -1, 1);
-    c.data = add ? inout_stat(r, "c", m * c.ld) : output(r, "c", m * c.ld);
+    c.data =
+        add ? output_of(r, "c", ctype, draw_of_type(r, ctype, m * c.ld, -1, 1, r->coarse), m * c.ld)
+            : output_of_type(r, "c", ctype, m * c.ld);
     only_columns(r, n, c.ld);
     r->flops = 2.0 * (double)(m * n * k);
     r->bytes = (double)(m * k + k * n + m * n) * 4;

@@ -1,4 +1,4 @@
-/* experts.h -- cases: SwiGLU experts.  Expert 1 is empty; in variant 1 all are. */
+/* experts.h -- cases: SwiGLU experts.  Expert 1 is empty; in odd variants all are. */
 struct expert_data {
     struct run *r;
     int32_t *at, *count, *source, *place;
@@ -188,14 +188,13 @@ static void outer_sum(const struct expert_data *x, double *want, const double *l
 static void case_experts_up_wgrad(struct run *r)
 {
     struct expert_data x = draw_experts(r);
-    int64_t n = x.e * 2 * x.f * x.d;
-    void *dw = inout_stat(r, "dw", n);
+    int64_t kind = r->variant / 2;
+    struct mat dw = gradient(r, x.e * 2 * x.f, x.d, kind);
     r->flops *= 2;
-    RUN(r, experts_up_wgrad, dw, x.h, x.x, x.at, x.count, x.source, x.e, x.k, x.d, x.f);
+    RUN(r, experts_up_wgrad, dw, x.h, x.x, x.at, x.count, x.source, x.e, x.k, kind & 1);
     if (!stating(r))
         return;
-    double *want = work(r, n);
-    memcpy(want, last_output(r)->start, (size_t)n * 8);
+    double *want = gradient_start(r, kind);
     outer_sum(&x, want, x.h, 2 * x.f, 0, x.x, x.d);
     expect(r, "dw", want);
 }
@@ -203,13 +202,12 @@ static void case_experts_up_wgrad(struct run *r)
 static void case_experts_down_wgrad(struct run *r)
 {
     struct expert_data x = draw_experts(r);
-    int64_t n = x.e * x.d * x.f;
-    void *dw = inout_stat(r, "dw", n);
-    RUN(r, experts_down_wgrad, dw, x.dout, x.a, x.at, x.count, x.source, x.e, x.k, x.d, x.f);
+    int64_t kind = r->variant / 2;
+    struct mat dw = gradient(r, x.e * x.d, x.f, kind);
+    RUN(r, experts_down_wgrad, dw, x.dout, x.a, x.at, x.count, x.source, x.e, x.k, kind & 1);
     if (!stating(r))
         return;
-    double *want = work(r, n);
-    memcpy(want, last_output(r)->start, (size_t)n * 8);
+    double *want = gradient_start(r, kind);
     outer_sum(&x, want, x.dout, x.d, 1, x.a, x.f);
     expect(r, "dw", want);
 }

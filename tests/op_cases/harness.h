@@ -44,7 +44,7 @@ struct run {
     int64_t memories;
     void *host[96]; /* what only the harness looks at */
     int64_t hosts;
-    int coarse; /* numbers of the op's type are drawn as bf16 can hold them */
+    int coarse;          /* numbers of the op's type are drawn as bf16 can hold them */
     double flops, bytes; /* of one call, set by the case before RUN() */
     double bench_s;      /* 0: a test; else for how long to repeat */
     double best_s, begun_s, spent_s;
@@ -118,7 +118,8 @@ static inline void set(void *p, enum dtype type, int64_t i, double x)
 }
 
 /* n numbers between lo and hi that f32 (coarse: bf16) holds exactly, the same in every run. */
-static inline void *draw_of_type(struct run *r, enum dtype type, int64_t n, double lo, double hi, int coarse)
+static inline void *draw_of_type(struct run *r, enum dtype type, int64_t n, double lo, double hi,
+                                 int coarse)
 {
     void *p = run_take(r, n * dtype_size(type));
     uint64_t key = rng_key((uint64_t)r->draws++, "op");
@@ -151,7 +152,8 @@ static inline int32_t *draw_int(struct run *r, int64_t n, int64_t lo, int64_t hi
     return p;
 }
 
-static inline void *output_of(struct run *r, const char *name, enum dtype type, void *data, int64_t n)
+static inline void *output_of(struct run *r, const char *name, enum dtype type, void *data,
+                              int64_t n)
 {
     struct tensor *t = &r->out[r->outs++];
     *t = (struct tensor){name, data, work(r, n), NULL, n, type};
@@ -191,6 +193,27 @@ static inline void *inout(struct run *r, const char *name, int64_t n)
 static inline void *inout_stat(struct run *r, const char *name, int64_t n)
 {
     return output_of(r, name, r->op->stat, draw_stat(r, n, -1, 1), n);
+}
+
+/* A weight gradient "dw".  kind: bit 0 adds to it, bit 1 has it in the type of activations. */
+enum { GRAD_KINDS = 4 };
+static inline struct mat gradient(struct run *r, int64_t rows, int64_t cols, int64_t kind)
+{
+    enum dtype type = kind & 2 ? r->op->real : r->op->stat;
+    void *p = kind & 1
+                  ? output_of(r, "dw", type, draw_of_type(r, type, rows * cols, -1, 1, r->coarse),
+                              rows * cols)
+                  : output_of_type(r, "dw", type, rows * cols);
+    return mat(p, type, rows, cols);
+}
+/* In the definition's run: what dw held where the op adds, else zeros. */
+static inline double *gradient_start(struct run *r, int64_t kind)
+{
+    const struct tensor *t = &r->out[r->outs - 1];
+    double *want = work(r, t->n);
+    for (int64_t i = 0; kind & 1 && i < t->n; i++)
+        want[i] = t->start[i];
+    return want;
 }
 
 static inline struct tensor *last_output(struct run *r)

@@ -22,13 +22,12 @@ static void case_embed_wgrad(struct run *r)
     int64_t t = r->s->t, d = r->s->d, v = r->s->v, v0 = 2;
     const int32_t *token = draw_int(r, t, 0, v + 4);
     const void *dx = draw(r, t * d, -1, 1);
-    void *dw = inout_stat(r, "dw", v * d);
+    struct mat dw = gradient(r, v, d, r->variant);
     r->bytes = 3.0 * (double)(t * d) * 4;
-    RUN(r, embed_wgrad, dw, token, dx, t, d, v, v0);
+    RUN(r, embed_wgrad, dw, token, dx, t, v0, r->variant & 1);
     if (!stating(r))
         return;
-    double *want = work(r, v * d);
-    memcpy(want, last_output(r)->start, (size_t)(v * d) * 8);
+    double *want = gradient_start(r, r->variant);
     for (int64_t i = 0; i < t; i++)
         for (int64_t j = 0; j < d; j++)
             if (token[i] >= v0 && token[i] < v0 + v)
@@ -101,14 +100,14 @@ static void case_rmsnorm_wgrad(struct run *r)
     void *x = draw(r, t * d, -1, 1), *w = draw(r, d, 0.5, 1.5), *dy = draw(r, t * d, -1, 1);
     void *y = run_take(r, t * d * 8), *rstd = run_take(r, t * 8);
     r->op->rmsnorm(r->l, y, rstd, x, w, t, d, NORM_EPS);
-    void *dw = inout_stat(r, "dw", d);
+    struct mat dw = gradient(r, 1, d, r->variant);
     r->bytes = 2.0 * (double)(t * d) * 4;
-    RUN(r, rmsnorm_wgrad, dw, dy, x, rstd, t, d);
+    RUN(r, rmsnorm_wgrad, dw, dy, x, rstd, t, r->variant & 1);
     if (!stating(r))
         return;
-    double *grad = work(r, d);
+    double *grad = work(r, d), *was = gradient_start(r, r->variant);
     for (int64_t i = 0; i < d; i++)
-        grad[i] = ((double *)dw)[i] - last_output(r)->start[i];
+        grad[i] = ((double *)dw.data)[i] - was[i];
     differ(r, grad, w, d, norm_loss, &(struct norm_loss){r, x, w, dy, y, rstd});
 }
 

@@ -7,10 +7,11 @@ static int64_t shard_length(const struct run *r)
 static void case_sum_squares(struct run *r)
 {
     int64_t n = shard_length(r);
-    const double *g = draw_stat(r, n, -1, 1);
+    enum dtype type = r->variant ? r->op->real : r->op->stat;
+    const double *g = draw_of_type(r, type, n, -1, 1, r->coarse);
     void *sum = inout_stat(r, "sum", 1);
     r->bytes = (double)n * 4;
-    RUN(r, sum_squares, sum, g, n);
+    RUN(r, sum_squares, sum, mat(g, type, 1, n));
     if (!stating(r))
         return;
     double want = last_output(r)->start[0] + dot(g, 1, g, 1, n);
@@ -37,7 +38,8 @@ static void case_step_control(struct run *r)
     const struct control *c = &controls[r->variant];
     struct step_plan plan = {1, 0.25, c->warmup, 30, 0.5, 0.75, 1e-8, c->clip};
     enum dtype type = r->op->stat;
-    void *state = draw_stat(r, STEP_STATE, 9, 9), *sum = draw_stat(r, 1, 0, 0), *bad = draw_stat(r, 1, 0, 0);
+    void *state = draw_stat(r, STEP_STATE, 9, 9), *sum = draw_stat(r, 1, 0, 0),
+         *bad = draw_stat(r, 1, 0, 0);
     set(state, type, STEP_COUNT, c->count);
     set(sum, type, 0, c->sum);
     set(bad, type, 0, c->bad);

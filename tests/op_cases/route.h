@@ -162,8 +162,8 @@ static void case_route_loss(struct run *r)
     expect(r, "loss", want);
 }
 
-/* K different local experts a row, -1 for some; expert 1 is always left empty; variant 1: nothing
- * is live. */
+/* K different local experts a row, -1 for some; expert 1 is always left empty; odd variants:
+ * nothing is live. */
 static int32_t *draw_choices(struct run *r)
 {
     const struct shape *s = r->s;
@@ -171,7 +171,7 @@ static int32_t *draw_choices(struct run *r)
     for (int64_t i = 0; i < s->t; i++)
         for (int64_t j = 0; j < s->k; j++) {
             int64_t e = rng_permute(rng_key((uint64_t)i, "choice"), s->e, j);
-            int none = r->variant || (e == 1 && r->bench_s == 0) ||
+            int none = (r->variant & 1) || (e == 1 && r->bench_s == 0) ||
                        (!index[i * s->k + j] && r->bench_s == 0);
             index[i * s->k + j] = none ? -1 : (int32_t)e;
         }
