@@ -22,6 +22,7 @@ ok 'the loss falls'                   'losses whole | awk "NR==1{a=\$1} END{exit
 ok 'a finished run exits 0 and changes nothing' "cp -r whole kept && $train -o whole/ --save-every 2 && diff -r whole kept"
 ok 'the checkpoint opens as safetensors of the same bits' 'shard-show --check whole/ >/dev/null'
 ok 'the same command gives the same bits' "$train -o again/ --save-every 2 && same whole again"
+ok 'on the CPU --deterministic changes nothing' "$train --deterministic -o det/ --save-every 2 && same whole det"
 ok 'the log is what mfu-report reads' 'mfu-report whole/ | grep -q whole'
 
 ok 'each validation is a line of the log' "$train -o val/ --valid set/ --valid-every 3 &&

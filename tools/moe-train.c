@@ -45,6 +45,8 @@ static const struct opt options[] = {
     OPT_INT('s', "seed", &o.seed, "n", "of initial weights and of the order of data"),
     OPT_CHOICE(0, "type", &o.train.type, "f32|f64|bf16", "arithmetic; f64: cpu, bf16: cuda"),
     OPT_CHOICE(0, "device", &o.train.device, "cpu|cuda", "where to compute"),
+    OPT_FLAG(0, "deterministic", &o.train.deterministic,
+             "the same bits again on the same machine, also of library kernels; slower"),
     OPT_INT('j', "threads", &o.train.threads, "n",
             "threads of each rank; 0: the cores over the ranks"),
     OPT_INT(0, "save-every", &o.save_every, "steps", "checkpoint interval; 0: at the end only"),

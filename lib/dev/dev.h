@@ -73,6 +73,7 @@ struct lane {
     struct par *par;      /* CPU threads; NULL means the calling thread alone */
     struct arena scratch; /* for the op or segment in progress; its user resets it */
     void *handle;         /* stream and library handles of the backend */
+    int deterministic;    /* libraries must give the same bits again, at a cost */
 };
 /* threads: CPU threads of this lane (the device lane of a GPU needs one). */
 void lane_init(struct lane *l, const struct dev_ops *dev, int64_t threads);

@@ -99,6 +99,7 @@ struct trainer_options {
     double beta; /* of dpo */
     struct step_plan plan;
     int64_t threads;
+    int deterministic; /* the same bits again on this machine, also of libraries' kernels */
 };
 struct trainer {
     struct trainer_options o;

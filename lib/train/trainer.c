@@ -69,6 +69,7 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     if (!op)
         die_misused("--device %s has no kernels of type %s", o->device, o->type);
     lane_init(&t->lane, dev_open(o->device), o->threads);
+    t->lane.deterministic = o->deterministic;
     if (o->aux >= 0)
         cfg->aux = o->aux;
     if (o->z >= 0)
