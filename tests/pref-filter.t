@@ -302,6 +302,7 @@ x  'a file that changes meanwhile'       1 'turn: has changed while it was read'
 ok 'another file of its name'            'cp rows.jsonl turn; { cat rows.jsonl; sleep 0.2; cp turn t2; mv t2 turn; } >fifo & ! pref-filter --method fa -o none turn fifo && [ ! -e none ]'
 
 # misuse and trouble
+ok 'of an option given twice the last counts' 'pref-filter -q --method none --dedup near --method fa --dedup none -k 3 -k 1 rows.jsonl | wc -l | grep -qx 2'
 x  'an unknown option'                   2 'no-such'           'pref-filter --no-such'
 x  'an unknown method'                   2 'method'            'pref-filter --method magic rows.jsonl'
 x  'an option the method does not know'  2 'min-reward.*random' 'pref-filter --method random --min-reward 1 rows.jsonl'
