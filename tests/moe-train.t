@@ -111,6 +111,12 @@ x 'a loss that is not finite: named, nothing written' 1 'step 2: rank 0: the gra
 ok 'and no checkpoint came of it'     '! test -e nan/last'
 x 'a wrong tokenizer' 2 'whole/.* has tokenizer [0-9a-f]{16}, but the data was packed with' \
   'tok-train -q --vocab 330 -o other.json rows.jsonl && shard-pack -q -t other.json --seq 32 -o other/ rows.jsonl && moe-train --init whole/ --data other/ -o wrong/'
+for use in 'moe-sample -m other.ckpt rows.jsonl' 'reward-score --logp -m other.ckpt rows.jsonl' 'moe-train --init other.ckpt --data other/ -o wrong/' \
+           'ckpt-reshard other.ckpt -o wrong.ckpt/'; do
+    x "a checkpoint with another tokenizer: ${use%% *}" 4 'other.ckpt/tokenizer.json: not the one that belongs to the model' \
+      "rm -rf other.ckpt && cp -r whole/last/ other.ckpt && cp other.json other.ckpt/tokenizer.json && $use"
+done
+x 'a checkpoint that has lost its tokenizer' 4 'gone/tokenizer.json: missing' 'cp -r whole/last/ gone && rm gone/tokenizer.json && moe-sample -m gone rows.jsonl'
 x 'sets that disagree' 2 'set/ and other/ disagree' 'moe-train --model tiny.json --data set/ --data other/ -o wrong/'
 x 'a checkpoint without manifest' 4 'no manifest.json' 'cp -r whole/last/ nomani && rm nomani/manifest.json && moe-train --init nomani/ --data set/ -o wrong/'
 x 'a flipped bit in a checkpoint' 4 'flip.*safetensors' \
