@@ -90,6 +90,11 @@ ok 'bt makes a reward model of a language model' \
 ok 'that tells the pairs apart'       'awk "BEGIN{exit !($(won rm) > 0.9)}"'
 ok 'and scores rows so'               'reward-score -q -m rm/ pairs.jsonl | awk -F"reward_chosen\":|,\"reward_rejected\":" "{n += \$2 + 0 > \$3 + 0} END{exit !(n > 55)}"'
 ok 'scores do not depend on company'  'reward-score -q -m rm/ rows.jsonl >a.r && head -n 7 rows.jsonl | reward-score -q -j 1 -m rm/ | cmp - <(head -n 7 a.r) && tac rows.jsonl | reward-score -q -m rm/ | tac | cmp - a.r'
+ok 'a tag is not judged, but counts for a log-probability' \
+   'sed "s/^{/{\"tag\":\"<|rw_3|>\",/" rows.jsonl >tagged.jsonl && reward-score -q -m rm/ tagged.jsonl | sed "s/\"tag\":\"<|rw_3|>\",//" | cmp - a.r &&
+    ! cmp -s <(reward-score -q --logp -m whole/ tagged.jsonl | grep -o "ref_logp.*") <(reward-score -q --logp -m whole/ rows.jsonl | grep -o "ref_logp.*")'
+ok 'a bad row does not decide whether rows are pairs' \
+   '{ echo "{\"prompt\":\"$(printf "%0400d" 1)\",\"chosen\":\"a\",\"rejected\":\"b\"}"; cat rows.jsonl; } | reward-score -q -m rm/ --max-bad 1 | cmp - a.r'
 ok 'a reward model goes on'           'moe-train -q -j 1 --loss bt --init rm/ --data pairs/ --batch 4 --steps 2 -o rm2/'
 ok 'dpo learns against its reference' \
    'reward-score -q -m whole/ --logp pairs.jsonl >ref.jsonl && shard-pack -q -t tok.json --seq 64 -o ref/ ref.jsonl &&
