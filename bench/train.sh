@@ -17,7 +17,7 @@ shard-pack -q -t tok.json --seq 128 --overlong split --window 1000 -o set/ text.
 
 printf '%-8s %14s %14s %8s  %s\n' turn 'sgemm GFLOP/s' 'train GFLOP/s' '%' 'target %'
 for turn in 1 2 3 4 5; do
-    sgemm=$("$BUILD/tests/op" --bench none | sed -n 's/.*sgemm 1024^3 \([0-9]*\) .*/\1/p')
+    sgemm=$("$BUILD/tests/op" --bench none | awk '/product of/ {for (i = 1; i < NF; i++) if ($(i + 1) == "TFLOP/s,") print $i * 1000}')
     moe-train -q --model "$top/pipelines/tiny.json" --data set/ -o "run$turn/" --steps 24 --batch 32 --seed "$turn"
     tail -n +4 "run$turn/log.jsonl" | grep -o '"tflops":[0-9.e-]*' | cut -d: -f2 | sort -g |
         awk -v turn="$turn" -v g="$sgemm" '{v[NR] = $1 * 1000}

@@ -1,5 +1,5 @@
 /* op.c -- every op of lib/op/op_list.h is held to its words, to itself in f32 and to itself on
- * three threads; with --bench, how long each takes.
+ * three threads; with --bench [cpu|cuda] [OP], how long each takes.
  *
  * The claims are made of the list itself: an op without a case fails.  What an op must give is
  * stated in f64 by plain loops or by finite differences (tests/op_cases/), at the worst of several
@@ -17,6 +17,7 @@
 #include "op_cases/head.h"
 #include "op_cases/optim.h"
 #include "op_cases/pair.h"
+#include "op_cases/layer.h"
 
 #define CASE(name, variants, timed)                                                                \
     {                                                                                              \
@@ -78,10 +79,10 @@ static const struct shape shapes[] = {
     {0, 5, 2, 2, 4, 2, 1, 3, 5, 1, 1},
     {513, 130, 2, 1, 16, 6, 2, 70, 300, 4, 150}, /* several tasks even for what is cheap */
 };
-static const struct shape bench_shape = {4096, 128, 4, 2, 32, 8, 2, 192, 2048, 16, 64};
-
 static void run_release(struct run *r)
 {
+    if (r->bench)
+        arena_reset(&r->bench->pool);
     for (int64_t i = 0; i < r->memories; i++)
         r->l->dev->free_host(r->memory[i]);
     for (int64_t i = 0; i < r->hosts; i++)
@@ -163,64 +164,13 @@ static void test_case(const struct op_case *c, struct lane *one, struct lane *th
 
 #include "op_cases/gpu.h"
 
-/* What the machine can do, in this minute: a large product and a copy on all threads. */
-struct ceiling {
-    double flops, bytes; /* a second */
-};
-static struct ceiling measure_ceiling(struct lane *l)
-{
-    enum { N = 1024, BLOCK_ROWS = 1 << 14 };
-    struct run r = {.op = op_table("cpu", DT_F32), .l = l, .bench_s = 0.5};
-    struct mat a = mat(draw(&r, N * N, -1, 1), DT_F32, N, N), b = a, c = a;
-    c.data = run_take(&r, N * N * 4);
-    RUN(&r, gemm, c, a, b, 0, 0, 0);
-    struct ceiling top = {2.0 * N * N * N / r.best_s};
-    int32_t *row = draw_int(&r, BLOCK_ROWS, 0, 1);
-    for (int32_t i = 0; i < BLOCK_ROWS; i++)
-        row[i] = i;
-    struct mat x = mat(run_take(&r, BLOCK_ROWS * N * 4L), DT_F32, BLOCK_ROWS, N), y = x;
-    y.data = run_take(&r, BLOCK_ROWS * N * 4L);
-    RUN(&r, gather_rows, y, x, row);
-    top.bytes = 2.0 * BLOCK_ROWS * N * 4 / r.best_s;
-    run_release(&r);
-    return top;
-}
-
-static void bench(const char *only, int64_t threads)
-{
-    struct lane l;
-    lane_init(&l, dev_open("cpu"), threads);
-    struct ceiling top = measure_ceiling(&l);
-    printf("%lld threads: sgemm 1024^3 %.0f GFLOP/s, copy of 64 MiB %.1f GB/s (read and written)\n",
-           (long long)threads, top.flops * 1e-9, top.bytes * 1e-9);
-    printf("T %lld  D %lld  H %lld  G %lld  C %lld  E %lld  K %lld  F %lld  V %lld  span %lld\n",
-           (long long)bench_shape.t, (long long)bench_shape.d, (long long)bench_shape.h,
-           (long long)bench_shape.g, (long long)bench_shape.c, (long long)bench_shape.e,
-           (long long)bench_shape.k, (long long)bench_shape.f, (long long)bench_shape.v,
-           (long long)bench_shape.span);
-    printf("%-22s %10s %8s %9s %6s\n", "op/variant", "us", "GB/s", "GFLOP/s", "%");
-    for (int64_t i = 0; i < ARRAY_LEN(cases); i++)
-        for (int64_t j = 0; j < cases[i].timed; j++) {
-            if (only && strcmp(only, cases[i].name))
-                continue;
-            struct run r = {.op = op_table("cpu", DT_F32), .l = &l, .s = &bench_shape};
-            r.variant = j;
-            r.bench_s = 0.1;
-            cases[i].run(&r);
-            double floor_s = fmax(r.flops / top.flops, r.bytes / top.bytes);
-            printf("%-18s /%-2lld %10.1f %8.1f %9.1f %6.0f\n", cases[i].name, (long long)j,
-                   r.best_s * 1e6, r.bytes / r.best_s * 1e-9, r.flops / r.best_s * 1e-9,
-                   100 * floor_s / r.best_s);
-            run_release(&r);
-        }
-    lane_release(&l);
-}
+#include "op_cases/bench.h"
 
 int main(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], "--bench")) {
-        bench(argc > 2 ? argv[2] : NULL, opt_threads());
-        return 0;
+        int named = argc > 2 && (!strcmp(argv[2], "cpu") || !strcmp(argv[2], "cuda"));
+        return bench(named ? argv[2] : "cpu", argc > 2 + named ? argv[2 + named] : NULL);
     }
     if (argc > 1 && !strcmp(argv[1], "--gpu")) {
         gpu_test(argc > 2 ? argv[2] : NULL);

@@ -21,6 +21,9 @@ struct dev_ops { /* what a backend is: dev_cpu.c, dev_cuda.cu */
     void (*free)(void *p);
     void *(*alloc_host)(int64_t bytes); /* host memory that ops may read and write in place; dies */
     void (*free_host)(void *p);
+    /* Memory that host and device both read and write in place, each at its own speed once it has
+     * been touched there: for measurements and tests.  Free with free(); NULL as alloc(). */
+    void *(*alloc_both)(int64_t bytes);
     int is_host; /* device memory is host memory: the caller may look at it without get() */
     void (*copy)(struct lane *l, void *dst, const void *src, int64_t bytes); /* on the device */
     void (*put)(struct lane *l, void *dst, const void *host, int64_t bytes);
@@ -29,12 +32,16 @@ struct dev_ops { /* what a backend is: dev_cpu.c, dev_cuda.cu */
     void (*wait)(struct lane *l); /* until all queued work is done */
     void (*record)(struct lane *l, struct event *e);
     void (*follow)(struct lane *l, struct event *e); /* l goes on after e */
+    /* Seconds between two timed events of a lane, once it has reached the later one (wait). */
+    double (*elapsed)(const struct event *from, const struct event *to);
     void (*lane_open)(struct lane *l); /* makes and frees l->handle */
     void (*lane_close)(struct lane *l);
 };
 
 struct event {
     void *handle;
+    int timed;   /* set before the first record() of an event that elapsed() is asked about */
+    double at_s; /* where no clock but the host's is needed */
 };
 
 /* Scratch and blocks: pointers into memory taken once.  A bump allocator that grows by whole chunks

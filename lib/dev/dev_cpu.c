@@ -38,8 +38,19 @@ static void cpu_wait(struct lane *l)
 {
 }
 
-static void cpu_event(struct lane *l, struct event *e)
+static void cpu_record(struct lane *l, struct event *e)
 {
+    if (e->timed)
+        e->at_s = clock_s();
+}
+
+static void cpu_follow(struct lane *l, struct event *e)
+{
+}
+
+static double cpu_elapsed(const struct event *from, const struct event *to)
+{
+    return to->at_s - from->at_s;
 }
 
 static void one_blas_thread(void)
@@ -65,14 +76,16 @@ const struct dev_ops *dev_cpu_open(void)
         .free = free,
         .alloc_host = cpu_alloc_host,
         .free_host = free,
+        .alloc_both = cpu_alloc,
         .is_host = 1,
         .copy = cpu_copy,
         .put = cpu_copy,
         .get = cpu_copy,
         .zero = cpu_zero,
         .wait = cpu_wait,
-        .record = cpu_event,
-        .follow = cpu_event,
+        .record = cpu_record,
+        .follow = cpu_follow,
+        .elapsed = cpu_elapsed,
         .lane_open = cpu_lane_open,
         .lane_close = cpu_lane_close,
     };

@@ -9,16 +9,29 @@
 
 enum { WORKSPACE = 64 << 20, CAPABILITY = 90 /* compute capability x 10 */ };
 
-static void *cuda_alloc(int64_t bytes)
+/* p, or NULL where there is not enough. */
+static void *allocated(void *p, cudaError_t e)
 {
-    void *p = NULL;
-    cudaError_t e = cudaMalloc(&p, (size_t)MAX(bytes, 1));
     if (e == cudaErrorMemoryAllocation) {
         cudaGetLastError(); /* it has been dealt with */
         return NULL;
     }
     cu(e);
     return p;
+}
+
+static void *cuda_alloc(int64_t bytes)
+{
+    void *p = NULL;
+    cudaError_t e = cudaMalloc(&p, (size_t)MAX(bytes, 1));
+    return allocated(p, e);
+}
+
+static void *cuda_alloc_both(int64_t bytes)
+{
+    void *p = NULL;
+    cudaError_t e = cudaMallocManaged(&p, (size_t)MAX(bytes, 1));
+    return allocated(p, e);
 }
 
 static void cuda_free(void *p)
@@ -76,7 +89,7 @@ static void cuda_record(struct lane *l, struct event *e)
 {
     cudaEvent_t v = (cudaEvent_t)e->handle;
     if (!v)
-        cu(cudaEventCreateWithFlags(&v, cudaEventDisableTiming));
+        cu(cudaEventCreateWithFlags(&v, e->timed ? cudaEventDefault : cudaEventDisableTiming));
     e->handle = v;
     cu(cudaEventRecord(v, stream(l)));
 }
@@ -85,6 +98,13 @@ static void cuda_follow(struct lane *l, struct event *e)
 {
     if (e->handle)
         cu(cudaStreamWaitEvent(stream(l), (cudaEvent_t)e->handle, 0));
+}
+
+static double cuda_elapsed(const struct event *from, const struct event *to)
+{
+    float ms;
+    cu(cudaEventElapsedTime(&ms, (cudaEvent_t)from->handle, (cudaEvent_t)to->handle));
+    return (double)ms * 1e-3;
 }
 
 static void cuda_lane_open(struct lane *l)
@@ -138,6 +158,7 @@ extern "C" const struct dev_ops *dev_cuda_open(void)
     ops.free = cuda_free;
     ops.alloc_host = cuda_alloc_host;
     ops.free_host = cuda_free_host;
+    ops.alloc_both = cuda_alloc_both;
     ops.copy = cuda_copy;
     ops.put = cuda_put;
     ops.get = cuda_get;
@@ -145,6 +166,7 @@ extern "C" const struct dev_ops *dev_cuda_open(void)
     ops.wait = cuda_wait;
     ops.record = cuda_record;
     ops.follow = cuda_follow;
+    ops.elapsed = cuda_elapsed;
     ops.lane_open = cuda_lane_open;
     ops.lane_close = cuda_lane_close;
     return &ops;

@@ -6,8 +6,8 @@ static void case_gemm(struct run *r)
 {
     int ta = r->variant & 1, tb = r->variant >> 1 & 1, add = r->variant >> 2 & 1;
     int64_t gap = r->variant >> 3 & 1 ? 5 : 0;
-    int64_t m = r->s->t, n = r->s->d, k = r->bench_s > 0 ? r->s->d : r->s->v;
-    if (ta && r->bench_s > 0) { /* a weight gradient */
+    int64_t m = r->s->t, n = r->s->d, k = r->bench ? r->s->d : r->s->v;
+    if (ta && r->bench) { /* a weight gradient */
         m = r->s->d;
         k = r->s->t;
     }
@@ -26,7 +26,8 @@ static void case_gemm(struct run *r)
             : output_of_type(r, "c", ctype, m * c.ld);
     only_columns(r, n, c.ld);
     r->flops = 2.0 * (double)(m * n * k);
-    r->bytes = (double)(m * k + k * n + m * n) * 4;
+    r->bytes = (double)(m * k + k * n) * real_bytes(r) +
+               (double)(m * n * (1 + add)) * (double)dtype_size(ctype);
     RUN(r, gemm, c, a, b, ta, tb, add);
     if (!stating(r))
         return;
@@ -58,14 +59,14 @@ static void *draw_of(struct run *r, enum dtype type, int64_t n)
 
 static void case_gather_rows(struct run *r) /* variant 1: int32 */
 {
-    int64_t n = r->s->t, d = r->s->d, from = n / 2 + 3;
+    int64_t n = r->s->t, d = r->s->d, from = n / 2 + 3, gap = r->bench ? 0 : 2;
     enum dtype type = r->variant ? DT_I32 : r->op->real;
     const int32_t *row = draw_rows(r, n, from, 0);
-    struct mat x = mat(draw_of(r, type, from * (d + 2)), type, from, d);
-    x.ld = d + 2;
+    struct mat x = mat(draw_of(r, type, from * (d + gap)), type, from, d);
+    x.ld = d + gap;
     struct mat y =
         mat(r->variant ? (void *)output_int(r, "y", n * d) : output(r, "y", n * d), type, n, d);
-    r->bytes = 2.0 * (double)(n * d) * 4;
+    r->bytes = 2.0 * (double)(n * d) * (double)dtype_size(type);
     RUN(r, gather_rows, y, x, row);
     if (!stating(r))
         return;
@@ -83,10 +84,10 @@ static void case_scatter_rows(struct run *r)
     struct mat x = mat(draw_of(r, type, n * d), type, n, d);
     struct mat y =
         mat(r->variant ? (void *)output_int(r, "y", to * d) : output(r, "y", to * d), type, to, d);
-    r->bytes = 2.0 * (double)(n * d) * 4;
-    double *want = work(r, to * d);
-    uint8_t *live = last_output(r)->live = work(r, to * d);
-    for (int64_t i = 0; i < n * d; i++)
+    r->bytes = 2.0 * (double)(n * d) * (double)dtype_size(x.type);
+    double *want = work(r, r->bench ? 1 : to * d);
+    uint8_t *live = r->bench ? NULL : (last_output(r)->live = work(r, to * d));
+    for (int64_t i = 0; live && i < n * d; i++)
         if (row[i / d] >= 0) {
             live[row[i / d] * d + i % d] = 1;
             want[row[i / d] * d + i % d] = get(x.data, type, i);
@@ -102,7 +103,7 @@ static void case_gather_sum(struct run *r)
     const int32_t *place = draw_rows(r, n * k, from, 0);
     struct mat x = mat(draw(r, from * d, -1, 1), r->op->real, from, d);
     struct mat y = mat(output(r, "y", n * d), r->op->real, n, d);
-    r->bytes = (1.0 + (double)k) * (double)(n * d) * 4;
+    r->bytes = (1.0 + (double)k) * (double)(n * d) * real_bytes(r);
     RUN(r, gather_sum, y, x, place, k);
     if (!stating(r))
         return;

@@ -31,7 +31,7 @@ static struct expert_data draw_experts(struct run *r)
     for (int64_t i = 0; i < x.e; i++)
         live += x.count[i];
     r->flops = 2 * live * (double)(x.d * x.f);
-    r->bytes = (live * (double)(x.d + x.f) + (double)(x.e * x.d * x.f)) * 4;
+    r->bytes = (live * (double)(x.d + x.f) + (double)(x.e * x.d * x.f)) * real_bytes(r);
     return x;
 }
 
@@ -39,6 +39,8 @@ static struct expert_data draw_experts(struct run *r)
 static void only_live(const struct expert_data *x, int64_t width)
 {
     struct tensor *t = last_output(x->r);
+    if (x->r->bench)
+        return;
     t->live = work(x->r, t->n);
     for (int64_t i = 0; i < t->n; i++)
         t->live[i] = x->source[i / width] >= 0;

@@ -3,8 +3,10 @@
  * A case asks for inputs and outputs and calls the op once through RUN(); what it asks for is drawn
  * from the same numbers in every run, and what it gets as output is poisoned or, where the op
  * accumulates, drawn as well.  In the first run (f64, one thread: the definition) the case also
- * states what must come out, by plain loops (expect) or by finite differences (differ).  With
- * --bench RUN() repeats. */
+ * states what must come out, by plain loops (expect) or by finite differences (differ).
+ *
+ * With --bench RUN() repeats and takes the time: a case then takes its memory from a pool that host
+ * and device both reach, and its large tensors are never touched by the host. */
 #ifndef HARNESS_H
 #define HARNESS_H
 
@@ -32,6 +34,15 @@ struct verdict { /* the worst of all shapes and variants */
     int stated, unwritten, trespassed, threads_differ;
 };
 
+enum { SAMPLES = 64 };
+struct bench { /* what the timed runs of a device share */
+    struct arena pool;
+    struct event begun, ended;
+    struct mat stale; /* S (1,N), read between calls so that none finds its data in a cache */
+    void *sum;
+    double for_s; /* how long to repeat */
+};
+
 struct run {
     const struct op *op;
     struct lane *l;
@@ -46,41 +57,70 @@ struct run {
     int64_t hosts;
     int coarse;          /* numbers of the op's type are drawn as bf16 can hold them */
     double flops, bytes; /* of one call, set by the case before RUN() */
-    double bench_s;      /* 0: a test; else for how long to repeat */
-    double best_s, begun_s, spent_s;
+    struct bench *bench; /* NULL in a test */
+    double sample_s[SAMPLES], spent_s;
+    double call_s; /* the median of what a call took */
     int64_t calls;
 };
 
-#define RUN(r, name, ...)                                                                          \
-    for (run_begin(r); run_again(r);)                                                              \
-    (r)->op->name((r)->l, __VA_ARGS__)
+/* What follows is done once in a test, and again and again with the time taken in a benchmark. */
+#define TIMED(r)          for (run_begin(r); run_again(r);)
+#define RUN(r, name, ...) TIMED(r)(r)->op->name((r)->l, __VA_ARGS__)
 
 static inline void run_begin(struct run *r)
 {
     r->calls = -1;
     r->spent_s = 0;
-    r->best_s = INFINITY;
+}
+
+static inline int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
 }
 
 /* Whether to call (again).  The first call of a benchmark warms up and does not count. */
 static inline int run_again(struct run *r)
 {
-    if (r->calls >= 0)
-        r->l->dev->wait(r->l);
-    double now = clock_s(), s = now - r->begun_s;
+    struct bench *b = r->bench;
+    const struct dev_ops *dev = r->l->dev;
+    if (++r->calls && b)
+        dev->record(r->l, &b->ended);
+    if (r->calls)
+        dev->wait(r->l);
     arena_reset(&r->l->scratch);
-    if (++r->calls > 1) {
-        r->best_s = MIN(r->best_s, s);
-        r->spent_s += s;
+    if (!b)
+        return !r->calls;
+    if (r->calls > 1)
+        r->spent_s += r->sample_s[r->calls - 2] = dev->elapsed(&b->begun, &b->ended);
+    if (r->calls < 5 || (r->spent_s < b->for_s && r->calls <= SAMPLES)) {
+        if (b->stale.cols)
+            r->op->sum_squares(r->l, b->sum, b->stale);
+        dev->record(r->l, &b->begun);
+        return 1;
     }
-    r->begun_s = clock_s();
-    if (r->bench_s > 0)
-        return r->calls < 4 || (r->spent_s < r->bench_s && r->calls < 1000);
-    return !r->calls;
+    qsort(r->sample_s, (size_t)r->calls - 1, sizeof *r->sample_s, by_value);
+    r->call_s = r->sample_s[(r->calls - 1) / 2];
+    return 0;
+}
+
+static inline double real_bytes(const struct run *r)
+{
+    return (double)dtype_size(r->op->real);
+}
+static inline double stat_bytes(const struct run *r)
+{
+    return (double)dtype_size(r->op->stat);
 }
 
 static inline void *run_take(struct run *r, int64_t bytes)
 {
+    if (r->bench) {
+        void *p = arena_take(&r->bench->pool, bytes);
+        r->l->dev->zero(r->l, p, bytes);
+        r->l->dev->wait(r->l);
+        return p;
+    }
     if (r->memories == ARRAY_LEN(r->memory))
         die("a case asks for more than %lld tensors", (long long)ARRAY_LEN(r->memory));
     void *p = r->memory[r->memories++] = r->l->dev->alloc_host(MAX(1, bytes));
@@ -117,13 +157,39 @@ static inline void set(void *p, enum dtype type, int64_t i, double x)
         ((int32_t *)p)[i] = (int32_t)x;
 }
 
+/* For a benchmark: normal numbers of the mean and the spread of even ones between lo and hi, cut
+ * off there.  A block of them is repeated on the device; its length is odd, so that neighbouring
+ * rows of a matrix differ, since a product of equal rows costs less power and so less time. */
+static inline void fill_normal(struct run *r, void *p, enum dtype type, int64_t n, double lo,
+                               double hi)
+{
+    enum { BLOCK = (1 << 20) - 3 };
+    static float *normal;
+    int64_t size = dtype_size(type), done = MIN(n, (int64_t)BLOCK);
+    if (!normal) {
+        normal = xmalloc(BLOCK * sizeof *normal);
+        for (int64_t i = 0; i < BLOCK; i++)
+            normal[i] = (float)rng_normal(1, 0, (uint64_t)i);
+    }
+    char *host = xmalloc((size_t)(done * size));
+    for (int64_t i = 0; i < done; i++)
+        set(host, type, i, fmin(hi, fmax(lo, (lo + hi) / 2 + (hi - lo) / 3.5 * normal[i])));
+    r->l->dev->put(r->l, p, host, done * size);
+    for (; done < n; done += MIN(done, n - done))
+        r->l->dev->copy(r->l, (char *)p + done * size, p, MIN(done, n - done) * size);
+    r->l->dev->wait(r->l);
+    free(host);
+}
+
 /* n numbers between lo and hi that f32 (coarse: bf16) holds exactly, the same in every run. */
 static inline void *draw_of_type(struct run *r, enum dtype type, int64_t n, double lo, double hi,
                                  int coarse)
 {
     void *p = run_take(r, n * dtype_size(type));
     uint64_t key = rng_key((uint64_t)r->draws++, "op");
-    for (int64_t i = 0; i < n; i++) {
+    if (r->bench)
+        fill_normal(r, p, type, n, lo, hi);
+    for (int64_t i = 0; !r->bench && i < n; i++) {
         float x = (float)(lo + (hi - lo) * rng_uniform(key, 0, (uint64_t)i));
         if (coarse) {
             uint16_t near;
@@ -156,7 +222,10 @@ static inline void *output_of(struct run *r, const char *name, enum dtype type, 
                               int64_t n)
 {
     struct tensor *t = &r->out[r->outs++];
-    *t = (struct tensor){name, data, work(r, n), NULL, n, type};
+    *t = (struct tensor){name, data, NULL, NULL, n, type};
+    if (r->bench)
+        return data;
+    t->start = work(r, n);
     for (int64_t i = 0; i < n; i++)
         t->start[i] = get(data, type, i);
     return data;
@@ -164,8 +233,8 @@ static inline void *output_of(struct run *r, const char *name, enum dtype type, 
 /* "=": poisoned, so that what is not written shows. */
 static inline void *output_of_type(struct run *r, const char *name, enum dtype type, int64_t n)
 {
-    void *p = run_take(r, n * 8);
-    for (int64_t i = 0; i < n; i++)
+    void *p = run_take(r, n * dtype_size(type));
+    for (int64_t i = 0; !r->bench && i < n; i++)
         set(p, type, i, NAN);
     return output_of(r, name, type, p, n);
 }
@@ -181,7 +250,7 @@ enum { POISON = -77777777 };
 static inline int32_t *output_int(struct run *r, const char *name, int64_t n)
 {
     int32_t *p = run_take(r, n * 4);
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; !r->bench && i < n; i++)
         p[i] = POISON;
     return output_of(r, name, DT_I32, p, n);
 }
@@ -224,6 +293,8 @@ static inline struct tensor *last_output(struct run *r)
 static inline void only_columns(struct run *r, int64_t cols, int64_t ld)
 {
     struct tensor *t = last_output(r);
+    if (r->bench)
+        return;
     t->live = work(r, t->n);
     for (int64_t i = 0; i < t->n; i++)
         t->live[i] = i % ld < cols;

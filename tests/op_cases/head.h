@@ -7,14 +7,14 @@ struct head_data {
 
 static struct head_data draw_head(struct run *r)
 {
-    int64_t t = r->bench_s > 0 ? r->s->t / 4 : r->s->t, v = r->s->v, v0 = 3;
+    int64_t t = r->bench ? r->s->t / 4 : r->s->t, v = r->s->v, v0 = 3;
     struct head_data h = {draw_stat(r, t * v, -4, 4), NULL, draw_int(r, t, -1, v + 6), t, v, v0};
-    if (r->bench_s > 0)
+    if (r->bench)
         h.label = draw_int(r, t, v0, v + v0);
-    for (int64_t i = 0; i < t; i++) /* one token in three far from 0 */
+    for (int64_t i = 0; !r->bench && i < t; i++) /* one token in three far from 0 */
         for (int64_t j = 0; i % 3 == 1 && j < v; j++)
             set(h.logits, r->op->stat, i * v + j, 60 + get(h.logits, r->op->stat, i * v + j));
-    r->bytes = (double)(t * v) * 4;
+    r->bytes = (double)(t * v) * stat_bytes(r);
     return h;
 }
 
@@ -55,7 +55,7 @@ static void case_lse_join(struct run *r) /* two ranks hold the halves; variant 1
     int64_t t = h.t, p = r->variant ? 1 : 3, n = h.v / 2;
     enum dtype type = r->op->stat;
     void *half[2] = {run_take(r, t * h.v * 8), run_take(r, t * h.v * 8)};
-    for (int64_t i = 0; i < t * h.v; i++) {
+    for (int64_t i = 0; !r->bench && i < t * h.v; i++) {
         int64_t row = i / h.v, col = i % h.v, cols = col < n ? n : h.v - n;
         set(half[col >= n], type, row * cols + (col < n ? col : col - n), get(h.logits, type, i));
     }
@@ -68,7 +68,7 @@ static void case_lse_join(struct run *r) /* two ranks hold the halves; variant 1
         r->op->lse_part(r->l, part + 2 * bytes, half[1], h.label, t, 0, h.v0 + h.v);
     }
     void *logp = output_stat(r, "logp", t), *lse = output_stat(r, "lse", t);
-    r->bytes = (double)((3 * p + 2) * t) * 4;
+    r->bytes = (double)((3 * p + 2) * t) * stat_bytes(r);
     RUN(r, lse_join, logp, lse, part, h.label, t, p);
     if (!stating(r))
         return;
@@ -109,7 +109,7 @@ static void case_logits_dgrad(struct run *r)
     r->op->lse_part(r->l, part, h.logits, h.label, h.t, h.v, h.v0);
     r->op->lse_join(r->l, logp, lse, part, h.label, h.t, 1);
     double *dlogits = output(r, "dlogits", h.t * h.v);
-    r->bytes *= 2;
+    r->bytes += (double)(h.t * h.v) * real_bytes(r);
     RUN(r, logits_dgrad, dlogits, h.logits, lse, h.dlogp, h.label, h.t, h.v, h.v0);
     if (stating(r))
         differ(r, dlogits, h.logits, h.t * h.v, head_loss, &h);
@@ -120,7 +120,7 @@ static void case_nll_dgrad(struct run *r)
     int64_t t = r->s->t;
     const double *weight = draw_stat(r, t, 0, 2), *denom = draw_stat(r, 1, 3, 4);
     void *dlogp = output_stat(r, "dlogp", t);
-    r->bytes = 2.0 * (double)t * 4;
+    r->bytes = 2.0 * (double)t * stat_bytes(r);
     RUN(r, nll_dgrad, dlogp, weight, denom, t);
     if (!stating(r))
         return;
@@ -135,7 +135,7 @@ static void case_nll_loss(struct run *r)
     int64_t t = r->s->t;
     const double *weight = draw_stat(r, t, 0, 2), *logp = draw_stat(r, t, -9, 0);
     void *loss = inout_stat(r, "loss", 1);
-    r->bytes = 2.0 * (double)t * 4;
+    r->bytes = 2.0 * (double)t * stat_bytes(r);
     RUN(r, nll_loss, loss, weight, logp, t);
     if (!stating(r))
         return;

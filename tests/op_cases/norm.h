@@ -5,7 +5,7 @@ static void case_embed(struct run *r)
     const int32_t *token = draw_int(r, t, 0, v + 4);
     const void *w = draw(r, v * d, -1, 1);
     void *x = output(r, "x", t * d);
-    r->bytes = 2.0 * (double)(t * d) * 4;
+    r->bytes = 2.0 * (double)(t * d) * real_bytes(r);
     RUN(r, embed, x, token, w, t, d, v, v0);
     if (!stating(r))
         return;
@@ -23,7 +23,8 @@ static void case_embed_wgrad(struct run *r)
     const int32_t *token = draw_int(r, t, 0, v + 4);
     const void *dx = draw(r, t * d, -1, 1);
     struct mat dw = gradient(r, v, d, r->variant);
-    r->bytes = 3.0 * (double)(t * d) * 4;
+    r->bytes = (double)(t * d) * real_bytes(r) +
+               (double)((r->variant & 1 ? 2 * t : v) * d) * (double)dtype_size(dw.type);
     RUN(r, embed_wgrad, dw, token, dx, t, v0, r->variant & 1);
     if (!stating(r))
         return;
@@ -43,7 +44,7 @@ static void case_rmsnorm(struct run *r)
     int64_t t = r->s->t, d = r->s->d;
     const void *x = draw(r, t * d, -1, 1), *w = draw(r, d, 0.5, 1.5);
     void *y = output(r, "y", t * d), *rstd = output_stat(r, "rstd", t);
-    r->bytes = 2.0 * (double)(t * d) * 4;
+    r->bytes = 2.0 * (double)(t * d) * real_bytes(r);
     RUN(r, rmsnorm, y, rstd, x, w, t, d, NORM_EPS);
     if (!stating(r))
         return;
@@ -84,7 +85,7 @@ static void case_rmsnorm_dgrad(struct run *r) /* variant 1: with a residual grad
     void *y = run_take(r, t * d * 8), *rstd = run_take(r, t * 8);
     r->op->rmsnorm(r->l, y, rstd, x, w, t, d, NORM_EPS);
     void *dx = output(r, "dx", t * d);
-    r->bytes = (3.0 + (double)r->variant) * (double)(t * d) * 4;
+    r->bytes = (3.0 + (double)r->variant) * (double)(t * d) * real_bytes(r);
     RUN(r, rmsnorm_dgrad, dx, res, dy, x, w, rstd, t, d);
     if (!stating(r))
         return;
@@ -101,7 +102,7 @@ static void case_rmsnorm_wgrad(struct run *r)
     void *y = run_take(r, t * d * 8), *rstd = run_take(r, t * 8);
     r->op->rmsnorm(r->l, y, rstd, x, w, t, d, NORM_EPS);
     struct mat dw = gradient(r, 1, d, r->variant);
-    r->bytes = 2.0 * (double)(t * d) * 4;
+    r->bytes = 2.0 * (double)(t * d) * real_bytes(r);
     RUN(r, rmsnorm_wgrad, dw, dy, x, rstd, t, r->variant & 1);
     if (!stating(r))
         return;
@@ -114,16 +115,16 @@ static void case_rmsnorm_wgrad(struct run *r)
 /* Variants: turned back; positions higher than there are tokens; both. */
 static void case_rope(struct run *r)
 {
-    int64_t t = r->s->t, heads = r->s->h, c = r->s->c, ld = heads * c + 3;
+    int64_t t = r->s->t, heads = r->s->h, c = r->s->c, ld = heads * c + (r->bench ? 0 : 3);
     int sign = r->variant & 1 ? -1 : 1;
-    int64_t most = r->bench_s > 0 ? r->s->span : MAX(1, t / 2);
+    int64_t most = r->bench ? r->s->span : MAX(1, t / 2);
     const int32_t *position = r->variant & 2 ? draw_int(r, t, 1000, 4000) : draw_int(r, t, 0, most);
     void *freq = draw_stat(r, c / 2, 0, 0);
     for (int64_t i = 0; i < c / 2; i++)
         set(freq, r->op->stat, i, (float)pow(10000, -2.0 * (double)i / (double)c));
     void *x = inout(r, "x", t * ld);
     only_columns(r, heads * c, ld);
-    r->bytes = 2.0 * (double)(t * heads * c) * 4;
+    r->bytes = 2.0 * (double)(t * heads * c) * real_bytes(r);
     RUN(r, rope, x, position, freq, t, heads, c, ld, sign);
     if (!stating(r))
         return;
@@ -144,7 +145,7 @@ static void case_add(struct run *r)
     int64_t n = r->s->t * r->s->d;
     const void *a = draw(r, n, -1, 1), *b = draw(r, n, -1, 1);
     void *y = output(r, "y", n);
-    r->bytes = 3.0 * (double)n * 4;
+    r->bytes = 3.0 * (double)n * real_bytes(r);
     RUN(r, add, y, a, b, n);
     if (!stating(r))
         return;

@@ -1,7 +1,7 @@
 /* optim.h -- cases: gradient norm, the decision to commit, the updates. */
 static int64_t shard_length(const struct run *r)
 {
-    return r->bench_s > 0 ? 1 << 21 : r->s->t * r->s->d * 3;
+    return r->s->t * r->s->d * (r->bench ? 4 : 3);
 }
 
 static void case_sum_squares(struct run *r)
@@ -10,7 +10,7 @@ static void case_sum_squares(struct run *r)
     enum dtype type = r->variant ? r->op->real : r->op->stat;
     const double *g = draw_of_type(r, type, n, -1, 1, r->coarse);
     void *sum = inout_stat(r, "sum", 1);
-    r->bytes = (double)n * 4;
+    r->bytes = (double)(n * dtype_size(type));
     RUN(r, sum_squares, sum, mat(g, type, 1, n));
     if (!stating(r))
         return;
@@ -73,8 +73,8 @@ static struct update_data draw_update(struct run *r)
     if (r->variant == 1) {
         u.master = inout_stat(r, "master", n);
     } else if (r->op->real != r->op->stat) { /* w cannot be its own: a master of the same values */
-        u.master = run_take(r, n * dtype_size(r->op->stat));
-        for (int64_t i = 0; i < n; i++)
+        u.master = draw_stat(r, n, -1, 1);
+        for (int64_t i = 0; !r->bench && i < n; i++)
             set(u.master, r->op->stat, i, get(u.w, r->op->real, i));
     }
     return u;
@@ -111,7 +111,7 @@ static void case_adamw(struct run *r)
     u.m = inout_stat(r, "m", u.n);
     u.v = draw_stat(r, u.n, 0.1, 1);
     output_of(r, "v", r->op->stat, u.v, u.n);
-    r->bytes = 7.0 * (double)u.n * 4;
+    r->bytes = (double)u.n * (7 * stat_bytes(r) + (u.w != u.master) * real_bytes(r));
     RUN(r, adamw, u.w, u.master, u.m, u.v, u.g, u.run, u.decay, 4, u.state, &u.plan);
     if (stating(r))
         update_expect(r, &u, 1);
@@ -120,7 +120,7 @@ static void case_adamw(struct run *r)
 static void case_sgd(struct run *r)
 {
     struct update_data u = draw_update(r);
-    r->bytes = 3.0 * (double)u.n * 4;
+    r->bytes = (double)u.n * (3 * stat_bytes(r) + (u.w != u.master) * real_bytes(r));
     RUN(r, sgd, u.w, u.master, u.g, u.run, u.decay, 4, u.state);
     if (stating(r))
         update_expect(r, &u, 0);

@@ -26,7 +26,7 @@ static struct pair_data draw_pairs(struct run *r)
     p.base = draw_stat(r, p.spans, -1, 1);
     p.margin = draw_stat(r, p.spans, 0, 1);
     p.denom = draw_stat(r, 1, 3, 4);
-    r->bytes = 3.0 * (double)p.t * 4;
+    r->bytes = 3.0 * (double)p.t * stat_bytes(r);
     return p;
 }
 

@@ -15,7 +15,9 @@ static struct route_data draw_route(struct run *r)
     for (int64_t i = 0; r->variant & 2 && i < s->t * s->e; i++)
         set(d.logits, r->op->stat, i, floor(get(d.logits, r->op->stat, i)));
     d.group = draw_int(r, s->t, -1, s->a);
-    r->bytes = 2.0 * (double)(s->t * s->e) * 4;
+    for (int64_t i = 0; r->bench && i < s->t; i++) /* as in a batch: rows of tokens, no pads */
+        d.group[i] = (int32_t)(i * s->a / s->t);
+    r->bytes = 2.0 * (double)(s->t * s->e) * stat_bytes(r);
     return d;
 }
 
@@ -119,10 +121,10 @@ static void route_memory(struct route_data *d)
     d->lse = run_take(r, s->t * 8);
     d->count = run_take(r, s->a * s->e * 8);
     d->psum = run_take(r, s->a * s->e * 8);
-    double bench_s = r->bench_s;
-    r->bench_s = 0; /* not this one */
+    struct bench *bench = r->bench;
+    r->bench = NULL; /* not this one */
     call_route(d);
-    r->bench_s = bench_s;
+    r->bench = bench;
 }
 
 static void case_route_dgrad(struct run *r)
@@ -145,6 +147,7 @@ static void case_route_loss(struct run *r)
     struct route_data d = draw_route(r);
     route_memory(&d);
     void *loss = inout_stat(r, "loss", 2);
+    r->bytes = (double)s->t * (stat_bytes(r) + 4);
     RUN(r, route_loss, loss, d.count, d.psum, d.lse, d.group, s->t, s->e, s->k, s->a);
     if (!stating(r))
         return;
@@ -171,8 +174,8 @@ static int32_t *draw_choices(struct run *r)
     for (int64_t i = 0; i < s->t; i++)
         for (int64_t j = 0; j < s->k; j++) {
             int64_t e = rng_permute(rng_key((uint64_t)i, "choice"), s->e, j);
-            int none = (r->variant & 1) || (e == 1 && r->bench_s == 0) ||
-                       (!index[i * s->k + j] && r->bench_s == 0);
+            int none = (r->variant & 1) || (e == 1 && !r->bench) ||
+                       (!index[i * s->k + j] && !r->bench);
             index[i * s->k + j] = none ? -1 : (int32_t)e;
         }
     return index;
