@@ -1,100 +1,132 @@
 /* route.cu -- the router: probabilities (T,E), the K chosen experts, their gates; gradients and
  * losses.
  *
- * Bound: memory, T E read and written.  A warp takes a token, its experts spread over the lanes;
- * sums per accounting group are taken by expert in order of tokens.  Counts are whole numbers, so
- * adding them atomically gives the same result in any order. */
+ * Bound: memory, T E read and written.  A warp takes a token: lane i holds experts i, i + 32, ...,
+ * N of them, in registers.  Sums per accounting group are taken by stretches of tokens, which are
+ * then joined in order, so they are the same in every run. */
 #include "real.cuh"
 
-enum { WARPS = 8 };
+enum { WARPS = 8, CHOICES = 32, STRETCH = 128 };
 
-/* Lane i holds experts i, i + 32, ...: N of them. */
+/* Floats as whole numbers of the same order, all above 0, which stands for no expert. */
+static __device__ __forceinline__ unsigned key_of(float x)
+{
+    unsigned bits = __float_as_uint(x);
+    return max(1u, bits >> 31 ? ~bits : bits | 1u << 31);
+}
+static __device__ __forceinline__ float key_value(unsigned key)
+{
+    return __uint_as_float(key >> 31 ? key & ~(1u << 31) : ~key);
+}
+
 template <int N>
-static __global__ void route_kernel(int32_t *index, stat *gate, stat *prob, stat *lse, int *count,
-                                    const stat *logits, const int32_t *group, int64_t tokens, int e,
-                                    int k, int norm)
+static __global__ void __launch_bounds__(WARPS * 32)
+    route_kernel(int32_t *index, stat *gate, stat *prob, stat *lse, const stat *logits,
+                 const int32_t *group, int64_t tokens, int e, int k, int norm)
 {
     int64_t t = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
     int lane = threadIdx.x % 32;
-    float x[N], max = -INFINITY, sum = 0;
+    float x[N], most = -INFINITY, sum = 0;
+    unsigned key[N];
     if (t >= tokens)
         return;
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        x[i] = lane + 32 * i < e ? logits[t * e + lane + 32 * i] : -INFINITY;
-        max = fmaxf(max, x[i]);
+        int here = lane + 32 * i < e;
+        x[i] = here ? logits[t * e + lane + 32 * i] : -INFINITY;
+        key[i] = here ? key_of(x[i]) : 0;
+        most = fmaxf(most, x[i]);
     }
-    max = warp_max(max);
+    most = warp_max(most);
 #pragma unroll
     for (int i = 0; i < N; i++)
-        sum += expf(x[i] - max);
+        sum += x[i] = expf(x[i] - most);
     sum = warp_sum(sum);
 #pragma unroll
     for (int i = 0; i < N; i++)
         if (lane + 32 * i < e)
-            prob[t * e + lane + 32 * i] = expf(x[i] - max) / sum;
+            prob[t * e + lane + 32 * i] = x[i] / sum;
     if (lane == 0)
-        lse[t] = max + logf(sum);
-    int32_t g = group[t];
-    float all = 0;
+        lse[t] = most + logf(sum);
+
+    int pad = group[t] < 0, chosen = -1; /* lane j keeps choice j */
+    float p = 0;
     for (int j = 0; j < k; j++) {
-        float best = -INFINITY;
-        int at = 1 << 30;
+        unsigned best = 0, at = ~0u;
 #pragma unroll
         for (int i = 0; i < N; i++)
-            if (lane + 32 * i < e && (x[i] > best || at == 1 << 30)) {
-                best = x[i];
-                at = lane + 32 * i;
-            }
+            best = max(best, key[i]);
+        best = __reduce_max_sync(~0u, best);
 #pragma unroll
-        for (int i = 16; i; i >>= 1) {
-            float b = __shfl_xor_sync(~0u, best, i);
-            int a = __shfl_xor_sync(~0u, at, i);
-            if (b > best || (b == best && a < at)) {
-                best = b;
-                at = a;
-            }
-        }
+        for (int i = N - 1; i >= 0; i--)
+            at = key[i] == best ? lane + 32 * i : at;
+        at = __reduce_min_sync(~0u, at);
 #pragma unroll
         for (int i = 0; i < N; i++)
-            if (lane + 32 * i == at)
-                x[i] = -INFINITY;
-        float p = expf(best - max) / sum;
-        all += p;
-        if (lane == 0) {
-            index[t * k + j] = g < 0 ? -1 : at;
-            gate[t * k + j] = g < 0 ? 0 : p;
+            key[i] = lane + 32 * i == at ? 0 : key[i];
+        if (lane == j) {
+            chosen = (int)at;
+            p = expf(key_value(best) - most) / sum;
         }
-        if (lane == 0 && g >= 0)
-            atomicAdd(count + (int64_t)g * e + at, 1);
     }
-    __syncwarp();
-    for (int j = lane; norm && g >= 0 && j < k; j += 32)
-        gate[t * k + j] /= all;
+    float all = norm ? warp_sum(p) : 1;
+    if (lane < k) {
+        index[t * k + lane] = pad ? -1 : chosen;
+        gate[t * k + lane] = pad ? 0 : p / all;
+    }
 }
 
-/* count as stat, and psum: a block takes 32 experts of a group; lanes are experts, warps share
- * tokens. */
-static __global__ void group_kernel(stat *count, stat *psum, const int *choices, const stat *prob,
-                                    const int32_t *group, int64_t tokens, int64_t e)
+/* Of a stretch of tokens and a group: choices by expert, and sums of probabilities, a thread an
+ * expert.  part (stretches,A,E) each. */
+static __global__ void group_part(float *count_part, float *psum_part, const int32_t *index,
+                                  const stat *prob, const int32_t *group, int64_t tokens, int e,
+                                  int k)
+{
+    extern __shared__ int chosen[]; /* (E) */
+    __shared__ int32_t in[STRETCH];
+    int64_t first = (int64_t)blockIdx.x * STRETCH;
+    int n = (int)MIN((int64_t)STRETCH, tokens - first), a = blockIdx.y;
+    for (int x = threadIdx.x; x < e; x += blockDim.x)
+        chosen[x] = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        in[i] = group[first + i];
+    __syncthreads();
+    for (int i = threadIdx.x; i < n * k; i += blockDim.x)
+        if (in[i / k] == a)
+            atomicAdd(&chosen[index[first * k + i]], 1); /* whole numbers: in any order the same */
+    __syncthreads();
+    int64_t at = ((int64_t)blockIdx.x * gridDim.y + a) * e;
+    for (int x = threadIdx.x; x < e; x += blockDim.x) {
+        float sum = 0;
+#pragma unroll 8
+        for (int i = 0; i < n; i++)
+            if (in[i] == a)
+                sum += prob[(first + i) * e + x];
+        psum_part[at + x] = sum;
+        count_part[at + x] = (float)chosen[x];
+    }
+}
+
+/* sum (columns) of part (rows,columns): lanes are columns, warps share the rows. */
+static __global__ void group_join(stat *count, stat *psum, const float *count_part,
+                                  const float *psum_part, int64_t rows, int64_t columns)
 {
     __shared__ float part[32][33];
+    const float *in = blockIdx.y ? psum_part : count_part;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int64_t a = blockIdx.y, x = (int64_t)blockIdx.x * 32 + lane;
+    int64_t x = (int64_t)blockIdx.x * 32 + lane;
     float sum = 0;
 #pragma unroll 4
-    for (int64_t t = warp; t < tokens; t += 32)
-        if (group[t] == a && x < e)
-            sum += prob[t * e + x];
+    for (int64_t i = warp; i < rows; i += 32)
+        sum += x < columns ? in[i * columns + x] : 0;
     part[warp][lane] = sum;
     __syncthreads();
-    if (warp || x >= e)
+    if (warp || x >= columns)
         return;
     sum = 0;
     for (int i = 0; i < 32; i++)
         sum += part[i][lane];
-    psum[a * e + x] = sum;
-    count[a * e + x] = (float)choices[a * e + x];
+    (blockIdx.y ? psum : count)[x] = sum;
 }
 
 extern "C" void OPNAME(route)(struct lane *l, int32_t *index, void *gate, void *prob, void *lse,
@@ -103,80 +135,86 @@ extern "C" void OPNAME(route)(struct lane *l, int32_t *index, void *gate, void *
 {
     static const struct width {
         int64_t experts;
-        void (*kernel)(int32_t *, stat *, stat *, stat *, int *, const stat *, const int32_t *,
-                       int64_t, int, int, int);
+        void (*kernel)(int32_t *, stat *, stat *, stat *, const stat *, const int32_t *, int64_t,
+                       int, int, int);
     } widths[] = {{32, route_kernel<1>},  {64, route_kernel<2>},   {128, route_kernel<4>},
                   {256, route_kernel<8>}, {512, route_kernel<16>}, {1024, route_kernel<32>}};
     struct arena_mark mark = arena_mark(&l->scratch);
-    int *choices = (int *)arena_take(&l->scratch, a * e * (int64_t)sizeof *choices); /* (A,E) */
+    int64_t stretches = ceil_div(t, STRETCH), bytes = stretches * a * e * (int64_t)sizeof(float);
+    float *count_part = (float *)arena_take(&l->scratch, bytes); /* (stretches,A,E) */
+    float *psum_part = (float *)arena_take(&l->scratch, bytes);
     const struct width *w = widths;
-    if (e > 1024)
-        die("route: %lld experts; this kernel takes up to 1024", (long long)e);
+    if (e > 1024 || k > CHOICES)
+        die("route: %lld of %lld experts; this kernel takes up to %d of 1024", (long long)k,
+            (long long)e, CHOICES);
     while (w->experts < e)
         w++;
-    cu(cudaMemsetAsync(choices, 0, (size_t)(a * e) * sizeof *choices, stream(l)));
     if (t)
         w->kernel<<<blocks_of(t, WARPS), WARPS * 32, 0, stream(l)>>>(
-            index, (stat *)gate, (stat *)prob, (stat *)lse, choices, (const stat *)logits, group, t,
-            (int)e, (int)k, norm);
+            index, (stat *)gate, (stat *)prob, (stat *)lse, (const stat *)logits, group, t, (int)e,
+            (int)k, norm);
+    if (t && a)
+        group_part<<<dim3((unsigned)stretches, (unsigned)a), 128, (size_t)e * sizeof(int),
+                     stream(l)>>>(count_part, psum_part, index, (const stat *)prob, group, t,
+                                  (int)e, (int)k);
     if (a)
-        group_kernel<<<dim3(blocks_of(e, 32), (unsigned)a), 1024, 0, stream(l)>>>(
-            (stat *)count, (stat *)psum, choices, (const stat *)prob, group, t, e);
+        group_join<<<dim3(blocks_of(a * e, 32), 2), 1024, 0, stream(l)>>>(
+            (stat *)count, (stat *)psum, count_part, psum_part, stretches, a * e);
     launched("route", "%lld,%lld,%lld", (long long)t, (long long)e, (long long)k);
     arena_back(&l->scratch, mark);
 }
 
-/* tokens (A) of each group, from its K choices each. */
-static __global__ void tokens_kernel(float *tokens, const stat *count, int64_t e, int64_t k)
-{
-    float sum = 0;
-    for (int64_t i = threadIdx.x; i < e; i += blockDim.x)
-        sum += count[blockIdx.x * e + i];
-    sum = block_sum(sum);
-    if (threadIdx.x == 0)
-        tokens[blockIdx.x] = sum / (float)k;
-}
-
 /* A chosen prob reaches the loss through its gate, and through the others' where they share a sum
  * s: d gate_i / d prob_j = (i == j - gate_i) / s.  Then softmax: dlogit = prob (dprob - <prob,
- * dprob>). */
-static __global__ void route_dgrad_kernel(stat *dlogits, const stat *dgate, const stat *prob,
-                                          const stat *lse, const int32_t *index, const stat *count,
-                                          const int32_t *group, const stat *coef,
-                                          const float *tokens, int64_t n, int64_t e, int64_t k,
-                                          int norm)
+ * dprob>).  A group's tokens are counted from its K choices each. */
+template <int N>
+static __global__ void __launch_bounds__(WARPS * 32)
+    route_dgrad_kernel(stat *dlogits, const stat *dgate, const stat *prob, const stat *lse,
+                       const int32_t *index, const stat *count, const int32_t *group,
+                       const stat *coef, int64_t tokens, int e, int k, int norm)
 {
-    int64_t t = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
-    if (t >= n)
+    int64_t t = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
+    int lane = threadIdx.x % 32;
+    if (t >= tokens)
         return;
     int64_t g = group[t];
-    prob += t * e, dlogits += t * e, dgate += t * k, index += t * k;
-    if (g < 0) {
-        for (int64_t i = lane; i < e; i += 32)
-            dlogits[i] = 0;
-        return;
+    float p[N], d[N], all = 0;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        int here = lane + 32 * i < e;
+        p[i] = here && g >= 0 ? prob[t * e + lane + 32 * i] : 0;
+        d[i] = here && g >= 0 ? count[g * e + lane + 32 * i] : 0;
+        all += d[i];
     }
-    float sum = 0, along = 0, inner = 0;
-    for (int64_t j = lane; j < k; j += 32) {
-        sum += prob[index[j]];
-        along += dgate[j] * prob[index[j]];
+    all = warp_sum(all) / (float)k;
+    int chosen = -1; /* lane j holds choice j */
+    float dg = 0, pg = 0;
+    if (lane < k && g >= 0) {
+        chosen = index[t * k + lane];
+        dg = dgate[t * k + lane];
+        pg = prob[t * e + chosen];
     }
-    sum = warp_sum(sum);
-    along = warp_sum(along);
-    float each = coef[0] / tokens[g], z = coef[1] * lse[t];
-    for (int pass = 0; pass < 2; pass++) {
-        for (int64_t i = lane; i < e; i += 32) {
-            float d = each * count[g * e + i];
-            for (int64_t j = 0; j < k; j++)
-                if (index[j] == i)
-                    d += norm ? (dgate[j] - along / sum) / sum : dgate[j];
-            if (pass)
-                dlogits[i] = prob[i] * (d - inner + z);
-            else
-                inner += prob[i] * d;
-        }
-        inner = pass ? inner : warp_sum(inner);
+    float sum = warp_sum(pg), along = warp_sum(dg * pg);
+    dg = norm ? (dg - along / sum) / sum : dg;
+    float each = coef[0] / all, z = coef[1] * lse[t], inner = 0;
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        d[i] *= each;
+    for (int j = 0; j < k; j++) {
+        int at = __shfl_sync(~0u, chosen, j);
+        float more = __shfl_sync(~0u, dg, j);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            d[i] += lane + 32 * i == at ? more : 0;
     }
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        inner += p[i] * d[i];
+    inner = warp_sum(inner);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        if (lane + 32 * i < e)
+            dlogits[t * e + lane + 32 * i] = g < 0 ? 0 : p[i] * (d[i] - inner + z);
 }
 
 extern "C" void OPNAME(route_dgrad)(struct lane *l, void *dlogits, const void *dgate,
@@ -184,36 +222,48 @@ extern "C" void OPNAME(route_dgrad)(struct lane *l, void *dlogits, const void *d
                                     const void *count, const int32_t *group, const void *coef,
                                     int64_t t, int64_t e, int64_t k, int64_t a, int norm)
 {
-    struct arena_mark mark = arena_mark(&l->scratch);
-    float *tokens = (float *)arena_take(&l->scratch, a * (int64_t)sizeof *tokens);
+    static const struct width {
+        int64_t experts;
+        void (*kernel)(stat *, const stat *, const stat *, const stat *, const int32_t *,
+                       const stat *, const int32_t *, const stat *, int64_t, int, int, int);
+    } widths[] = {{32, route_dgrad_kernel<1>},   {64, route_dgrad_kernel<2>},
+                  {128, route_dgrad_kernel<4>},  {256, route_dgrad_kernel<8>},
+                  {512, route_dgrad_kernel<16>}, {1024, route_dgrad_kernel<32>}};
+    const struct width *w = widths;
     if (!t || !a)
         return;
-    tokens_kernel<<<(unsigned)a, 128, 0, stream(l)>>>(tokens, (const stat *)count, e, k);
-    route_dgrad_kernel<<<blocks_of(t, WARPS), WARPS * 32, 0, stream(l)>>>(
+    if (e > 1024 || k > CHOICES)
+        die("route_dgrad: %lld of %lld experts; this kernel takes up to %d of 1024", (long long)k,
+            (long long)e, CHOICES);
+    while (w->experts < e)
+        w++;
+    w->kernel<<<blocks_of(t, WARPS), WARPS * 32, 0, stream(l)>>>(
         (stat *)dlogits, (const stat *)dgate, (const stat *)prob, (const stat *)lse, index,
-        (const stat *)count, group, (const stat *)coef, tokens, t, e, k, norm);
+        (const stat *)count, group, (const stat *)coef, t, (int)e, (int)k, norm);
     launched("route_dgrad", "%lld,%lld,%lld", (long long)t, (long long)e, (long long)k);
-    arena_back(&l->scratch, mark);
 }
 
+/* One block: what it reads is small, and one block adds in one order.  A warp takes a group. */
 static __global__ void route_loss_kernel(stat *loss, const stat *count, const stat *psum,
                                          const stat *lse, const int32_t *group, int64_t t,
                                          int64_t e, int64_t k, int64_t a)
 {
+    int lane = threadIdx.x % 32;
     double aux = 0, z = 0;
-    for (int64_t i = 0; i < a; i++) {
+    for (int64_t i = threadIdx.x / 32; i < a; i += blockDim.x / 32) {
         double n = 0, sum = 0;
-        for (int64_t j = threadIdx.x; j < e; j += blockDim.x) {
+        for (int64_t j = lane; j < e; j += 32) {
             n += count[i * e + j];
             sum += (double)count[i * e + j] * (double)psum[i * e + j];
         }
-        n = block_sum(n) / (double)k;
-        sum = block_sum(sum);
-        aux += n > 0 ? (double)e / (double)k * sum / n : 0;
+        n = warp_sum(n) / (double)k;
+        sum = warp_sum(sum);
+        aux += lane == 0 && n > 0 ? (double)e / (double)k * sum / n : 0;
     }
+#pragma unroll 16
     for (int64_t i = threadIdx.x; i < t; i += blockDim.x)
-        if (group[i] >= 0)
-            z += (double)lse[i] * (double)lse[i];
+        z += group[i] >= 0 ? (double)lse[i] * (double)lse[i] : 0;
+    aux = block_sum(aux);
     z = block_sum(z);
     if (threadIdx.x)
         return;
@@ -225,8 +275,8 @@ extern "C" void OPNAME(route_loss)(struct lane *l, void *loss, const void *count
                                    const void *lse, const int32_t *group, int64_t t, int64_t e,
                                    int64_t k, int64_t a)
 {
-    route_loss_kernel<<<1, 512, 0, stream(l)>>>((stat *)loss, (const stat *)count,
-                                                (const stat *)psum, (const stat *)lse, group, t, e,
-                                                k, a);
+    route_loss_kernel<<<1, 1024, 0, stream(l)>>>((stat *)loss, (const stat *)count,
+                                                 (const stat *)psum, (const stat *)lse, group, t, e,
+                                                 k, a);
     launched("route_loss", "%lld,%lld", (long long)t, (long long)e);
 }
