@@ -50,7 +50,7 @@ static const struct op_case {
     CASE(experts_down_wgrad, 2 * GRAD_KINDS, 1),
     CASE(gather_rows, 2, 1),
     CASE(scatter_rows, 2, 1),
-    CASE(gather_sum, 1, 1),
+    CASE(gather_sum, 2, 2),
     CASE(lse_part, 1, 1),
     CASE(lse_join, 2, 2),
     CASE(logits_dgrad, 1, 1),

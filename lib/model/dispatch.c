@@ -4,7 +4,8 @@
  * chosen experts, however many of them are there; the rank answers with one row, its experts'
  * weighted sum, and the answers are added at home.  Backward is the same traffic in the same two
  * directions, so there are two movements, fan_out and fan_in, and four segments made of them. Alone
- * in its group a rank moves nothing and the slots share their memory.
+ * in its group a rank moves nothing: the slots share their memory, and the experts' sums are the
+ * layer's output at once.
  *
  * This implementation exchanges counts through the host and rows by variable all-to-all: portable,
  * multi-node, no padding. */
@@ -32,8 +33,8 @@ static void fan_out(struct task_context *t, void *out, struct mat in)
     comm_all_to_all(m->comm[GROUP_ETP_EP], t->l, out, s->recvd, rows, s->sent, row_bytes);
 }
 
-/* The answers to received rows, `in` (R, row), home again and added: out (Tl, row). */
-static void fan_in(struct task_context *t, struct mat out, const void *in)
+/* The answers to received rows, `in` (R, row), home again and added to res: out (Tl, row). */
+static void fan_in(struct task_context *t, struct mat out, const void *res, const void *in)
 {
     struct model *m = t->m;
     struct saved *s = &t->s[t->layer];
@@ -41,7 +42,7 @@ static void fan_in(struct task_context *t, struct mat out, const void *in)
     int64_t sent = sum(s->sent, n), row_bytes = out.cols * dtype_size(out.type);
     void *rows = scratch(t, sent * row_bytes);
     comm_all_to_all(m->comm[GROUP_ETP_EP], t->l, rows, s->sent, in, s->recvd, row_bytes);
-    m->op->gather_sum(t->l, out, mat(rows, out.type, sent, out.cols),
+    m->op->gather_sum(t->l, out, res, mat(rows, out.type, sent, out.cols),
                       saved_fetch(s, SLOT_SEND_PLACE), n);
 }
 
@@ -99,11 +100,6 @@ static void plan(struct task_context *t)
     free(index), free(one), free(row), free(place), free(choice);
 }
 
-static int alone(const struct task_context *t)
-{
-    return comm_size(t->m->comm[GROUP_ETP_EP]) == 1;
-}
-
 void dispatch_forward(struct task_context *t)
 {
     struct model *m = t->m;
@@ -121,8 +117,17 @@ void dispatch_forward(struct task_context *t)
                 real_mat(m, saved_fetch(s, SLOT_H2), n, d));
         fan_out(t, saved_keep(s, SLOT_RGATE, s->received * k * stat_size(m)),
                 stat_mat(m, saved_fetch(s, SLOT_GATE), n, k));
+        saved_release(s, SLOT_H2);
     }
-    saved_release(s, SLOT_H2);
+}
+
+void *answers(struct task_context *t, const void **res)
+{
+    struct saved *s = &t->s[t->layer];
+    int64_t row_bytes = t->m->cfg.d * real_size(t->m);
+    *res = alone(t) ? saved_fetch(s, SLOT_X1) : NULL;
+    return alone(t) ? saved_keep(s + 1, SLOT_X, local_tokens(t) * row_bytes)
+                    : saved_keep(s, SLOT_RY, s->received * row_bytes);
 }
 
 void combine_forward(struct task_context *t)
@@ -130,13 +135,10 @@ void combine_forward(struct task_context *t)
     struct model *m = t->m;
     struct saved *s = &t->s[t->layer];
     int64_t n = local_tokens(t), d = m->cfg.d;
-    void *y = saved_fetch(s, SLOT_RY); /* R (Tl,D) */
-    if (!alone(t)) {
-        y = scratch(t, n * d * real_size(m));
-        fan_in(t, real_mat(m, y, n, d), saved_fetch(s, SLOT_RY));
-    }
-    m->op->add(t->l, saved_keep(s + 1, SLOT_X, n * d * real_size(m)), saved_fetch(s, SLOT_X1), y,
-               n * d);
+    if (alone(t))
+        return;
+    fan_in(t, real_mat(m, saved_keep(s + 1, SLOT_X, n * d * real_size(m)), n, d),
+           saved_fetch(s, SLOT_X1), saved_fetch(s, SLOT_RY));
     saved_release(s, SLOT_RY);
 }
 
@@ -161,9 +163,9 @@ void dispatch_dgrad(struct task_context *t)
         saved_share(s, SLOT_DH2, s, SLOT_DRX);
         saved_share(s, SLOT_DGATE, s, SLOT_DRGATE);
     } else {
-        fan_in(t, real_mat(m, saved_keep(s, SLOT_DH2, n * d * real_size(m)), n, d),
+        fan_in(t, real_mat(m, saved_keep(s, SLOT_DH2, n * d * real_size(m)), n, d), NULL,
                saved_fetch(s, SLOT_DRX));
-        fan_in(t, stat_mat(m, saved_keep(s, SLOT_DGATE, n * k * stat_size(m)), n, k),
+        fan_in(t, stat_mat(m, saved_keep(s, SLOT_DGATE, n * k * stat_size(m)), n, k), NULL,
                saved_fetch(s, SLOT_DRGATE));
     }
     static const enum slot done[] = {SLOT_DRX, SLOT_DRGATE, SLOT_SEND_ROW, SLOT_SEND_PLACE};

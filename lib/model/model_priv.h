@@ -82,6 +82,15 @@ void send_dgrad(struct task_context *t);
 void *context_gather(struct task_context *t, struct mat kv);
 void context_scatter(struct task_context *t, struct mat dkv, const void *whole);
 
+/* Whether all experts are held here, so that no row travels. */
+static inline int alone(const struct task_context *t)
+{
+    return comm_size(t->m->comm[GROUP_ETP_EP]) == 1;
+}
+/* dispatch.c: where the rows of this rank's experts' sums go, and what they are added to (NULL: to
+ * nothing): straight into the layer's output where the rank is alone, else to be sent home. */
+void *answers(struct task_context *t, const void **res);
+
 /* Normed hidden states of the head for the tokens held here, gathered over TP: R (T,D) scratch. */
 void *head_hidden(struct task_context *t, void *rstd);
 

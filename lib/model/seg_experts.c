@@ -33,8 +33,9 @@ void experts_forward(struct task_context *t)
     op->experts_up(t->l, h, a, saved_fetch(s, SLOT_RX), weights(t)->w[P_UP],
                    saved_fetch(s, SLOT_RGATE), at, count, source, e, k, d, f);
     op->experts_down(t->l, y, a, weights(t)->w[P_DOWN], at, count, e, d, f);
-    op->gather_sum(t->l, real_mat(m, saved_keep(s, SLOT_RY, r * d * rsz), r, d),
-                   real_mat(m, y, rows, d), place, k);
+    const void *res;
+    void *out = answers(t, &res); /* R (R,D) */
+    op->gather_sum(t->l, real_mat(m, out, r, d), res, real_mat(m, y, rows, d), place, k);
 }
 
 void experts_dgrad(struct task_context *t)
@@ -53,7 +54,7 @@ void experts_dgrad(struct task_context *t)
                    count, source, r, e, k, d, f);
     void *dx = scratch(t, s->map_rows * d * rsz); /* R (M,D) */
     op->experts_dx(t->l, dx, dh, weights(t)->w[P_UP], at, count, e, d, f);
-    op->gather_sum(t->l, real_mat(m, saved_keep(s, SLOT_DRX, r * d * rsz), r, d),
+    op->gather_sum(t->l, real_mat(m, saved_keep(s, SLOT_DRX, r * d * rsz), r, d), NULL,
                    real_mat(m, dx, s->map_rows, d), saved_fetch(s, SLOT_MAP_PLACE), k);
 }
 

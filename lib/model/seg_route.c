@@ -66,16 +66,19 @@ void route_wgrad(struct task_context *t)
     struct saved *s = &t->s[t->layer];
     int64_t n = local_tokens(t), d = m->cfg.d, e = m->cfg.experts;
 
-    void *h2 = scratch(t, n * d * real_size(m));
-    normed(t, h2, scratch(t, n * stat_size(m)));
+    void *h2; /* R (Tl,D): still there where the experts read it in place */
+    if (alone(t))
+        h2 = saved_fetch(s, SLOT_H2);
+    else
+        normed(t, h2 = scratch(t, n * d * real_size(m)), scratch(t, n * stat_size(m)));
     m->op->gemm(t->l, grad_mat(m, weights(t)->g[P_ROUTER], e, d),
                 stat_mat(m, saved_fetch(s, SLOT_DLOGITS), n, e), real_mat(m, h2, n, d), 1, 0,
                 t->add);
     m->op->rmsnorm_wgrad(t->l, grad_mat(m, weights(t)->g[P_NORM2], 1, d), saved_fetch(s, SLOT_DH2),
                          saved_fetch(s, SLOT_X1), saved_fetch(s, SLOT_RSTD2), n, t->add);
-    static const enum slot done[] = {SLOT_RSTD2, SLOT_INDEX,     SLOT_GATE,
-                                     SLOT_PROB,  SLOT_ROUTE_LSE, SLOT_COUNT,
-                                     SLOT_DH2,   SLOT_DGATE,     SLOT_DLOGITS};
+    static const enum slot done[] = {SLOT_H2,    SLOT_RSTD2,     SLOT_INDEX, SLOT_GATE,
+                                     SLOT_PROB,  SLOT_ROUTE_LSE, SLOT_COUNT, SLOT_DH2,
+                                     SLOT_DGATE, SLOT_DLOGITS};
     for (int64_t i = 0; i < ARRAY_LEN(done); i++)
         saved_release(s, done[i]);
     saved_release(s + 1, SLOT_DX); /* the layer above is done with */

@@ -48,14 +48,16 @@ OP(rope, (struct lane *l, void *x /* R (T,heads,C), rows ld apart */, const int3
  * real one are empty.  Query head h reads key/value head h / (H/G). */
 OP(attn, (struct lane *l, void *o /* R= (Tq,H,C) */, void *lse /* S= (Tq,H) */,
           const void *q /* R (Tq,H,C), rows ldq apart */, const void *k /* R (Tk,G,C), ldk */,
-          const void *v, struct spans s, int64_t h, int64_t g, int64_t c, int64_t ldq, int64_t ldk,
-          double scale))
+          const void *v, const int32_t *q_at /* (spans+1) */, const int32_t *k_beg,
+          const int32_t *k_end /* (spans) */, int64_t spans, int64_t h, int64_t g, int64_t c,
+          int64_t ldq, int64_t ldk, double scale))
 /* dq, dk, dv have the strides of q, k, v.  dk and dv of all Tk rows are written.  Tk is at least the
  * number of queries. */
 OP(attn_dgrad, (struct lane *l, void *dq, void *dk, void *dv, const void *d_o /* R (Tq,H,C) */,
                 const void *q, const void *k, const void *v, const void *o, const void *lse,
-                struct spans s, int64_t tk, int64_t h, int64_t g, int64_t c, int64_t ldq,
-                int64_t ldk, double scale))
+                const int32_t *q_at, const int32_t *k_beg, const int32_t *k_end, int64_t spans,
+                int64_t tk, int64_t h, int64_t g, int64_t c, int64_t ldq, int64_t ldk,
+                double scale))
 
 OP(add, (struct lane *l, void *y /* R= (N) */, const void *a, const void *b, int64_t n))
 
@@ -113,11 +115,12 @@ OP(experts_down_wgrad, (struct lane *l, struct mat dw /* (E D,F) */, const void 
                         const int32_t *source, int64_t e, int64_t k, int add))
 
 /* Moving rows; mats say their type, so these serve R and S alike.  gather_rows: y[i] = x[row[i]], 0
- * where row[i] < 0.  scatter_rows: y[row[i]] = x[i].  gather_sum: y[i] = sum over j < K of
- * x[place[i * K + j]], entries < 0 left out. */
+ * where row[i] < 0.  scatter_rows: y[row[i]] = x[i].  gather_sum: y[i] = res[i] + sum over j < K of
+ * x[place[i * K + j]], entries < 0 left out; res has the rows of y side by side, or is NULL. */
 OP(gather_rows, (struct lane *l, struct mat y, struct mat x, const int32_t *row))
 OP(scatter_rows, (struct lane *l, struct mat y, struct mat x, const int32_t *row))
-OP(gather_sum, (struct lane *l, struct mat y, struct mat x, const int32_t *place, int64_t k))
+OP(gather_sum, (struct lane *l, struct mat y, const void *res, struct mat x, const int32_t *place,
+                int64_t k))
 
 /* The head, for one chunk of T tokens and the vocabulary rows [v0, v0 + V).  part = { max, sum of
  * exp(logit - max), logit of the label or 0 } over these rows; lse_join joins the parts of P ranks

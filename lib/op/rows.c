@@ -4,6 +4,7 @@
 
 struct rows {
     struct mat y, x;
+    const char *res; /* rows of gather_sum to begin with, or NULL */
     const int32_t *row;
     int64_t k, block;
     int64_t bytes; /* of a row */
@@ -19,7 +20,7 @@ static struct rows rows_of(struct mat y, struct mat x, const int32_t *row, int64
     if (y.type != x.type || y.cols != x.cols)
         die("moving rows: %s of %lld and %s of %lld columns", dtype_name(y.type), (long long)y.cols,
             dtype_name(x.type), (long long)x.cols);
-    return (struct rows){y, x, row, k, rows_per_task(y.cols), y.cols * dtype_size(y.type)};
+    return (struct rows){y, x, NULL, row, k, rows_per_task(y.cols), y.cols * dtype_size(y.type)};
 }
 
 static void rows_gather(void *arg, int64_t task, void *scratch)
@@ -61,7 +62,10 @@ static void rows_sum(void *arg, int64_t task, void *scratch)
     int64_t n = r->y.cols, end = MIN(r->y.rows, (task + 1) * r->block);
     for (int64_t i = task * r->block; i < end; i++) {
         real *y = (real *)row_at(&r->y, i);
-        memset(y, 0, (size_t)r->bytes);
+        if (r->res)
+            memcpy(y, r->res + i * r->bytes, (size_t)r->bytes);
+        else
+            memset(y, 0, (size_t)r->bytes);
         for (int64_t j = 0; j < r->k; j++) {
             int32_t row = r->row[i * r->k + j];
             if (row < 0)
@@ -73,9 +77,11 @@ static void rows_sum(void *arg, int64_t task, void *scratch)
     }
 }
 
-void OPNAME(gather_sum)(struct lane *l, struct mat y, struct mat x, const int32_t *place, int64_t k)
+void OPNAME(gather_sum)(struct lane *l, struct mat y, const void *res, struct mat x,
+                        const int32_t *place, int64_t k)
 {
     struct rows r = rows_of(y, x, place, k);
+    r.res = res;
     if (y.type != REAL_TYPE)
         die("gather_sum: %s where %s is due", dtype_name(y.type), dtype_name(REAL_TYPE));
     lane_for(l, task_count(y.rows, r.block), rows_sum, &r, 0);

@@ -1,5 +1,5 @@
-/* rows.cu -- rows moved by an index: y[i] = x[row[i]], y[row[i]] = x[i], y[i] = sum_j
- * x[place[i,j]].
+/* rows.cu -- rows moved by an index: y[i] = x[row[i]], y[row[i]] = x[i],
+ * y[i] = res[i] + sum_j x[place[i,j]].
  *
  * Bound: memory: each row read and written once, K rows read for a sum.  A block takes a row. */
 #include "real.cuh"
@@ -98,12 +98,14 @@ extern "C" void OPNAME(scatter_rows)(struct lane *l, struct mat y, struct mat x,
 }
 
 template <typename T, int V>
-static __global__ void sum_kernel(T *y, const T *x, const int32_t *place, int64_t k, int64_t cols,
-                                  int64_t ldy, int64_t ldx)
+static __global__ void sum_kernel(T *y, const T *res, const T *x, const int32_t *place, int64_t k,
+                                  int64_t cols, int64_t ldy, int64_t ldx)
 {
     int64_t i = blockIdx.x;
     for (int64_t j = threadIdx.x * V; j < cols; j += blockDim.x * V) {
         float sum[V] = {};
+        if (res)
+            load_n<V>(sum, res + i * cols + j);
 #pragma unroll 4
         for (int64_t c = 0; c < k; c++) {
             int32_t row = place[i * k + c];
@@ -119,20 +121,20 @@ static __global__ void sum_kernel(T *y, const T *x, const int32_t *place, int64_
 }
 
 template <typename T>
-static void sum_rows(struct lane *l, const struct mat *y, const struct mat *x, const int32_t *place,
-                     int64_t k)
+static void sum_rows(struct lane *l, const struct mat *y, const void *res, const struct mat *x,
+                     const int32_t *place, int64_t k)
 {
     enum { V = 16 / sizeof(T) };
-    if (unit_of(y, x) == 16)
-        sum_kernel<T, V><<<(unsigned)y->rows, 256, 0, stream(l)>>>((T *)y->data, (const T *)x->data,
-                                                                   place, k, y->cols, y->ld, x->ld);
+    if (unit_of(y, x) == 16 && (uintptr_t)res % 16 == 0)
+        sum_kernel<T, V><<<(unsigned)y->rows, 256, 0, stream(l)>>>(
+            (T *)y->data, (const T *)res, (const T *)x->data, place, k, y->cols, y->ld, x->ld);
     else
-        sum_kernel<T, 1><<<(unsigned)y->rows, 256, 0, stream(l)>>>((T *)y->data, (const T *)x->data,
-                                                                   place, k, y->cols, y->ld, x->ld);
+        sum_kernel<T, 1><<<(unsigned)y->rows, 256, 0, stream(l)>>>(
+            (T *)y->data, (const T *)res, (const T *)x->data, place, k, y->cols, y->ld, x->ld);
 }
 
-extern "C" void OPNAME(gather_sum)(struct lane *l, struct mat y, struct mat x, const int32_t *place,
-                                   int64_t k)
+extern "C" void OPNAME(gather_sum)(struct lane *l, struct mat y, const void *res, struct mat x,
+                                   const int32_t *place, int64_t k)
 {
     check_fit("gather_sum", y, x);
     if (y.type != REAL_TYPE && y.type != DT_F32)
@@ -140,8 +142,8 @@ extern "C" void OPNAME(gather_sum)(struct lane *l, struct mat y, struct mat x, c
     if (!y.rows)
         return;
     if (y.type == DT_F32)
-        sum_rows<float>(l, &y, &x, place, k);
+        sum_rows<float>(l, &y, res, &x, place, k);
     else
-        sum_rows<real>(l, &y, &x, place, k);
+        sum_rows<real>(l, &y, res, &x, place, k);
     launched("gather_sum", "%lld,%lld,%lld", (long long)y.rows, (long long)y.cols, (long long)k);
 }

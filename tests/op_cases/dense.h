@@ -97,17 +97,20 @@ static void case_scatter_rows(struct run *r)
         expect(r, "y", want);
 }
 
-static void case_gather_sum(struct run *r)
+static void case_gather_sum(struct run *r) /* variant 1: added to other rows */
 {
     int64_t n = r->s->t, d = r->s->d, k = r->s->k, from = n * k + 2;
     const int32_t *place = draw_rows(r, n * k, from, 0);
     struct mat x = mat(draw(r, from * d, -1, 1), r->op->real, from, d);
     struct mat y = mat(output(r, "y", n * d), r->op->real, n, d);
-    r->bytes = (1.0 + (double)k) * (double)(n * d) * real_bytes(r);
-    RUN(r, gather_sum, y, x, place, k);
+    const double *res = r->variant ? draw(r, n * d, -1, 1) : NULL;
+    r->bytes = (1.0 + (double)(r->variant + k)) * (double)(n * d) * real_bytes(r);
+    RUN(r, gather_sum, y, res, x, place, k);
     if (!stating(r))
         return;
     double *want = work(r, n * d);
+    for (int64_t i = 0; res && i < n * d; i++)
+        want[i] = res[i];
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < k; j++)
             for (int64_t c = 0; c < d && place[i * k + j] >= 0; c++)

@@ -107,8 +107,8 @@ static void layer_forward(struct layer *x)
     op->experts_up(l, x->h, x->a, x->x, x->up, x->gate, x->at, x->count, x->source, x->e, x->k,
                    x->d, x->f);
     op->experts_down(l, x->y, x->a, x->down, x->at, x->count, x->e, x->d, x->f);
-    op->gather_sum(l, mat(x->dx, op->real, x->n, x->d), mat(x->y, op->real, x->m, x->d), x->place,
-                   x->k);
+    op->gather_sum(l, mat(x->dx, op->real, x->n, x->d), x->x, mat(x->y, op->real, x->m, x->d),
+                   x->place, x->k);
 }
 
 static void layer_backward(struct layer *x)
@@ -118,8 +118,8 @@ static void layer_backward(struct layer *x)
     op->experts_dh(l, x->dh, x->a, x->dgate, x->dy, x->down, x->h, x->gate, x->at, x->count,
                    x->source, x->n, x->e, x->k, x->d, x->f);
     op->experts_dx(l, x->y, x->dh, x->up, x->at, x->count, x->e, x->d, x->f);
-    op->gather_sum(l, mat(x->dx, op->real, x->n, x->d), mat(x->y, op->real, x->m, x->d), x->place,
-                   x->k);
+    op->gather_sum(l, mat(x->dx, op->real, x->n, x->d), NULL, mat(x->y, op->real, x->m, x->d),
+                   x->place, x->k);
     op->experts_down_wgrad(l, mat(x->ddown, op->stat, x->e * x->d, x->f), x->dy, x->a, x->at,
                            x->count, x->source, x->e, x->k, 0);
     op->experts_up_wgrad(l, mat(x->dup, op->stat, x->e * 2 * x->f, x->d), x->dh, x->x, x->at,
