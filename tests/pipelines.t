@@ -15,7 +15,7 @@ data() { # NAME FILE 'command'
 }
 
 text 'demo prints the arms, the bars and a plot' \
-     "$small/demo demo.work >table && grep -E '^rwr .*\[' table && grep 'not applied' table &&
+     "$small/demo demo.work >table && grep -E '^rwr .*\[' table && grep 'not applied' table && [ \$(grep -c '^CA, after [12] steps, top minus low: .*\[' table) = 2 ] &&
       { ! command -v gnuplot || grep '</svg>' demo.work/arms.svg; }"
 text 'no held-out prompt is one that was learnt from' \
      'cut -d, -f 2 demo.work/held.jsonl | sort >held; test -s held
