@@ -26,6 +26,11 @@ ok '--top-k 1: of two equals the first'  'is 12 --method fa --top-k 1'
 ok '--top-k 2, groups interleaved'       'is 1245 --method fa --top-k 2'
 ok '--top-frac keeps ceil(F N)'          'is 124 --method fa --top-frac 0.41'
 ok '--top-frac 0.5 of 6 is 3'            'is 124 --method fa --top-frac 0.5'
+ok '--top-frac-per-prompt keeps ceil(F n) of each prompt' 'is 12 --method fa --top-frac-per-prompt 0.2 && is 124 --method fa --top-frac-per-prompt 0.5 && is 12345 --method fa --top-frac-per-prompt 0.51'
+ok '--quantile-threshold is strict, and says what it was' \
+   'is 24 --method fa --quantile-threshold 0.5 && is 1234 --method fa --quantile-threshold 0.5 --inclusive && is 01234 --method fa --quantile-threshold 0 &&
+    pref-filter --method fa --quantile-threshold 0.3 --manifest q rows.jsonl 2>&1 >/dev/null | grep "threshold 0.3 is a score of 1.5$" && grep "\"quantile\":0.3,\"threshold\":1.5" q'
+x  'and accounts for what is below'      0 'dropped 4 \(below --quantile-threshold 4\)' 'pref-filter --method fa --quantile-threshold 0.5 rows.jsonl'
 ok 'criteria intersect'                  'is 2 --method fa --top-k 1 --min-reward 2'
 ok 'a negative threshold'                'is 01234 --method fa --min-reward -1'
 ok 'a prompt is its text, however written' 'is 12 --method fa -k 1'
@@ -119,6 +124,11 @@ c = sum((x - mx) * (y - my) for x, y in zip(want, n)) / math.sqrt(sum((x - mx) *
 assert abs(w["length_correlation"] - c) < 1e-12
 assert m["reward"]["n"] == 6 and abs(m["reward"]["mean"] - 10 / 6) < 1e-12 and m["reward"]["q95"] == 3
 PY'
+ok 'rwr: a number as the baseline' \
+   'pref-filter -q --method rwr --baseline 2 --weight-norm none rows.jsonl | sed -E "s/.*\"weight\":([^,}]*).*/\1/" | python3 -c "
+import math, sys
+for got, r in zip(map(float, sys.stdin), (1, 2, 3, 2, 3, -1), strict=True): assert abs(got - math.exp(r - 2)) < 1e-14, (got, r)"'
+x  'rwr: a baseline that is none'        2 'baseline: "mean" is none of' 'pref-filter --method rwr --baseline mean rows.jsonl'
 x  'rwr: the effective sample size is said' 0 'effective sample size 6.0 of 6, 0.0 % capped, greatest 1$' \
    'pref-filter --method rwr --beta inf rows.jsonl'
 x  'rwr: and warned of below 10 %'       0 'below 10 %' \
@@ -151,6 +161,7 @@ export -f tags has_tags
 ok 'ca: bins by quantile, equals together' \
    'has_tags "<|rw_0|>/<|rw_1|>/<|rw_2|>/<|rw_1|>/<|rw_2|>/<|rw_0|>" --bins 3 --ca-drop 0 rows.jsonl'
 ok 'ca: text, with the spaces'           'has_tags " <rm_score>: 1.0 / <rm_score>: 2.0 / <rm_score>: 3.0 / <rm_score>: 2.0 / <rm_score>: 3.0 / <rm_score>: -1.0 " --ca-mode text --ca-drop 0 rows.jsonl'
+ok 'ca: clipped'                        'has_tags " <rm_score>: 1.0 / <rm_score>: 1.5 / <rm_score>: 1.5 / <rm_score>: 1.5 / <rm_score>: 1.5 / <rm_score>: -1.0 " --ca-mode text --clip 1.5 --ca-drop 0 rows.jsonl'
 ok 'ca: two digits of a z-score'         'has_tags " <rm_score>: -0.71 / <rm_score>: 0.71 " --ca-mode text --digits 2 --norm global --ca-drop 0 <(sed -n 1,2p rows.jsonl)'
 ok 'ca: dropped at the rate, others kept, old tags too' \
    'sed "s/^{/{\"tag\":\"old\",/" many.jsonl | pref-filter -q --method ca --bins 2 --ca-drop 0.25 >c && [ $(wc -l <c) = 2000 ] && ! grep -q old c &&
@@ -302,12 +313,19 @@ x  'a file that changes meanwhile'       1 'turn: has changed while it was read'
 ok 'another file of its name'            'cp rows.jsonl turn; { cat rows.jsonl; sleep 0.2; cp turn t2; mv t2 turn; } >fifo & ! pref-filter --method fa -o none turn fifo && [ ! -e none ]'
 
 # misuse and trouble
+x  'a closed standard output is an error, and no other file' 1 'standard output: Bad file' \
+   'pref-filter --method fa -k 1 --rejects rej --manifest man.json rows.jsonl >&-; s=$?; grep -q verdict rej || s=9; grep -q "\"id\"" man.json && s=9; exit $s'
+x  'so is a closed standard input'       1 'stdin: Bad file' 'pref-filter <&-'
+ok 'words to a closed standard error go nowhere' 'pref-filter --method fa -k 1 -o out --rejects rej rows.jsonl 2>&- && pref-filter -q --method fa -k 1 rows.jsonl | cmp - out'
+ok 'of an option given twice the last counts' 'pref-filter -q --method none --dedup near --method fa --dedup none -k 3 -k 1 rows.jsonl | wc -l | grep -qx 2'
 x  'an unknown option'                   2 'no-such'           'pref-filter --no-such'
 x  'an unknown method'                   2 'method'            'pref-filter --method magic rows.jsonl'
 x  'an option the method does not know'  2 'min-reward.*random' 'pref-filter --method random --min-reward 1 rows.jsonl'
 x  'a criterion without a method'        2 'top-k.*none'       'pref-filter --top-k 1 rows.jsonl'
 x  'a malformed part'                    2 '--part 0/3'        'pref-filter --part 0/3 rows.jsonl'
 x  'a fraction above one'                2 '--top-frac'        'pref-filter --method fa --top-frac 1.5 rows.jsonl'
+x  'a quantile above one'                2 '--quantile-threshold' 'pref-filter --method fa --quantile-threshold 2 rows.jsonl'
+x  'a clip of zero'                      2 '--clip 0'          'pref-filter --method ca --clip 0 rows.jsonl'
 x  'a fraction of zero'                  2 '--top-frac'        'pref-filter --method fa --top-frac 0 rows.jsonl'
 x  'a negative k'                        2 '--top-k'           'pref-filter --method fa --top-k -1 rows.jsonl'
 x  'a file that is not there'            1 'nowhere.jsonl'     'pref-filter nowhere.jsonl'

@@ -8,6 +8,7 @@
 #include "opt_table.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -196,6 +197,16 @@ static void make_entries(const struct opt *table)
         }
 }
 
+/* A standard stream that the caller closed would be the next file opened, and rows or messages would
+ * go there.  It becomes one on which reading or writing fails; words go nowhere. */
+static void claim_standard_streams(void)
+{
+    static const int mode[] = {O_WRONLY, O_RDONLY, O_WRONLY};
+    for (int fd = 0; fd < ARRAY_LEN(mode); fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", mode[fd]) != fd)
+            _exit(EXIT_FAILED);
+}
+
 int opt_parse(int argc, char **argv, const struct opt *table, const char *synopsis,
               const char *about)
 {
@@ -205,6 +216,7 @@ int opt_parse(int argc, char **argv, const struct opt *table, const char *synops
         const char *slash = strrchr(argv[0], '/');
         tool_name = slash ? slash + 1 : argv[0];
     }
+    claim_standard_streams();
     make_entries(table);
     struct given *given = read_flags(argc, argv, &given_count);
     config_path = getenv("MOEUTILS_CONFIG");
