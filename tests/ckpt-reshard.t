@@ -90,8 +90,12 @@ x 'nothing there'        1 'nowhere: No such file'        'ckpt-reshard nowhere 
 x 'a flipped bit'        4 'model-00001-of-00001.safetensors.*model.norm.weight' \
   'cp -r F32.ckpt rot && $hf flip rot/model-00001-of-00001.safetensors model.norm.weight && ckpt-reshard --to-hf rot -o o'
 x 'a tensor no family has' 1 'odd: 35 tensors of the model, a 34-tensor family' \
-  'cp -r tied.ckpt odd && cp F32.ckpt/m*.json F32.ckpt/*.safetensors odd && ckpt-reshard --to-hf odd -o o'
+  'cp -r tied.ckpt odd && cp F32.ckpt/m*.json F32.ckpt/*.safetensors odd && sed -zi "s/,.\"hashes\".*/}/" odd/manifest.json && ckpt-reshard --to-hf odd -o o'
 ok 'none of them wrote anything either' '[ ! -e o ]'
+
+ok 'the tags of the training data travel along' \
+   'cp -r F32.hf tagged && echo "{\"tags\":[]}" >tagged/tags.json && ckpt-reshard --from-hf tagged -o tagged.ckpt && ckpt-reshard --files 2 tagged.ckpt -o t2 && cmp t2/tags.json tagged/tags.json'
+x 'others are refused' 4 't2/tags.json: not the one that belongs to the model' 'echo "{}" >t2/tags.json; ckpt-reshard t2 -o o'
 
 # ---- misuse ----
 
@@ -103,9 +107,11 @@ x '--dtype elsewhere'    2 '--dtype is for --to-hf'        'ckpt-reshard --dtype
 x '--files elsewhere'    2 '--files is not for --from-hf'  'ckpt-reshard --files 2 --from-hf F32.hf -o o'
 x 'no files at all'      2 '--files 0: 1 to 99999'         'ckpt-reshard --files 0 F32.ckpt -o o'
 x 'a type there is not'  2 'int4'                          'ckpt-reshard --to-hf --dtype int4 F32.ckpt -o o'
-x 'a folder of something else is not replaced' 1 'home/: exists and is neither' \
-  'mkdir home && touch home/thesis && ckpt-reshard F32.ckpt -o home/'
+x 'a folder of something else is not replaced' 2 'home/: exists and has thesis in it, which no checkpoint' \
+  'mkdir home && touch home/thesis home/config.json && ckpt-reshard F32.ckpt -o home/'
 ok 'and is still there'  'test -e home/thesis'
+x 'a set is not replaced' 2 'aset: exists and has data-0000[01].safetensors in it' \
+  'cp -r $TOP/formats/samples/set aset && ckpt-reshard --to-hf F32.ckpt -o aset'
 x 'output to a device'   1 '/dev/full'                     'ckpt-reshard F32.ckpt -o /dev/full'
 
 # ---- outside witnesses ----

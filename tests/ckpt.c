@@ -302,6 +302,9 @@ static void file_edit(const char *path, const char *after, const char *from, con
     buf_add(&out, text.data, (size_t)(at - text.data));
     buf_str(&out, to);
     buf_str(&out, at + strlen(from));
+    char *seal = strstr(out.data, ",\n\"xxh3\":\""); /* else every edit is no more than damage */
+    if (seal)
+        out.len = (size_t)(seal - out.data), buf_str(&out, "}\n");
     write_file(path, out.data, out.len);
     buf_release(&text);
     buf_release(&out);
@@ -316,6 +319,10 @@ static void damage(void)
          "manifest.json: not the manifest of a checkpoint"},
         {"a later version", "version", "1", "2", "a version this program does not know"},
         {"a cut manifest", "xxh3", "\"}", "", "manifest.json: "},
+        {"another file's hash", "hashes", "config.json\":\"", "config.json\":\"0",
+         "config.json: not the one that belongs to the model"},
+        {"a file read that has no hash", "hashes", "config.json", "README.md",
+         "config.json: not in manifest.json"},
         {"no state", "state", "state", "stale", "\"state\" is missing"},
         {"a file outside", "files", "model-00001-of-00004", "../model-00001-of-00004",
          "malformed entry of file \"../model-00001-of-00004.safetensors\""},
@@ -349,7 +356,7 @@ static void damage(void)
     }
 }
 
-enum deed { FLIP, HEADER, CUT, GROW, REMOVE, HASH };
+enum deed { FLIP, HEADER, CUT, GROW, REMOVE, HASH, DIGIT };
 static void file_spoil(const char *path, enum deed deed)
 {
     struct buf b = read_file(path);
@@ -363,6 +370,8 @@ static void file_spoil(const char *path, enum deed deed)
         char *digit = strstr(strstr(b.data, "\"lm_head.weight\""), "\"xxh3\":\"") + 8;
         *digit = *digit == '0' ? '1' : '0';
     }
+    if (deed == DIGIT)
+        strstr(b.data, "12")[1] ^= 1; /* the step */
     if (deed == REMOVE)
         unlink(path);
     else
@@ -385,8 +394,10 @@ static void rot(void)
         {"a file that grew", "optim/optim-00001-of-00002.safetensors", GROW, "the manifest says"},
         {"a file that is gone", "model-00002-of-00002.safetensors", REMOVE,
          "model-00002-of-00002.safetensors: No such file"},
-        {"a manifest of other weights", "manifest.json", HASH,
-         "tensor \"lm_head.weight\" is damaged"},
+        {"a manifest of other weights", "manifest.json", HASH, "manifest.json: damaged"},
+        {"a flipped bit in the configuration", "config.json", FLIP,
+         "config.json: not the one that belongs to the model"},
+        {"a flipped bit in the manifest", "manifest.json", DIGIT, "manifest.json: damaged"},
         {"a folder without manifest", "manifest.json", REMOVE,
          "/ckpt: no manifest.json: not a checkpoint (unfinished, or a Hugging Face folder: see "
          "ckpt-reshard --from-hf)\n"},

@@ -90,6 +90,11 @@ ok 'bt makes a reward model of a language model' \
 ok 'that tells the pairs apart'       'awk "BEGIN{exit !($(won rm) > 0.9)}"'
 ok 'and scores rows so'               'reward-score -q -m rm/ pairs.jsonl | awk -F"reward_chosen\":|,\"reward_rejected\":" "{n += \$2 + 0 > \$3 + 0} END{exit !(n > 55)}"'
 ok 'scores do not depend on company'  'reward-score -q -m rm/ rows.jsonl >a.r && head -n 7 rows.jsonl | reward-score -q -j 1 -m rm/ | cmp - <(head -n 7 a.r) && tac rows.jsonl | reward-score -q -m rm/ | tac | cmp - a.r'
+ok 'a tag is not judged, but counts for a log-probability' \
+   'sed "s/^{/{\"tag\":\"<|rw_3|>\",/" rows.jsonl >tagged.jsonl && reward-score -q -m rm/ tagged.jsonl | sed "s/\"tag\":\"<|rw_3|>\",//" | cmp - a.r &&
+    ! cmp -s <(reward-score -q --logp -m whole/ tagged.jsonl | grep -o "ref_logp.*") <(reward-score -q --logp -m whole/ rows.jsonl | grep -o "ref_logp.*")'
+ok 'a bad row does not decide whether rows are pairs' \
+   '{ echo "{\"prompt\":\"$(printf "%0400d" 1)\",\"chosen\":\"a\",\"rejected\":\"b\"}"; cat rows.jsonl; } | reward-score -q -m rm/ --max-bad 1 | cmp - a.r'
 ok 'a reward model goes on'           'moe-train -q -j 1 --loss bt --init rm/ --data pairs/ --batch 4 --steps 2 -o rm2/'
 ok 'dpo learns against its reference' \
    'reward-score -q -m whole/ --logp pairs.jsonl >ref.jsonl && shard-pack -q -t tok.json --seq 64 -o ref/ ref.jsonl &&
@@ -111,6 +116,12 @@ x 'a loss that is not finite: named, nothing written' 1 'step 2: rank 0: the gra
 ok 'and no checkpoint came of it'     '! test -e nan/last'
 x 'a wrong tokenizer' 2 'whole/.* has tokenizer [0-9a-f]{16}, but the data was packed with' \
   'tok-train -q --vocab 330 -o other.json rows.jsonl && shard-pack -q -t other.json --seq 32 -o other/ rows.jsonl && moe-train --init whole/ --data other/ -o wrong/'
+for use in 'moe-sample -m other.ckpt rows.jsonl' 'reward-score --logp -m other.ckpt rows.jsonl' 'moe-train --init other.ckpt --data other/ -o wrong/' \
+           'ckpt-reshard other.ckpt -o wrong.ckpt/'; do
+    x "a checkpoint with another tokenizer: ${use%% *}" 4 'other.ckpt/tokenizer.json: not the one that belongs to the model' \
+      "rm -rf other.ckpt && cp -r whole/last/ other.ckpt && cp other.json other.ckpt/tokenizer.json && $use"
+done
+x 'a checkpoint that has lost its tokenizer' 4 'gone/tokenizer.json: missing' 'cp -r whole/last/ gone && rm gone/tokenizer.json && moe-sample -m gone rows.jsonl'
 x 'sets that disagree' 2 'set/ and other/ disagree' 'moe-train --model tiny.json --data set/ --data other/ -o wrong/'
 x 'a checkpoint without manifest' 4 'no manifest.json' 'cp -r whole/last/ nomani && rm nomani/manifest.json && moe-train --init nomani/ --data set/ -o wrong/'
 x 'a flipped bit in a checkpoint' 4 'flip.*safetensors' \

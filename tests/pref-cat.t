@@ -49,6 +49,14 @@ t lists        'cat <<X | pref-cat
 {"chosen":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}],"rejected":[{"role":"user","content":"q"},{"role":"assistant","content":"b"}]}
 {"prompt":"q","chosen":[{"role":"assistant","content":"a"}],"rejected":[{"role":"assistant","content":"b"}]}
 X'
+t scores       'cat <<X | pref-cat
+{"input":"q","output":"a","reward":1.5}
+{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}],"score":3.50}
+{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}],"score":3,"reward":4}
+{"chosen":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}],"rejected":[{"role":"user","content":"q"},{"role":"assistant","content":"b"}],"score_chosen":8,"score_rejected":-2}
+{"instruction":"q","output":"a","score":"high"}
+{"prompt":"q","response":"a","score":3}
+X'
 t array        'printf "\n [ {\"text\":\"a\"},\n {\"text\":\"b\"} ]" | pref-cat'
 t feeds        'printf "one\n\f\r\n\f\ntwo\n\\f\n" | pref-cat --split-on "\f"'
 t max-chars    'pref-cat --max-chars 40 text'

@@ -54,6 +54,13 @@ static void test_select(void)
     pref_select_top_frac(&s, 0.01);
     is_verdict(&s, "330333", "a fraction rounds up to one row");
     s = set_of("abaaab", score);
+    pref_select_top_share(&s, 0.5);
+    is_verdict(&s, "400404", "half of each group");
+    s = set_of("abaaab", score);
+    double median = pref_select_quantile(&s, 0.5, 0);
+    is_verdict(&s, "550505", "above the median");
+    ok(median == 2, "which is 2");
+    s = set_of("abaaab", score);
     pref_select_above(&s, 1, 0);
     pref_select_top_k(&s, 2);
     pref_select_top_frac(&s, 1.0 / 3);
