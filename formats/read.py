@@ -217,8 +217,16 @@ def read_blobs(data, into):
     need(not inside, "no end blob: cut off")
 
 
-def read_checkpoint(folder, manifest):
+def read_checkpoint(folder, manifest, text):
     """Files are whole, and are those of the manifest: ckpt.md."""
+    if "xxh3" in manifest:
+        tail = f'"xxh3":"{manifest["xxh3"]}"}}\n'.encode()
+        need(text.endswith(tail), "the manifest's hash is not its last member")
+        blank = text[:-len(tail)] + b'"xxh3":"' + b"0" * 16 + b'"}\n'
+        need(xxh3(blank) == manifest["xxh3"], "the manifest is damaged")
+    for name, said in manifest.get("hashes", {}).items():
+        with open(os.path.join(folder, name), "rb") as f:
+            need(xxh3(f.read()) == said, f"{name} is not the model's")
     hashes = {}
     for name, size in manifest["files"].items():
         with open(os.path.join(folder, name), "rb") as f:
@@ -234,9 +242,10 @@ def read_checkpoint(folder, manifest):
 
 def read_folder(folder, into):
     with open(os.path.join(folder, "manifest.json"), "rb") as f:
-        manifest = json.loads(f.read(), object_pairs_hook=members)
+        text = f.read()
+    manifest = json.loads(text, object_pairs_hook=members)
     if manifest["schema"] == "moeutils.ckpt":
-        read_checkpoint(folder, manifest)
+        read_checkpoint(folder, manifest, text)
         return
     need(manifest["schema"] == "moeutils.set" and manifest["version"] == 1, "not a set")
     for entry in manifest["files"]:

@@ -1,7 +1,6 @@
 /* ckpt-reshard.c -- checkpoint to checkpoint: cut anew, taken from Hugging Face, given to it. */
 #include "ckpt/ckpt.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static int from_hf, to_hf;
@@ -28,16 +27,6 @@ static enum dtype dtype_chosen(void)
             return known[i].type;
 }
 
-/* Publishing replaces a folder.  It may replace a checkpoint or a model, never somebody's home. */
-static void output_judge(const char *path)
-{
-    char *manifest = path_join(path, "manifest.json"), *config = path_join(path, "config.json");
-    if (path_exists(path) && !(path_exists(config) || path_exists(manifest)))
-        die("%s: exists and is neither a checkpoint nor a Hugging Face folder: not replaced", path);
-    free(manifest);
-    free(config);
-}
-
 int main(int argc, char **argv)
 {
     int i = opt_parse(argc, argv, options, "ckpt-reshard [options] -o DIR/ CKPT",
@@ -55,7 +44,7 @@ int main(int argc, char **argv)
         die_misused("--files is not for --from-hf");
     if (files < 1 || files > 99999)
         die_misused("--files %lld: 1 to 99999 are possible", (long long)files);
-    output_judge(output);
+    ckpt_spare(output);
     if (from_hf)
         ckpt_from_hf(argv[i], output);
     else if (to_hf)

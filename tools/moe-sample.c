@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *model, *output, *device = "cpu", *template, *tag_wanted;
+static const char *model, *output, *device = "cpu", *template, *tag_wanted, *control = "escape";
 static int64_t samples = 1, max_tokens = 128, seed, slots = 64, threads;
 static double temperature = 1, top_p = 1;
 
@@ -25,6 +25,7 @@ static const struct opt options[] = {
     OPT_STR(0, "tag", &tag_wanted, "top|low|none|text",
             "put this tag before the answer (default top, where the model was trained with tags)"),
     OPT_STR(0, "template", &template, "name", "chat template instead of the checkpoint's"),
+    OPT_CHOICE(0, "control", &control, "error|escape|allow", "control tokens that a prompt spells"),
     OPT_CHOICE(0, "device", &device, "cpu|cuda", "where to compute"),
     OPT_INT('j', "threads", &threads, "n", "threads; 0: all cores"),
     ROW_OPTIONS,
@@ -61,37 +62,17 @@ static void job_add(struct queue *q, const struct row *r, const char *group,
     j->prompt.n = prompt->n;
 }
 
-static void set_text(struct buf *line, const char *key, const char *text, size_t len)
-{
-    struct buf out = {0}, value = {0};
-    if (text)
-        json_quote(&value, text, len);
-    json_edit(&out, line->data, line->len, key, text ? value.data : NULL);
-    buf_release(line), buf_release(&value);
-    *line = out;
-}
-
 static void write_row(struct part *o, struct tok *tok, const struct job *j)
 {
-    static const char *const dropped[] = {"reward", "reward_chosen", "reward_rejected",
-                                          "chosen", "rejected",      "margin",
-                                          "weight", "tag",           "text"};
-    struct buf line = {0}, text = {0}, out = {0};
-    char *id = xasprintf("%s/%lld", j->id, (long long)j->k), number[32];
-    const char *finish = j->state == STOPPED ? "stop" : "length";
-    buf_str(&line, j->line);
-    for (int64_t i = 0; i < ARRAY_LEN(dropped); i++)
-        set_text(&line, dropped[i], NULL, 0);
-    set_text(&line, "id", id, strlen(id));
-    set_text(&line, "prompt_id", j->group, strlen(j->group));
+    struct row_edit e = {0};
+    struct buf text = {0};
+    char *id = xasprintf("%s/%lld", j->id, (long long)j->k);
     tok_decode(tok, j->response.id, j->response.n, 1, &text);
-    set_text(&line, "response", text.data ? text.data : "", text.len);
-    snprintf(number, sizeof number, "%lld", (long long)j->k);
-    json_edit(&out, line.data, line.len, "sample", number);
-    set_text(&out, "finish", finish, strlen(finish));
-    buf_char(&out, '\n');
-    part_write(o, out.data, out.len);
-    buf_release(&line), buf_release(&text), buf_release(&out);
+    row_edit_begin(&e, j->line, strlen(j->line));
+    row_answer(&e, id, j->group, j->k, &text, j->state == STOPPED ? "stop" : "length");
+    buf_char(&e.line, '\n');
+    part_write(o, e.line.data, e.line.len);
+    row_edit_release(&e), buf_release(&text);
     free(id);
 }
 
@@ -162,31 +143,26 @@ static char *tag_of(const char *dir)
     return tag;
 }
 
-/* What decides the rows: the weights, the prompts, every option but how fast and where to.  NULL
- * when the prompts come through a pipe, where they cannot be looked at twice. */
-static char *key_of(const char *dir, const char *tag, int argc, char **argv)
+/* What decides the rows: the command line, the weights, the prompts.  NULL when the prompts come
+ * through a pipe, where they cannot be looked at twice. */
+static char *key_of(const char *dir, char *const *file, int64_t n)
 {
-    struct buf b = {0};
-    char *path = path_join(dir, "manifest.json"), hash[17];
-    struct buf manifest = read_file(path);
-    hash_hex(hash, hash_xxh3(manifest.data, manifest.len));
-    buf_printf(&b,
-               "%s samples %lld max-tokens %lld temperature %.17g top-p %.17g seed %lld tag %s\n",
-               hash, (long long)samples, (long long)max_tokens, temperature, top_p, (long long)seed,
-               tag ? tag : "none");
-    for (int i = 0; i < argc && strcmp(argv[i], "-"); i++) {
-        struct buf text = read_file(argv[i]);
-        hash_hex(hash, hash_xxh3(text.data, text.len));
-        buf_printf(&b, "%s\n", hash);
-        buf_release(&text);
+    struct buf key = {0};
+    char *command = opt_provenance(options), *manifest = path_join(dir, "manifest.json"), hex[65];
+    int pipe = n == 0;
+    for (int64_t i = 0; i < n; i++)
+        pipe |= !strcmp(file[i], "-");
+    buf_str(&key, command);
+    for (int64_t i = -1; i < n && !pipe; i++) {
+        const char *path = i < 0 ? manifest : file[i];
+        if (hash_sha256_file(hex, path))
+            die("%s:", path);
+        buf_printf(&key, "\n%s", hex);
     }
-    buf_release(&manifest), free(path);
-    int piped = argc == 0; /* no operand is standard input */
-    for (int i = 0; i < argc; i++)
-        piped |= !strcmp(argv[i], "-");
-    if (piped)
-        buf_release(&b), b.data = NULL;
-    return b.data;
+    if (pipe)
+        buf_release(&key), key.data = NULL;
+    free(command), free(manifest);
+    return key.data;
 }
 
 static const struct chat *chat_of(struct ckpt *k)
@@ -198,6 +174,54 @@ static const struct chat *chat_of(struct ckpt *k)
     return chat_find(template ? template : "plain");
 }
 
+struct input { /* the rows, and how far the current one is */
+    struct row_reader rows;
+    struct ids prompt; /* (n) of the current row, rendered */
+    struct buf group;
+    int64_t next; /* its sample that is to be queued */
+    int64_t kept; /* rows */
+    int more;
+};
+
+/* The current row's prompt as tokens.  NULL, or why there are none. */
+static const char *render(struct input *in, const struct model *m, const struct chat *chat,
+                          struct tok *tok, const char *tag)
+{
+    struct row asked = in->rows.row; /* without what answered it before */
+    asked.response = asked.chosen = asked.rejected = asked.text = NULL;
+    asked.tag = tag;
+    asked.control = !strcmp(control, "allow");
+    if (!asked.has_prompt)
+        return "no prompt";
+    if (!strcmp(control, "error") && row_spells_control(&asked, tok))
+        return "the prompt spells a control token";
+    if (!asked.control && row_spells_tag(&asked))
+        return "the prompt spells a tag in words, which cannot be escaped";
+    in->prompt.n = 0;
+    const char *why = chat_render_prompt(chat, tok, &asked, tag, &in->prompt);
+    return why || in->prompt.n < m->cfg.positions
+               ? why
+               : "the prompt is longer than the model's positions";
+}
+
+/* Goes on to the next row that can be answered.  0: there is none. */
+static int advance_row(struct input *in, const struct model *m, const struct chat *chat,
+                       struct tok *tok, const char *tag)
+{
+    while ((in->more = row_next(&in->rows))) {
+        const char *why = render(in, m, chat, tok, tag);
+        if (!why) {
+            buf_reset(&in->group);
+            row_group(&in->rows.row, &in->group);
+            in->next = 0;
+            in->kept++;
+            return 1;
+        }
+        row_bad(&in->rows, why);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     int first = opt_parse(argc, argv, options, "moe-sample [options] -m ckpt [rows ...]",
@@ -206,6 +230,8 @@ int main(int argc, char **argv)
         die_misused("-m is missing: which checkpoint to sample from?");
     if (samples < 1 || max_tokens < 1 || slots < 1)
         die_misused("--samples, --max-tokens and --batch must be 1 or more");
+    if (temperature < 0 || !(top_p > 0 && top_p <= 1))
+        die_misused("--temperature is 0 or more, --top-p above 0 and at most 1");
     struct ckpt *k = ckpt_open(model);
     struct tok *tok = tok_open(ckpt_path(k));
     const struct chat *chat = chat_of(k);
@@ -218,52 +244,36 @@ int main(int argc, char **argv)
         die_misused("%s is a reward model: it scores and cannot answer", model);
     decoder_init(&d, &m, slots, m.cfg.positions);
     int64_t done;
-    char *tag = tag_of(ckpt_path(k)), *key = key_of(ckpt_path(k), tag, argc - first, argv + first);
+    char *tag = tag_of(ckpt_path(k)), *key = key_of(ckpt_path(k), argv + first, argc - first);
     struct part *o = part_open(output, key, &done);
     if (done)
         say("%s.part: going on after %lld rows", output, (long long)done);
     ckpt_close(k);
 
-    struct row_reader rows;
+    struct input in = {.next = samples, .more = 1};
     struct queue q = {0};
     struct progress progress;
-    struct ids prompt = {0};
-    struct buf group = {0};
-    int64_t kept = 0;
-    int more = 1;
-    row_reader_init(&rows, argv + first, argc - first);
+    row_reader_init(&in.rows, argv + first, argc - first);
     progress_start(&progress, "sample", "row", 0);
-    while (more || q.n) {
-        while (more && q.n < 2 * slots && (more = row_next(&rows))) {
-            prompt.n = 0;
-            const char *why = rows.row.has_prompt
-                                  ? chat_render_prompt(chat, tok, &rows.row, tag, &prompt)
-                                  : "no prompt";
-            if (!why && prompt.n >= m.cfg.positions)
-                why = "the prompt is longer than the model's positions";
-            if (why) {
-                row_bad(&rows, why);
-                continue;
-            }
-            buf_reset(&group);
-            row_group(&rows.row, &group);
-            for (int64_t s = 0; s < samples; s++)
-                if (kept * samples + s >= done)
-                    job_add(&q, &rows.row, group.data, &prompt, s);
-            kept++;
+    do {
+        while (q.n < 2 * slots &&
+               (in.next < samples || (in.more && advance_row(&in, &m, chat, tok, tag)))) {
+            if ((in.kept - 1) * samples + in.next >= done)
+                job_add(&q, &in.rows.row, in.group.data, &in.prompt, in.next);
+            in.next++;
         }
         if (q.n)
             advance(&d, &q, chat_stop(chat, tok));
         progress_add(&progress, drain(&q, o, tok));
-    }
+    } while (q.n || in.more);
     progress_end(&progress);
-    row_reader_close(&rows, kept);
+    row_reader_close(&in.rows, in.kept);
     part_close(o);
     decoder_release(&d);
     model_release(&m);
     lane_release(&lane);
     world_free(world);
     tok_free(tok);
-    ids_release(&prompt), buf_release(&group), free(q.job), free(tag), free(key);
+    ids_release(&in.prompt), buf_release(&in.group), free(q.job), free(tag), free(key);
     return EXIT_DONE;
 }

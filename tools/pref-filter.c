@@ -6,12 +6,16 @@
 #include "pref/pref.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct pref_plan plan = {
     .field = "reward",
     .min_reward = -INFINITY,
+    .quantile = NAN,
     .top_frac = 1,
+    .top_share = 1,
+    .clip = INFINITY,
     .tag_drop = 0.05,
     .bins = 5,
     .rwr = {.beta = 1, .max_weight = 20},
@@ -26,19 +30,25 @@ static int64_t digits = 1, min_chars, max_chars;
 static const struct opt options[] = {
     OPT_CHOICE(0, "method", &method_name, "none|fa|rwr|ca|pairs|random", "how rows are chosen"),
     OPT_REAL(0, "min-reward", &plan.min_reward, "t", "fa: keep rewards above t"),
+    OPT_REAL(0, "quantile-threshold", &plan.quantile, "q",
+             "fa: keep rewards above this quantile of all"),
     OPT_FLAG(0, "inclusive", &plan.inclusive, "fa: keep rewards equal to t, too"),
     OPT_INT('k', "top-k", &plan.top_k, "k", "fa, random: keep the k best of each prompt (0: all)"),
     OPT_REAL(0, "top-frac", &plan.top_frac, "f", "fa, random: keep the best ceil(f * rows) of all"),
+    OPT_REAL(0, "top-frac-per-prompt", &plan.top_share, "f",
+             "fa, random: keep the best ceil(f * rows) of each prompt"),
     OPT_REAL(0, "beta", &plan.rwr.beta, "b",
              "rwr: temperature; weights are exp((r - baseline) / b)"),
     OPT_REAL(0, "max-weight", &plan.rwr.max_weight, "w", "rwr: cap before normalising (inf: none)"),
-    OPT_CHOICE(0, "baseline", &baseline, "prompt|global|none", "rwr: the mean that is taken off"),
+    OPT_STR(0, "baseline", &baseline, "prompt|global|none|b",
+            "rwr: the mean, or the number, that is taken off"),
     OPT_CHOICE(0, "weight-norm", &weight_norm, "mean1|softmax-prompt|none",
                "rwr: weights have mean 1; each prompt's add up to 1"),
     OPT_CHOICE(0, "ca-mode", &ca_mode, "bins|text",
                "ca: the tag is a token by quantile, or a number"),
     OPT_INT(0, "bins", &plan.bins, "k", "ca: how many quantiles"),
     OPT_INT(0, "digits", &digits, "1|2", "ca: decimals of the number"),
+    OPT_REAL(0, "clip", &plan.clip, "c", "ca: rewards beyond c or -c count as these"),
     OPT_REAL(0, "ca-drop", &plan.tag_drop, "p", "ca: share of rows left without a tag"),
     OPT_FLAG(0, "allow-control", &plan.allow_control, "ca: accept rows that spell a control token"),
     OPT_CHOICE(0, "pairs", &which_pairs, "best-worst|all", "pairs: which of a prompt's answers"),
@@ -83,6 +93,18 @@ static int choice(const char *const *names, const char *name)
     return i;
 }
 
+static enum pref_baseline baseline_find(const char *name)
+{
+    char *end;
+    for (int i = 0; i < PREF_BASES; i++)
+        if (!strcmp(pref_baseline_name[i], name))
+            return (enum pref_baseline)i;
+    plan.rwr.base = strtod(name, &end);
+    if (end == name || *end || !isfinite(plan.rwr.base))
+        die_misused("--baseline: \"%s\" is none of prompt, global, none, and no number", name);
+    return PREF_BASE_VALUE;
+}
+
 /* Strings become what the plan says in its own terms. */
 static void plan_finish(struct pref_part *part)
 {
@@ -95,7 +117,7 @@ static void plan_finish(struct pref_part *part)
         die_misused("--norm and --norm-from: only one of them");
     if (opt_given(text ? "bins" : "digits"))
         die_misused("--%s has no meaning for --ca-mode %s", text ? "bins" : "digits", ca_mode);
-    plan.rwr.baseline = (enum pref_baseline)choice(pref_baseline_name, baseline);
+    plan.rwr.baseline = baseline_find(baseline);
     plan.rwr.norm = (enum pref_weight_norm)choice(pref_weight_norm_name, weight_norm);
     plan.norm.kind = (enum pref_norm_kind)choice(pref_norm_name, norm_name);
     plan.pairs.all = !strcmp(which_pairs, "all");
@@ -118,6 +140,11 @@ static void check_numbers(void)
     } numbers[] = {
         {"top-k", "0 or more", (double)plan.top_k, plan.top_k >= 0},
         {"top-frac", "in (0, 1]", plan.top_frac, plan.top_frac > 0 && plan.top_frac <= 1},
+        {"top-frac-per-prompt", "in (0, 1]", plan.top_share,
+         plan.top_share > 0 && plan.top_share <= 1},
+        {"quantile-threshold", "in [0, 1]", plan.quantile,
+         isnan(plan.quantile) || (plan.quantile >= 0 && plan.quantile <= 1)},
+        {"clip", "above 0", plan.clip, plan.clip > 0},
         {"min-reward", "a number", plan.min_reward, !isnan(plan.min_reward)},
         {"beta", "above 0", plan.rwr.beta, plan.rwr.beta > 0},
         {"max-weight", "above 0", plan.rwr.max_weight, plan.rwr.max_weight > 0},

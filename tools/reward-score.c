@@ -109,6 +109,8 @@ static const char *judge_feed(void *scorer, const struct row *r)
     struct row one = *r;
     int64_t docs = j->docs;
     const char *why;
+    if (!logp)
+        one.tag = NULL; /* an answer is judged for itself, not for what was asked of its writer */
     if (is_pair(r)) {
         one.response = r->chosen, one.response_len = r->chosen_len;
         why = judge_one(j, &one);
@@ -116,7 +118,7 @@ static const char *judge_feed(void *scorer, const struct row *r)
         if (!why)
             why = judge_one(j, &one);
     } else {
-        why = judge_one(j, r);
+        why = judge_one(j, &one);
     }
     if (why) { /* not half a pair */
         j->docs = docs;
@@ -177,6 +179,13 @@ static const struct choice *choice_find(void)
 /* The fields that a row gets: one, or of a pair two. */
 static char *names[2];
 static int64_t values;
+
+static void names_forget(void)
+{
+    values = 0;
+    free(names[0]), free(names[1]);
+    names[0] = names[1] = NULL;
+}
 
 static const char *names_fit(const struct scorer *s, const struct row *r)
 {
@@ -247,6 +256,8 @@ int main(int argc, char **argv)
             break;
         }
         if (why) {
+            if (!spool_count(spool)) /* a bad row decides nothing */
+                names_forget();
             row_bad(&r, why);
             continue;
         }
@@ -259,7 +270,8 @@ int main(int argc, char **argv)
     int64_t kept = spool_count(spool);
     row_reader_close(&r, kept);
     write_rows(spool, reward, &m);
-    free(reward), free(names[0]), free(names[1]);
+    free(reward);
+    names_forget();
     spool_free(spool);
     return EXIT_DONE;
 }

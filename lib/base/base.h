@@ -222,6 +222,9 @@ void out_abandon(struct out *o); /* removes the temporary file */
  * that is there.  Caller frees the string. */
 char *dir_begin(const char *path);
 void dir_publish(const char *tmp, const char *path);
+/* Dies (2) when path is a folder with anything in it that is not a part of a `what`: to publish there
+ * would remove what somebody keeps. */
+void dir_spare(const char *path, const char *what, int (*part)(const char *name));
 void write_file(const char *path, const void *p, size_t n); /* through struct out */
 /* An exclusive lock held until exit; exits 75 when another process holds it. */
 void lock_take(const char *path);

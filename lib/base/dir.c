@@ -177,6 +177,19 @@ static int make_locked(const char *temp, const char *path)
     }
 }
 
+void dir_spare(const char *path, const char *what, int (*part)(const char *name))
+{
+    DIR *d = opendir(path);
+    if (!d && errno != ENOENT && errno != ENOTDIR)
+        die("open %s:", path);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (*e->d_name != '.' ? !part(e->d_name) : strspn(e->d_name, ".") != strlen(e->d_name))
+            die_misused("%s: exists and has %s in it, which no %s has: not replaced", path,
+                        e->d_name, what);
+    if (d)
+        closedir(d);
+}
+
 char *dir_begin(const char *path)
 {
     char *clean = trimmed(path), *slash = strrchr(clean, '/');

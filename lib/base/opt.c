@@ -53,6 +53,8 @@ static struct entry *entry_find(const char *name, size_t len)
 static void set(struct entry *e, enum opt_source source, const char *who, const char *text)
 {
     int fresh = e->source != source;
+    if (e->source != OPT_FROM_PROGRAM && (fresh || e->opt->type != OPT_T_LIST))
+        opt_value_free(e->opt);
     e->source = source;
     opt_value_set(e->opt, who, text, fresh);
 }

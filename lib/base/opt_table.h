@@ -10,6 +10,8 @@ enum opt_source { OPT_FROM_PROGRAM, OPT_FROM_CONFIG, OPT_FROM_ENVIRONMENT, OPT_F
 /* Sets an option from text, or dies (2) with who in front.  A flag's text may be NULL.  fresh: a
  * list starts anew. */
 void opt_value_set(const struct opt *o, const char *who, const char *text, int fresh);
+/* Frees a value that opt_value_set() made: what a later source or a repeated flag replaces. */
+void opt_value_free(const struct opt *o);
 /* The value as a person would type it, "" for none; the caller frees it.  Of a list, all of it. */
 char *opt_value_text(const struct opt *o);
 /* Appends " --name value" as a shell would read it, once for each element of a list. */

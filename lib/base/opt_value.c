@@ -60,6 +60,17 @@ static void check_choice(const char *who, const char *choices, const char *text)
     die_misused("%s: \"%s\" is none of %s", who, text, choices);
 }
 
+void opt_value_free(const struct opt *o)
+{
+    struct strv *list = o->value;
+    if (o->type == OPT_T_CHOICE || o->type == OPT_T_STR)
+        free(*(char **)o->value);
+    for (int64_t i = 0; o->type == OPT_T_LIST && i < list->n; i++)
+        free((char *)list->v[i]);
+    if (o->type == OPT_T_LIST)
+        free(list->v);
+}
+
 void opt_value_set(const struct opt *o, const char *who, const char *text, int fresh)
 {
     struct strv *list = o->value;
@@ -81,7 +92,7 @@ void opt_value_set(const struct opt *o, const char *who, const char *text, int f
         *(const char **)o->value = xstrdup(text);
         break;
     case OPT_T_LIST:
-        if (fresh) /* a default list may be static, so it is left, not freed */
+        if (fresh)
             *list = (struct strv){NULL, 0};
         list->v = xrealloc(list->v, (size_t)(list->n + 1) * sizeof(*list->v));
         list->v[list->n++] = xstrdup(text);

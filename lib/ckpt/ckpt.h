@@ -52,6 +52,10 @@ void ckpt_check(struct ckpt *k);
  * folder (Hugging Face's), only the model is compared.  As shard_diff() otherwise. */
 int64_t ckpt_diff(const char *a, const char *b, struct out *o, int64_t *tensors);
 
+/* Publishing replaces a folder.  Dies (2) unless all that is in this one is what a checkpoint or a
+ * Hugging Face folder has: never somebody's home. */
+void ckpt_spare(const char *path);
+
 /* Plain Hugging Face folders (config.json, *.safetensors, maybe an index).  Every tensor of the
  * family's table must be there with its shape and no other; each fault is named. */
 void ckpt_from_hf(const char *from, const char *to);

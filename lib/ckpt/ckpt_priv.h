@@ -51,6 +51,11 @@ void table_release(struct table *t);
 enum slice_dims { SLICE_GLOBAL, SLICE_OFFSET, SLICE_SHAPE };
 void slice_dims_print(const struct slice *s, enum slice_dims which, struct buf *out);
 
+/* Which file beside the tensors is not the one that the manifest was written with (caller frees), and
+ * what is wrong with the manifest itself; NULL: nothing. */
+char *hashes_fault(const char *dir, struct json root);
+const char *seal_fault(const struct buf *text, struct json root);
+
 /* What config.json calls a type: "float32". */
 const char *torch_dtype(enum dtype t);
 int torch_dtype_known(enum dtype t);

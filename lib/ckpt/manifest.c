@@ -100,6 +100,95 @@ static void part_merge(struct table *t, struct json_doc *doc, const char *part, 
         die("%s: a rank's part of the manifest: %s", dir, fault);
 }
 
+/* Beside the tensors, what a reader acts on: a model with another tokenizer, or with other tags, says
+ * nothing of use and shows no fault. */
+static const char *const read_files[] = {"config.json", "tokenizer.json", "tags.json"};
+
+static void file_hash(const char *path, char hex[17])
+{
+    struct buf text = read_file(path);
+    hash_hex(hex, hash_xxh3(text.data, text.len));
+    buf_release(&text);
+}
+
+static void hashes_print(const char *dir, struct buf *out)
+{
+    buf_str(out, "\"hashes\":{");
+    for (int64_t i = 0, n = 0; i < ARRAY_LEN(read_files); i++) {
+        char *path = path_join(dir, read_files[i]), hex[17];
+        if (path_exists(path)) {
+            file_hash(path, hex);
+            buf_printf(out, "%s\"%s\":\"%s\"", n++ ? "," : "", read_files[i], hex);
+        }
+        free(path);
+    }
+    buf_str(out, "}");
+}
+
+char *hashes_fault(const char *dir, struct json root)
+{
+    struct json list, v;
+    size_t n;
+    if (!json_get(root, "hashes", &list))
+        return NULL;
+    for (int64_t i = 0; i < ARRAY_LEN(read_files); i++) {
+        const char *said = json_get(list, read_files[i], &v) ? json_string(v, &n) : NULL;
+        char *path = path_join(dir, read_files[i]), *fault = NULL, hex[17];
+        int there = path_exists(path);
+        if (there)
+            file_hash(path, hex);
+        if (there && !said)
+            fault = xasprintf("%s: not in manifest.json", path);
+        else if (said && !there)
+            fault = xasprintf("%s: missing", path);
+        else if (said && strcmp(said, hex))
+            fault = xasprintf("%s: not the one that belongs to the model: its hash is %s, the "
+                              "manifest says %s",
+                              path, hex, said);
+        free(path);
+        if (fault)
+            return fault;
+    }
+    return NULL;
+}
+
+/* The manifest ends with its own hash: of its bytes, with these 16 digits read as 0. */
+static const char seal_open[] = ",\n\"xxh3\":\"", seal_close[] = "\"}\n";
+enum { SEAL_OPEN = sizeof seal_open - 1, SEAL_CLOSE = sizeof seal_close - 1 };
+
+static void seal_hash(const struct buf *text, char hex[17])
+{
+    struct hash_stream *h = hash_stream_new();
+    hash_stream_add(h, text->data, text->len - SEAL_CLOSE - 16);
+    hash_stream_add(h, "0000000000000000", 16);
+    hash_stream_add(h, seal_close, SEAL_CLOSE);
+    hash_hex(hex, hash_stream_value(h));
+    hash_stream_free(h);
+}
+
+static void seal(struct buf *text)
+{
+    char hex[17];
+    buf_printf(text, "%s%016d%s", seal_open, 0, seal_close);
+    seal_hash(text, hex);
+    memcpy(text->data + text->len - SEAL_CLOSE - 16, hex, 16);
+}
+
+const char *seal_fault(const struct buf *text, struct json root)
+{
+    struct json v;
+    size_t n;
+    char hex[17];
+    if (!json_get(root, "xxh3", &v))
+        return NULL;
+    const char *said = json_string(v, &n), *end = text->data + text->len;
+    if (!said || n != 16 || memcmp(end - SEAL_CLOSE, seal_close, SEAL_CLOSE) ||
+        memcmp(end - SEAL_CLOSE - 16 - SEAL_OPEN, seal_open, SEAL_OPEN))
+        return "its own hash is not its last member";
+    seal_hash(text, hex);
+    return strcmp(hex, said) ? "damaged: its own hash is another" : NULL;
+}
+
 void ckpt_manifest_write(const char *dir, char *const *parts, int n, const char *state,
                          const struct config *c, enum dtype model_type)
 {
@@ -122,7 +211,9 @@ void ckpt_manifest_write(const char *dir, char *const *parts, int n, const char 
     buf_str(&text, state);
     buf_str(&text, ",\n");
     table_print(&t, &text);
-    buf_str(&text, "}\n");
+    buf_str(&text, ",\n");
+    hashes_print(dir, &text);
+    seal(&text);
     file_write(dir, "manifest.json", &text);
     fsync_dir(dir);
     buf_release(&text);

@@ -88,6 +88,10 @@ struct ckpt *ckpt_open(const char *path)
         fault = table_prove(&k->t);
     if (fault)
         die_damaged("%s: %s", name, fault);
+    if ((why = seal_fault(&text, root)))
+        die_damaged("%s: %s", name, why);
+    if ((fault = hashes_fault(k->path, root)))
+        die_damaged("%s", fault);
     json_get(root, "state", &k->state);
     buf_release(&text);
     free(name);

@@ -5,12 +5,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What belongs to a model beside its weights and config.json; whatever of it is there is copied. */
+/* What belongs to a model beside its weights and config.json; whatever of it is there is copied.
+ * tags.json is this project's: what the tags of the training data stood for. */
 static const char *const side_files[] = {
     "tokenizer.json",          "tokenizer_config.json", "generation_config.json",
     "special_tokens_map.json", "added_tokens.json",     "tokenizer.model",
     "vocab.json",              "merges.txt",            "chat_template.jinja",
+    "tags.json",
 };
+
+static int is_part(const char *name)
+{
+    static const char *const own[] = {"manifest.json", "config.json", "optim",
+                                      "model.safetensors.index.json"};
+    size_t n = strlen(name), end = strlen(".safetensors");
+    if (!strncmp(name, "model", 5) && n > end && !strcmp(name + n - end, ".safetensors"))
+        return 1;
+    for (int64_t i = 0; i < ARRAY_LEN(own); i++)
+        if (!strcmp(name, own[i]))
+            return 1;
+    for (int64_t i = 0; i < ARRAY_LEN(side_files); i++)
+        if (!strcmp(name, side_files[i]))
+            return 1;
+    return 0;
+}
+
+void ckpt_spare(const char *path)
+{
+    dir_spare(path, "checkpoint or Hugging Face folder", is_part);
+}
 
 void side_files_copy(const char *from, const char *to)
 {

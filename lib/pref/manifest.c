@@ -45,13 +45,29 @@ static void write_rwr(struct buf *b, const struct pref_rwr *p, const struct pref
     buf_str(b, ",\n\"weight\":{\"beta\":");
     json_number(b, p->beta); /* infinity is null */
     member(b, "max", p->max_weight);
-    buf_printf(b, ",\"baseline\":\"%s\",\"norm\":\"%s\"", pref_baseline_name[p->baseline],
-               pref_weight_norm_name[p->norm]);
+    if (p->baseline == PREF_BASE_VALUE)
+        member(b, "baseline", p->base);
+    else
+        buf_printf(b, ",\"baseline\":\"%s\"", pref_baseline_name[p->baseline]);
+    buf_printf(b, ",\"norm\":\"%s\"", pref_weight_norm_name[p->norm]);
     member(b, "mean_score", p->mean);
     member(b, "effective_sample_size", p->effective);
     buf_printf(b, ",\"clipped\":%lld", (long long)p->clipped);
     member(b, "largest", p->largest);
     member(b, "length_correlation", moments_correlation(&t->weight));
+    buf_char(b, '}');
+}
+
+/* null: no such criterion. */
+static void write_select(struct buf *b, const struct pref_plan *p)
+{
+    buf_printf(b, ",\n\"select\":{\"inclusive\":%d,\"top_k\":%lld", p->inclusive,
+               (long long)p->top_k);
+    member(b, "top_frac", p->top_frac);
+    member(b, "top_frac_per_prompt", p->top_share);
+    member(b, "min_reward", p->min_reward);
+    member(b, "quantile", p->quantile);
+    member(b, "threshold", isnan(p->quantile) ? NAN : p->threshold);
     buf_char(b, '}');
 }
 
@@ -82,6 +98,7 @@ static void write_tags(struct buf *b, const struct pref_plan *p, struct pref_tal
         json_number(b, t->edge[j]);
     }
     buf_str(b, t->digits ? "" : "]");
+    member(b, "clip", p->clip);
     member(b, "drop", p->tag_drop);
     buf_printf(b, ",\"untagged\":%lld", (long long)tally->untagged);
     if (score->n) {
@@ -113,6 +130,8 @@ void pref_manifest_write(const char *path, const struct pref_plan *p, const stru
                MOEUTILS_VERSION, m->name, (long long)p->seed, (long long)in, (long long)kept);
     write_norm(&b, &p->norm);
     write_reward(&b, &t->reward);
+    if (pref_method_uses(m, "top-k"))
+        write_select(&b, p);
     if (m->member && !strcmp(m->member, "weight"))
         write_rwr(&b, &p->rwr, t);
     if (m->member && !strcmp(m->member, "tag"))

@@ -50,11 +50,15 @@ static void judge_top(struct pref_plan *p, struct pref_set *s)
         pref_select_top_k(s, p->top_k);
     if (p->top_frac < 1)
         pref_select_top_frac(s, p->top_frac);
+    if (p->top_share < 1)
+        pref_select_top_share(s, p->top_share);
 }
 
 static void judge_fa(struct pref_plan *p, struct pref_set *s)
 {
     pref_select_above(s, p->min_reward, p->inclusive);
+    if (!isnan(p->quantile))
+        p->threshold = pref_select_quantile(s, p->quantile, p->inclusive);
     judge_top(p, s);
 }
 
@@ -67,6 +71,8 @@ static void judge_rwr(struct pref_plan *p, struct pref_set *s)
 
 static void judge_ca(struct pref_plan *p, struct pref_set *s)
 {
+    for (int64_t i = 0; i < s->n; i++)
+        s->item[i].score = fmax(-p->clip, fmin(s->item[i].score, p->clip));
     if (!p->tags.digits && !p->tags.bins)
         pref_tags_fit(&p->tags, s, p->bins);
 }
@@ -91,17 +97,18 @@ static int value_tag(const struct pref_plan *p, const struct pref_item *it, uint
     return 1;
 }
 
+#define TOP " top-k top-frac top-frac-per-prompt "
 #define SCALE " norm norm-from require-spread bad-reward "
 const struct pref_method pref_methods[] = {
     {"none", NULL, score_none, judge_none, .streams = 1, .uses = ""},
-    {"fa", NULL, score_reward, judge_fa, .uses = " min-reward inclusive top-k top-frac" SCALE},
+    {"fa", NULL, score_reward, judge_fa, .uses = " min-reward quantile-threshold inclusive" TOP SCALE},
     {"rwr", NULL, score_reward, judge_rwr, "weight", value_weight,
      .uses = " beta max-weight baseline weight-norm" SCALE},
     {"ca", fit_ca, score_reward, judge_ca, "tag", value_tag,
-     .uses = " ca-mode bins digits ca-drop allow-control" SCALE},
+     .uses = " ca-mode bins digits clip ca-drop allow-control" SCALE},
     {"pairs", fit_pairs, score_reward, judge_none, .pairs = 1,
      .uses = " pairs min-margin require-spread bad-reward "},
-    {"random", NULL, score_random, judge_top, .uses = " top-k top-frac "},
+    {"random", NULL, score_random, judge_top, .uses = TOP},
 };
 const int64_t pref_methods_count = ARRAY_LEN(pref_methods);
 

@@ -97,8 +97,8 @@ struct interval share_interval(double share, int64_t n);
 
 /* ---- select.c: which rows stay ---- */
 
-enum pref_verdict { PREF_KEPT, PREF_LOW, PREF_NOT_TOP_K, PREF_NOT_TOP_FRAC, PREF_SMALL_GROUP,
-                    PREF_FLAT_GROUP, PREF_DUPLICATE, PREF_NEAR_DUPLICATE, PREF_ALONE, PREF_TIED,
+enum pref_verdict { PREF_KEPT, PREF_LOW, PREF_NOT_TOP_K, PREF_NOT_TOP_FRAC, PREF_NOT_TOP_SHARE,
+                    PREF_BELOW_QUANTILE, PREF_SMALL_GROUP, PREF_FLAT_GROUP, PREF_DUPLICATE, PREF_NEAR_DUPLICATE, PREF_ALONE, PREF_TIED,
                     PREF_NARROW, PREF_SAME_TEXT, PREF_UNPAIRED, PREF_VERDICTS };
 extern const char *const pref_verdict_name[PREF_VERDICTS]; /* the reason in the accounts */
 
@@ -127,8 +127,11 @@ void pref_set_reject(struct pref_set *s, const struct pref_item *it, enum pref_v
 /* Each judges all rows and marks those it does not choose, unless they are marked already: calling
  * several gives the intersection.  Ties go to the row that came first. */
 void pref_select_above(struct pref_set *s, double threshold, int inclusive);
+/* Above the q-quantile of the scores, which it returns. */
+double pref_select_quantile(struct pref_set *s, double q, int inclusive);
 void pref_select_top_k(struct pref_set *s, int64_t k);      /* in each group */
-void pref_select_top_frac(struct pref_set *s, double frac); /* ceil(frac * n) of all */
+void pref_select_top_frac(struct pref_set *s, double frac);  /* ceil(frac * n) of all */
+void pref_select_top_share(struct pref_set *s, double frac); /* of each group */
 void pref_select_groups(struct pref_set *s, int64_t least);  /* those of at least so many rows */
 /* Groups whose best score is at least `spread` above their worst. */
 void pref_select_spread(struct pref_set *s, double spread);
@@ -158,20 +161,22 @@ int64_t pref_norm_apply(const struct pref_norm *n, struct pref_set *s);
 
 /* ---- weigh.c: reward-weighted regression ---- */
 
-enum pref_baseline { PREF_BASE_PROMPT, PREF_BASE_GLOBAL, PREF_BASE_NONE, PREF_BASES };
+enum pref_baseline { PREF_BASE_PROMPT, PREF_BASE_GLOBAL, PREF_BASE_NONE, PREF_BASES,
+                     PREF_BASE_VALUE = PREF_BASES };
 enum pref_weight_norm { PREF_MEAN1, PREF_SOFTMAX_PROMPT, PREF_RAW, PREF_WEIGHT_NORMS };
 extern const char *const pref_baseline_name[PREF_BASES];
 extern const char *const pref_weight_norm_name[PREF_WEIGHT_NORMS];
 struct pref_rwr {
     double beta, max_weight; /* each above 0; INFINITY allowed */
     enum pref_baseline baseline;
+    double base; /* PREF_BASE_VALUE */
     enum pref_weight_norm norm;
     /* What came of it: the mean of all scores; (sum w)^2 / sum w^2; rows at the cap; the largest. */
     double mean, effective, largest;
     int64_t clipped;
 };
 /* score := min(exp((score - b) / beta), max_weight), normalised; b is the mean of the row's group
- * (of all rows for a group of one), of all rows, or 0.  softmax-prompt: a group's weights add up to
+ * (of all rows for a group of one), of all rows, 0, or a value given.  softmax-prompt: a group's weights add up to
  * 1.  A weight may overflow only where it is not normalised; it is INFINITY then. */
 void pref_weigh(struct pref_rwr *p, struct pref_set *s);
 
@@ -251,12 +256,15 @@ void pref_pairs_write(struct pref_pairs *p, struct pref_set *s, struct spool *ro
 
 struct pref_plan { /* what a person asked for; every method reads its part */
     const char *field;             /* that holds the reward */
-    double min_reward, top_frac;   /* fa; fa and random */
+    double min_reward, quantile;   /* fa; NaN: no quantile */
+    double threshold;              /* what came of it: the reward at that quantile */
+    double top_frac, top_share;    /* fa, random: of all rows, of each prompt's */
     int64_t top_k;                 /* fa, random; 0: all */
     int inclusive, allow_control;  /* fa; ca */
     struct pref_rwr rwr;
     struct pref_tags tags;         /* ca; of bins, 0: to be fitted */
     int64_t bins;                  /* ca: how many to fit */
+    double clip;                   /* ca: scores beyond it count as it */
     double tag_drop;               /* ca: share of rows without a tag */
     struct pref_pairs pairs;
     struct pref_norm norm;

@@ -103,6 +103,8 @@ void pref_report(const struct pref_plan *p, const struct pref_method *m, const s
     }
     say("%s", b.data);
     buf_release(&b);
+    if (!isnan(p->quantile))
+        say("--quantile-threshold %g is a score of %.6g", p->quantile, p->threshold);
     if (kept && m->member && !strcmp(m->member, "weight"))
         report_weights(&p->rwr, t, kept);
     if (kept && m->member && !strcmp(m->member, "tag"))

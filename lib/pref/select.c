@@ -12,8 +12,10 @@
 const char *const pref_verdict_name[PREF_VERDICTS] = {
     [PREF_KEPT] = "kept",
     [PREF_LOW] = "below --min-reward",
+    [PREF_BELOW_QUANTILE] = "below --quantile-threshold",
     [PREF_NOT_TOP_K] = "not in --top-k",
     [PREF_NOT_TOP_FRAC] = "not in --top-frac",
+    [PREF_NOT_TOP_SHARE] = "not in --top-frac-per-prompt",
     [PREF_SMALL_GROUP] = "its prompt has fewer rows than --min-group",
     [PREF_FLAT_GROUP] = "its prompt's rewards differ by less than --require-spread",
     [PREF_DUPLICATE] = "repeats another answer to its prompt",
@@ -124,13 +126,27 @@ void pref_set_settle(struct pref_set *s)
     s->n = left;
 }
 
-void pref_select_above(struct pref_set *s, double threshold, int inclusive)
+static void select_above(struct pref_set *s, double threshold, int inclusive,
+                         enum pref_verdict why)
 {
     for (int64_t i = 0; i < s->n; i++) {
         double x = s->item[i].score;
         if (!(inclusive ? x >= threshold : x > threshold))
-            pref_set_reject(s, &s->item[i], PREF_LOW);
+            pref_set_reject(s, &s->item[i], why);
     }
+}
+
+void pref_select_above(struct pref_set *s, double threshold, int inclusive)
+{
+    select_above(s, threshold, inclusive, PREF_LOW);
+}
+
+double pref_select_quantile(struct pref_set *s, double q, int inclusive)
+{
+    sort(s, by_score);
+    double threshold = pref_set_quantile(s, s->n, q);
+    select_above(s, threshold, inclusive, PREF_BELOW_QUANTILE);
+    return threshold;
 }
 
 void pref_select_top_k(struct pref_set *s, int64_t k)
@@ -144,19 +160,31 @@ void pref_select_top_k(struct pref_set *s, int64_t k)
     }
 }
 
-void pref_select_top_frac(struct pref_set *s, double frac)
-{
-    /* 0.07 of 100 rows is 7 rows although 0.07 * 100 is a little more than 7 in binary. */
-    int64_t keep = (int64_t)ceil(frac * (double)s->n * (1 - 4 * DBL_EPSILON));
-    sort(s, by_score);
-    for (int64_t i = keep; i < s->n; i++)
-        pref_set_reject(s, &s->item[i], PREF_NOT_TOP_FRAC);
-}
-
 static void reject_all(struct pref_set *s, int64_t from, int64_t to, enum pref_verdict why)
 {
     for (int64_t i = from; i < to; i++)
         pref_set_reject(s, &s->item[i], why);
+}
+
+/* 0.07 of 100 rows is 7 rows although 0.07 * 100 is a little more than 7 in binary. */
+static int64_t share(double frac, int64_t n)
+{
+    return (int64_t)ceil(frac * (double)n * (1 - 4 * DBL_EPSILON));
+}
+
+void pref_select_top_frac(struct pref_set *s, double frac)
+{
+    sort(s, by_score);
+    reject_all(s, share(frac, s->n), s->n, PREF_NOT_TOP_FRAC);
+}
+
+void pref_select_top_share(struct pref_set *s, double frac)
+{
+    sort(s, by_group);
+    for (int64_t i = 0, j; i < s->n; i = j) {
+        j = pref_set_group_end(s, i);
+        reject_all(s, i + share(frac, j - i), j, PREF_NOT_TOP_SHARE);
+    }
 }
 
 void pref_select_groups(struct pref_set *s, int64_t least)

@@ -33,6 +33,18 @@ static int ends_with(const char *s, const char *end)
     return n >= m && !strcmp(s + n - m, end);
 }
 
+/* By its name.  Not by the manifest: make removes that one when a recipe is stopped. */
+static int is_part_of_set(const char *name)
+{
+    static const char *const others[] = {"manifest.json", "tokenizer.json", "tokenizer_config.json",
+                                         "tags.json"};
+    int end = 0;
+    sscanf(name, "data-%*[0-9].safetensors%n", &end);
+    for (int64_t i = 0; i < ARRAY_LEN(others) && !end; i++)
+        end = strcmp(name, others[i]) ? 0 : (int)strlen(name);
+    return end && !name[end];
+}
+
 struct sink *sink_open(const char *path)
 {
     struct sink *s = xcalloc(1, sizeof *s);
@@ -41,6 +53,7 @@ struct sink *sink_open(const char *path)
     segment_start(&s->segment);
     if (!is_stdout && ends_with(path, "/")) {
         s->path[strlen(path) - 1] = 0;
+        dir_spare(path, "set", is_part_of_set);
         s->tmp = dir_begin(s->path);
         return s;
     }

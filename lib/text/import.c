@@ -145,6 +145,7 @@ static const struct naming {
     {"instruction", "input", "response"},
     {"question", NULL, "answer"},
     {"prompt", NULL, "completion"},
+    {"input", NULL, "output"},
 };
 
 static const struct naming *naming_of(struct json v)
@@ -193,6 +194,29 @@ static const char *from_instruction(struct import *m, struct buf *out)
     return NULL;
 }
 
+/* What others call a reward, where there is none.  Not of rows, which stay as they are. */
+static void take_scores(struct import *m)
+{
+    static const char *const names[][2] = {{"score", "reward"},
+                                           {"score_chosen", "reward_chosen"},
+                                           {"chosen_score", "reward_chosen"},
+                                           {"score_rejected", "reward_rejected"},
+                                           {"rejected_score", "reward_rejected"}};
+    struct json score, reward;
+    double x;
+    struct buf number = {0};
+
+    for (int64_t i = 0; i < ARRAY_LEN(names); i++)
+        if (json_get(m->json, names[i][0], &score) && !json_real(score, &x) &&
+            !import_has(m->json, names[i][1], &reward)) {
+            buf_reset(&number);
+            json_write(&number, score);
+            row_edit_json(&m->edit, names[i][0], NULL);
+            row_edit_json(&m->edit, names[i][1], number.data);
+        }
+    buf_release(&number);
+}
+
 /* ---- the table, in the order of recognition ---- */
 
 static const struct form {
@@ -222,6 +246,8 @@ const char *import_row(const struct row *row, const char *form, struct buf *out)
     }
     for (int64_t i = 0; i < ARRAY_LEN(forms); i++)
         if (form ? !strcmp(form, forms[i].name) : forms[i].is(row->json)) {
+            if (forms[i].convert != from_rows)
+                take_scores(&m);
             why = forms[i].convert(&m, out);
             break;
         }

@@ -73,6 +73,8 @@ struct part *part_open(const char *path, const char *key, int64_t *lines)
             die("truncate %s:", p->part);
         if (key)
             write_file(p->key, key, strlen(key));
+        else if (unlink(p->key) && errno != ENOENT) /* it is of lines that are no longer there */
+            die("remove %s:", p->key);
     }
     return p;
 }

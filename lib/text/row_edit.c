@@ -1,4 +1,4 @@
-/* row_edit.c -- a row changed member by member, and the two reshapings that need no other row. */
+/* row_edit.c -- a row changed member by member, and the reshapings that need no other row. */
 
 #include "text/text.h"
 
@@ -53,6 +53,24 @@ void row_explode(const struct row *row, int64_t k, struct row_edit *e)
         json_write(&e->value, reward);
         row_edit_json(e, "reward", e->value.data);
     }
+}
+
+void row_answer(struct row_edit *e, const char *id, const char *prompt_id, int64_t k,
+                const struct buf *text, const char *finish)
+{
+    static const char *const leave[] = {"reward", "reward_chosen", "reward_rejected", "chosen",
+                                        "rejected", "margin", "ref_logp_chosen",
+                                        "ref_logp_rejected", "weight", "tag", "text"};
+    char number[32];
+
+    for (int64_t i = 0; i < ARRAY_LEN(leave); i++)
+        row_edit_json(e, leave[i], NULL);
+    row_edit_string(e, "id", id, strlen(id));
+    row_edit_string(e, "prompt_id", prompt_id, strlen(prompt_id));
+    row_edit_string(e, "response", text->len ? text->data : "", text->len);
+    snprintf(number, sizeof number, "%lld", (long long)k);
+    row_edit_json(e, "sample", number);
+    row_edit_string(e, "finish", finish, strlen(finish));
 }
 
 /* The length of the first n words with what stands before them; 0 when no word follows. */

@@ -141,6 +141,10 @@ void row_edit_release(struct row_edit *e);
 /* Makes sample k of a pair (0: chosen, 1: rejected): response and reward instead of the two sides.
  */
 void row_explode(const struct row *row, int64_t k, struct row_edit *e);
+/* Makes the row being edited the k-th answer to its prompt: an old answer, its rewards, weight and tag
+ * go. */
+void row_answer(struct row_edit *e, const char *id, const char *prompt_id, int64_t k,
+                const struct buf *text, const char *finish);
 /* Makes the first n words of a text row its prompt and the rest its response: prompt and response
  * end to end are the text.  0, or -1 when the text has no more than n words. */
 int row_cut_words(const struct row *row, int64_t n, struct row_edit *e);
