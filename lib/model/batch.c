@@ -22,7 +22,7 @@ void batch_init(struct batch *b, const struct model *m, int64_t rows, int64_t se
 {
     int32_t **ints[INTS];
     void **stats[STATS];
-    *b = (struct batch){.rows = rows, .seq = seq, .t = rows * seq};
+    *b = (struct batch){.rows = rows, .seq = seq, .t = rows * seq, .queries = seq, .keys = seq};
     arrays(b, ints, stats);
     for (int i = 0; i < INTS; i++)
         *ints[i] = lane_alloc(m->lane, (b->t + 1) * sizeof(int32_t), "a batch");

@@ -23,6 +23,7 @@ void decoder_init(struct decoder *d, struct model *m, int64_t slots, int64_t cap
         d->cache.kv[l] = lane_alloc(m->lane, rows * 2 * m->g * m->c * rsz, "decoding");
     batch_host_init(&d->host, 1, rows);
     batch_init(&d->batch, m, 1, rows);
+    d->batch.queries = d->batch.keys = capacity;
     d->batch.cache_row = lane_alloc(m->lane, rows * sizeof(int32_t), "decoding");
     d->batch.cache = &d->cache;
     d->cache_row = xmalloc(rows * sizeof(int32_t));

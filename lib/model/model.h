@@ -24,6 +24,7 @@
 struct batch {
     int64_t rows, seq, t; /* packed rows, tokens of each held here, rows * seq */
     int64_t spans;        /* documents and runs of pads */
+    int64_t queries, keys; /* no span has more; bounds that hold for every batch */
     int32_t *token;       /* (T) */
     int32_t *label;       /* (T) the next token of the same document where it is learnt, else -1 */
     int32_t *position;    /* (T) within the document */

@@ -67,6 +67,12 @@ static struct heads keys_of(struct task_context *t, struct heads h)
     return with_kv(m, h, cache->kv[t->layer]);
 }
 
+static struct spans spans_of(const struct batch *b)
+{
+    return (struct spans){
+        b->q_at, b->k_beg, b->k_end, b->spans, b->queries, b->keys, !b->context && !b->cache};
+}
+
 void attn_forward(struct task_context *t)
 {
     struct model *m = t->m;
@@ -83,8 +89,8 @@ void attn_forward(struct task_context *t)
     void *o = saved_keep(s, SLOT_O, b->t * m->h * m->c * rsz);
     void *lse = saved_keep(s, SLOT_LSE, b->t * m->h * ssz);
     struct heads kv = keys_of(t, h);
-    m->op->attn(t->l, o, lse, h.q, kv.k, kv.v, b->q_at, b->k_beg, b->k_end, b->spans, m->h, m->g,
-                m->c, h.ld, kv.ld, 1 / sqrt(m->c));
+    m->op->attn(t->l, o, lse, h.q, kv.k, kv.v, spans_of(b), m->h, m->g, m->c, h.ld, kv.ld,
+                1 / sqrt(m->c));
 
     char *y = scratch(t, b->t * d * rsz); /* R (T,D) partial over TP, then (Tl,D) */
     m->op->gemm(t->l, real_mat(m, y, b->t, d), real_mat(m, o, b->t, m->h * m->c),
@@ -118,8 +124,8 @@ void attn_dgrad(struct task_context *t)
     if (b->context)
         dkv = with_kv(m, dh, scratch(t, keys * 2 * m->g * m->c * rsz)); /* R (tokens,2GC) */
     m->op->attn_dgrad(t->l, dh.q, dkv.k, dkv.v, d_o, h.q, kv.k, kv.v, saved_fetch(s, SLOT_O),
-                      saved_fetch(s, SLOT_LSE), b->q_at, b->k_beg, b->k_end, b->spans, keys, m->h,
-                      m->g, m->c, h.ld, kv.ld, 1 / sqrt(m->c));
+                      saved_fetch(s, SLOT_LSE), spans_of(b), keys, m->h, m->g, m->c, h.ld, kv.ld,
+                      1 / sqrt(m->c));
     if (b->context)
         context_scatter(t, kv_of(t, dh), dkv.k);
     m->op->rope(t->l, dh.q, b->position, m->freq, b->t, m->h + m->g, m->c, dh.ld, -1);

@@ -36,10 +36,11 @@ static void tile_softmax(struct running *r, real *scores, int64_t rows, int64_t 
 static void attn_tile(const struct attn *a, int64_t i, int64_t first, int64_t rows, int64_t h,
                       real *scratch)
 {
-    int64_t c = a->c, queries = a->q_at[i + 1] - a->q_at[i], keys = a->k_end[i] - a->k_beg[i];
-    int64_t t = a->q_at[i] + first, kv = h / (a->h / a->g) * c, seen[TILE_Q];
+    int64_t c = a->c, queries = a->s.q_at[i + 1] - a->s.q_at[i],
+            keys = a->s.k_end[i] - a->s.k_beg[i];
+    int64_t t = a->s.q_at[i] + first, kv = h / (a->h / a->g) * c, seen[TILE_Q];
     const real *q = a->q + t * a->ldq + h * c;
-    const real *k = a->k + a->k_beg[i] * a->ldk + kv, *v = a->v + a->k_beg[i] * a->ldk + kv;
+    const real *k = a->k + a->s.k_beg[i] * a->ldk + kv, *v = a->v + a->s.k_beg[i] * a->ldk + kv;
     real *scores = scratch; /* (TILE_Q,TILE_K) */
     struct running r = {.o = scores + TILE_Q * TILE_K};
     memset(r.o, 0, (size_t)(rows * c) * sizeof *r.o);
@@ -69,25 +70,25 @@ static void attn_task(void *arg, int64_t task, void *scratch)
 {
     const struct attn *a = arg;
     int64_t i = a->list[task * 2], first = a->list[task * 2 + 1];
-    int64_t rows = MIN(TILE_Q, a->q_at[i + 1] - a->q_at[i] - first);
+    int64_t rows = MIN(TILE_Q, a->s.q_at[i + 1] - a->s.q_at[i] - first);
     for (int64_t h = 0; h < a->h; h++)
         attn_tile(a, i, first, rows, h, scratch);
 }
 
 void OPNAME(attn)(struct lane *l, void *o, void *lse, const void *q, const void *k, const void *v,
-                  const int32_t *q_at, const int32_t *k_beg, const int32_t *k_end, int64_t spans,
-                  int64_t h, int64_t g, int64_t c, int64_t ldq, int64_t ldk, double scale)
+                  struct spans s, int64_t h, int64_t g, int64_t c, int64_t ldq, int64_t ldk,
+                  double scale)
 {
     struct attn a = {.o = o, .lse = lse, .q = q, .k = k, .v = v};
-    attn_spans(&a, q_at, k_beg, k_end, spans);
+    a.s = s;
     attn_sizes(&a, h, g, c, ldq, ldk, scale);
     struct arena_mark mark = arena_mark(&l->scratch);
     int64_t tasks = 0;
-    for (int64_t i = 0; i < spans; i++)
-        tasks += task_count(q_at[i + 1] - q_at[i], TILE_Q);
+    for (int64_t i = 0; i < s.n; i++)
+        tasks += task_count(s.q_at[i + 1] - s.q_at[i], TILE_Q);
     int32_t *next = a.list = arena_take(&l->scratch, tasks * 2 * (int64_t)sizeof *a.list);
-    for (int64_t i = 0; i < spans; i++)
-        for (int64_t j = 0; j < q_at[i + 1] - q_at[i]; j += TILE_Q) {
+    for (int64_t i = 0; i < s.n; i++)
+        for (int64_t j = 0; j < s.q_at[i + 1] - s.q_at[i]; j += TILE_Q) {
             *next++ = (int32_t)i;
             *next++ = (int32_t)j;
         }

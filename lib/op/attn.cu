@@ -40,18 +40,16 @@ static __global__ void attn_kernel(real *o, stat *lse, const real *q, const real
 }
 
 extern "C" void OPNAME(attn)(struct lane *l, void *o, void *lse, const void *q, const void *k,
-                             const void *v, const int32_t *q_at, const int32_t *k_beg,
-                             const int32_t *k_end, int64_t spans, int64_t h, int64_t g, int64_t c,
+                             const void *v, struct spans s, int64_t h, int64_t g, int64_t c,
                              int64_t ldq, int64_t ldk, double scale)
 {
-    struct spans s = {q_at, k_beg, k_end, (int)spans};
     struct heads x = {(int)h, (int)g, (int)c, ldq, ldk, (float)scale};
     if (c > MOST_C)
         die("attn: heads of %lld; these kernels take up to %d", (long long)c, MOST_C);
-    if (!spans || mma_attn(l, o, lse, q, k, v, s, x))
+    if (!s.n || mma_attn(l, o, lse, q, k, v, s, x))
         return;
     attn_kernel<<<cuda_lane(l)->processors * 16, WARPS * LANES, 0, stream(l)>>>(
         (real *)o, (stat *)lse, (const real *)q, (const real *)k, (const real *)v, s, x);
-    launched("attn", "%lld,%lld,%lld,%lld", (long long)spans, (long long)h, (long long)g,
+    launched("attn", "%lld,%lld,%lld,%lld", (long long)s.n, (long long)h, (long long)g,
              (long long)c);
 }

@@ -5,10 +5,6 @@
 
 #include "real.cuh"
 
-struct spans {
-    const int32_t *q_at, *k_beg, *k_end;
-    int n;
-};
 struct heads { /* sizes and strides of q (Tq,H,C) and of k, v (Tk,G,C) */
     int h, g, c;
     int64_t ldq, ldk;
@@ -19,7 +15,7 @@ struct heads { /* sizes and strides of q (Tq,H,C) and of k, v (Tk,G,C) */
  */
 static __device__ __forceinline__ int span_of(const struct spans &s, int64_t t)
 {
-    int low = 0, high = s.n;
+    int low = 0, high = (int)s.n;
     while (high - low > 1) {
         int mid = (low + high) / 2;
         if (s.q_at[mid] <= t)

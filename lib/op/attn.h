@@ -19,21 +19,12 @@ struct attn {
     const real *k, *v;  /* (Tk,G,C), rows ldk apart */
     real *dq, *dk, *dv; /* as q, k, v */
     const real *d_o;    /* (Tq,H,C) */
-    const int32_t *q_at, *k_beg, *k_end;
-    int64_t spans, h, g, c, ldq, ldk;
+    struct spans s;
+    int64_t h, g, c, ldq, ldk;
     double scale;
     int32_t *list;    /* (tasks,2) what is done in parallel: attn.c, attn_grad.c */
     int64_t tk, rows; /* rows of dk and dv, and those a task zeroes */
 };
-
-static inline void attn_spans(struct attn *a, const int32_t *q_at, const int32_t *k_beg,
-                              const int32_t *k_end, int64_t spans)
-{
-    a->q_at = q_at;
-    a->k_beg = k_beg;
-    a->k_end = k_end;
-    a->spans = spans;
-}
 
 static inline void attn_sizes(struct attn *a, int64_t h, int64_t g, int64_t c, int64_t ldq,
                               int64_t ldk, double scale)

@@ -23,8 +23,9 @@ static void tile_prob(real *s, int64_t rows, int64_t keys, const int64_t *seen, 
 static void dgrad_tile(const struct attn *a, int64_t i, int64_t first, int64_t rows, int64_t h,
                        real *scratch)
 {
-    int64_t c = a->c, queries = a->q_at[i + 1] - a->q_at[i], keys = a->k_end[i] - a->k_beg[i];
-    int64_t t = a->q_at[i] + first, lead = h / (a->h / a->g) * c, ldo = a->h * c, seen[TILE_Q];
+    int64_t c = a->c, queries = a->s.q_at[i + 1] - a->s.q_at[i],
+            keys = a->s.k_end[i] - a->s.k_beg[i];
+    int64_t t = a->s.q_at[i] + first, lead = h / (a->h / a->g) * c, ldo = a->h * c, seen[TILE_Q];
     real delta[TILE_Q], *p = scratch, *ds = p + TILE_Q * TILE_K; /* (TILE_Q,TILE_K) */
     struct factor q = {a->q + t * a->ldq + h * c, a->ldq, 0};
     struct factor d_o = {a->d_o + t * ldo + h * c, ldo, 0};
@@ -35,7 +36,7 @@ static void dgrad_tile(const struct attn *a, int64_t i, int64_t first, int64_t r
     }
     int64_t last = keys_seen(queries, keys, first + rows - 1);
     for (int64_t at = 0; at < last; at += TILE_K) {
-        int64_t n = MIN(TILE_K, last - at), row = (a->k_beg[i] + at) * a->ldk + lead;
+        int64_t n = MIN(TILE_K, last - at), row = (a->s.k_beg[i] + at) * a->ldk + lead;
         struct factor k = {a->k + row, a->ldk, 0}, k_t = {a->k + row, a->ldk, 1};
         struct factor v_t = {a->v + row, a->ldk, 1};
         product(p, TILE_K, rows, n, c, a->scale, q, k_t, 0);
@@ -57,7 +58,7 @@ static void dgrad_task(void *arg, int64_t task, void *scratch)
     const struct attn *a = arg;
     int64_t run = task / a->g, g = task % a->g, heads = a->h / a->g;
     for (int64_t i = a->list[run * 2]; i < a->list[run * 2 + 1]; i++) {
-        int64_t queries = a->q_at[i + 1] - a->q_at[i];
+        int64_t queries = a->s.q_at[i + 1] - a->s.q_at[i];
         for (int64_t first = 0; first < queries; first += TILE_Q)
             for (int64_t h = g * heads; h < (g + 1) * heads; h++)
                 dgrad_tile(a, i, first, MIN(TILE_Q, queries - first), h, scratch);
@@ -80,13 +81,13 @@ static int64_t span_runs(const struct attn *a, int32_t *run /* (spans,2) */,
                          int32_t *key_end /* (spans) */)
 {
     int64_t n = 0;
-    for (int64_t i = 0; i < a->spans; i++) {
-        if (a->q_at[i + 1] == a->q_at[i])
+    for (int64_t i = 0; i < a->s.n; i++) {
+        if (a->s.q_at[i + 1] == a->s.q_at[i])
             continue;
         int32_t first = (int32_t)i, end = n ? key_end[n - 1] : 0;
-        if (a->k_end[i] > a->k_beg[i]) {
-            end = MAX(end, a->k_end[i]);
-            for (; n && key_end[n - 1] > a->k_beg[i]; n--)
+        if (a->s.k_end[i] > a->s.k_beg[i]) {
+            end = MAX(end, a->s.k_end[i]);
+            for (; n && key_end[n - 1] > a->s.k_beg[i]; n--)
                 first = run[n * 2 - 2];
         }
         run[n * 2] = first;
@@ -98,18 +99,17 @@ static int64_t span_runs(const struct attn *a, int32_t *run /* (spans,2) */,
 
 void OPNAME(attn_dgrad)(struct lane *l, void *dq, void *dk, void *dv, const void *d_o,
                         const void *q, const void *k, const void *v, const void *o, const void *lse,
-                        const int32_t *q_at, const int32_t *k_beg, const int32_t *k_end,
-                        int64_t spans, int64_t tk, int64_t h, int64_t g, int64_t c, int64_t ldq,
+                        struct spans s, int64_t tk, int64_t h, int64_t g, int64_t c, int64_t ldq,
                         int64_t ldk, double scale)
 {
     struct attn a = {(real *)o, (stat *)lse, q, k, v, dq, dk, dv, d_o};
-    attn_spans(&a, q_at, k_beg, k_end, spans);
+    a.s = s;
     attn_sizes(&a, h, g, c, ldq, ldk, scale);
     a.tk = tk;
     a.rows = rows_per_task(2 * g * c);
     struct arena_mark mark = arena_mark(&l->scratch);
-    a.list = arena_take(&l->scratch, spans * 3 * (int64_t)sizeof *a.list);
-    int64_t runs = span_runs(&a, a.list, a.list + spans * 2);
+    a.list = arena_take(&l->scratch, s.n * 3 * (int64_t)sizeof *a.list);
+    int64_t runs = span_runs(&a, a.list, a.list + s.n * 2);
     lane_for(l, task_count(tk, a.rows), zero_rows, &a, 0);
     lane_for(l, runs * g, dgrad_task, &a, 2 * TILE_Q * TILE_K * (int64_t)sizeof(real));
     arena_back(&l->scratch, mark);

@@ -79,11 +79,9 @@ static __global__ void attn_dkv_kernel(real *dk, real *dv, struct given y, struc
 
 extern "C" void OPNAME(attn_dgrad)(struct lane *l, void *dq, void *dk, void *dv, const void *d_o,
                                    const void *q, const void *k, const void *v, const void *o,
-                                   const void *lse, const int32_t *q_at, const int32_t *k_beg,
-                                   const int32_t *k_end, int64_t spans, int64_t tk, int64_t h,
+                                   const void *lse, struct spans s, int64_t tk, int64_t h,
                                    int64_t g, int64_t c, int64_t ldq, int64_t ldk, double scale)
 {
-    struct spans s = {q_at, k_beg, k_end, (int)spans};
     struct heads x = {(int)h, (int)g, (int)c, ldq, ldk, (float)scale};
     struct given y = {(const real *)d_o, (const real *)q, (const real *)k,
                       (const real *)v,   (const real *)o, (const stat *)lse};
@@ -92,9 +90,9 @@ extern "C" void OPNAME(attn_dgrad)(struct lane *l, void *dq, void *dk, void *dv,
         die("attn_dgrad: heads of %lld; these kernels take up to %d", (long long)c, MOST_C);
     if (mma_attn_dgrad(l, dq, dk, dv, d_o, q, k, v, o, lse, s, x, tk))
         return;
-    if (spans)
+    if (s.n)
         attn_dq_kernel<<<blocks, WARPS * LANES, 0, stream(l)>>>((real *)dq, y, s, x);
     attn_dkv_kernel<<<blocks, WARPS * LANES, 0, stream(l)>>>((real *)dk, (real *)dv, y, s, x, tk);
-    launched("attn_dgrad", "%lld,%lld,%lld,%lld", (long long)spans, (long long)h, (long long)g,
+    launched("attn_dgrad", "%lld,%lld,%lld,%lld", (long long)s.n, (long long)h, (long long)g,
              (long long)c);
 }

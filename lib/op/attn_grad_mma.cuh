@@ -296,7 +296,7 @@ static void attn_grad_run(struct lane *l, const grad_args &g)
     if (g.s.n)
         attn_dq_mma_kernel<C><<<cuda_lane(l)->processors, ROLES, bytes, stream(l)>>>(g);
     attn_dkv_mma_kernel<C><<<blocks_of(g.tk, 128) * g.x.g, ROLES, bytes, stream(l)>>>(g);
-    launched("attn_dgrad", "%d,%d,%d,%d", g.s.n, g.x.h, g.x.g, g.x.c);
+    launched("attn_dgrad", "%lld,%d,%d,%d", (long long)g.s.n, g.x.h, g.x.g, g.x.c);
 }
 
 static inline int mma_attn_dgrad(struct lane *l, void *dq, void *dk, void *dv, const void *d_o,

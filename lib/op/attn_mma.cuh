@@ -143,7 +143,7 @@ static void attn_mma_run(struct lane *l, const attn_args &g)
                                 bytes));
     raised = 1;
     attn_mma_kernel<C><<<cuda_lane(l)->processors, ROLES, bytes, stream(l)>>>(g);
-    launched("attn", "%d,%d,%d,%d", g.s.n, g.x.h, g.x.g, g.x.c);
+    launched("attn", "%lld,%d,%d,%d", (long long)g.s.n, g.x.h, g.x.g, g.x.c);
 }
 
 static inline int mma_attn(struct lane *l, void *o, void *lse, const void *q, const void *k,

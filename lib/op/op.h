@@ -22,6 +22,16 @@ static inline struct mat mat(const void *data, enum dtype type, int64_t rows, in
     return (struct mat){(void *)data, NULL, type, rows, cols, cols};
 }
 
+/* Queries and keys of attention in spans (op_list.h, attn).  The arrays are on the device; what the
+ * host knows of them chooses kernels. */
+struct spans {
+    const int32_t *q_at;          /* (n+1) */
+    const int32_t *k_beg, *k_end; /* (n) */
+    int64_t n;
+    int64_t queries, keys; /* no span has more */
+    int self;              /* the keys of a span, if any, lie among the rows of its own queries */
+};
+
 /* Constants of a run that step_control and adamw need.  The learning rate rises linearly over
  * `warmup` steps to lr, then falls along a half cosine to lr * floor at `steps`. */
 struct step_plan {

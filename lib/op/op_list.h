@@ -48,16 +48,14 @@ OP(rope, (struct lane *l, void *x /* R (T,heads,C), rows ld apart */, const int3
  * real one are empty.  Query head h reads key/value head h / (H/G). */
 OP(attn, (struct lane *l, void *o /* R= (Tq,H,C) */, void *lse /* S= (Tq,H) */,
           const void *q /* R (Tq,H,C), rows ldq apart */, const void *k /* R (Tk,G,C), ldk */,
-          const void *v, const int32_t *q_at /* (spans+1) */, const int32_t *k_beg,
-          const int32_t *k_end /* (spans) */, int64_t spans, int64_t h, int64_t g, int64_t c,
-          int64_t ldq, int64_t ldk, double scale))
+          const void *v, struct spans s, int64_t h, int64_t g, int64_t c, int64_t ldq, int64_t ldk,
+          double scale))
 /* dq, dk, dv have the strides of q, k, v.  dk and dv of all Tk rows are written.  Tk is at least the
  * number of queries. */
 OP(attn_dgrad, (struct lane *l, void *dq, void *dk, void *dv, const void *d_o /* R (Tq,H,C) */,
                 const void *q, const void *k, const void *v, const void *o, const void *lse,
-                const int32_t *q_at, const int32_t *k_beg, const int32_t *k_end, int64_t spans,
-                int64_t tk, int64_t h, int64_t g, int64_t c, int64_t ldq, int64_t ldk,
-                double scale))
+                struct spans s, int64_t tk, int64_t h, int64_t g, int64_t c, int64_t ldq,
+                int64_t ldk, double scale))
 
 OP(add, (struct lane *l, void *y /* R= (N) */, const void *a, const void *b, int64_t n))
 

@@ -12,8 +12,8 @@ enum { TILE_Q = 128 };
 static __global__ void tiles_kernel(int32_t *at, struct spans s)
 {
     __shared__ int32_t sums[1024];
-    int per = (s.n + 1023) / 1024, beg = MIN(s.n, (int)threadIdx.x * per),
-        end = MIN(s.n, beg + per);
+    int n = (int)s.n, per = (n + 1023) / 1024, beg = MIN(n, (int)threadIdx.x * per),
+        end = MIN(n, beg + per);
     int32_t sum = 0;
     for (int i = beg; i < end; i++)
         sum += (s.q_at[i + 1] - s.q_at[i] + TILE_Q - 1) / TILE_Q;
@@ -31,7 +31,7 @@ static __global__ void tiles_kernel(int32_t *at, struct spans s)
         sum += (s.q_at[i + 1] - s.q_at[i] + TILE_Q - 1) / TILE_Q;
     }
     if (threadIdx.x == 1023)
-        at[s.n] = sums[1023];
+        at[n] = sums[1023];
 }
 
 /* In scratch of the lane. */
@@ -39,7 +39,7 @@ static inline int32_t *tiles_cut(struct lane *l, struct spans s)
 {
     int32_t *at = (int32_t *)arena_take(&l->scratch, (s.n + 1) * (int64_t)sizeof *at);
     tiles_kernel<<<1, 1024, 0, stream(l)>>>(at, s);
-    launched("attn", "%d", s.n);
+    launched("attn", "%lld", (long long)s.n);
     return at;
 }
 

@@ -95,6 +95,7 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     for (int64_t i = 0; i < alive; i++) {
         batch_init(&t->batch[i], &t->model, o->micro, o->seq / mesh->cp);
         t->batch[i].context = mesh->cp > 1 ? &t->context : NULL;
+        t->batch[i].keys = t->batch[i].seq * mesh->cp;
     }
     for (int64_t i = 0; i < alive * (t->model.layers + 1); i++)
         t->saved[i].pool = t->model.pool;

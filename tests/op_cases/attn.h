@@ -5,12 +5,12 @@
  * documents of one length. */
 enum { DOCUMENTS, CHUNKS, FEW_KEYS, DECODE, DISORDER, WHOLE, SPAN_KINDS };
 
-struct spans {
+struct cut { /* spans as the host sees them */
     int32_t *q_at, *k_beg, *k_end;
     int64_t n, tk;
 };
 
-static void spans_documents(struct run *r, struct spans *s)
+static void cut_documents(struct run *r, struct cut *s)
 {
     const int32_t *len = draw_int(r, s->n, 0, 2 * r->s->span + 1);
     for (int64_t i = 0; i < s->n; i++) {
@@ -22,15 +22,16 @@ static void spans_documents(struct run *r, struct spans *s)
     s->tk = r->s->t + 2; /* two keys that nobody sees */
 }
 
-static struct spans draw_spans(struct run *r)
+static struct cut draw_cut(struct run *r)
 {
     int64_t t = r->s->t;
-    struct spans s = {.n = r->variant == DECODE ? (r->bench ? MIN(t, 64) : t) : 2 * (t / MAX(1, r->s->span)) + 3};
+    int64_t ones = r->bench ? MIN(t, 64) : t;
+    struct cut s = {.n = r->variant == DECODE ? ones : 2 * (t / MAX(1, r->s->span)) + 3};
     s.q_at = run_take(r, (s.n + 1) * 4);
     s.k_beg = run_take(r, s.n * 4);
     s.k_end = run_take(r, s.n * 4);
     const int32_t *any = draw_int(r, 2 * s.n, 0, 3 * r->s->span);
-    spans_documents(r, &s);
+    cut_documents(r, &s);
     for (int64_t i = 0; i < s.n; i++) {
         int64_t queries = s.q_at[i + 1] - s.q_at[i];
         if (r->variant == CHUNKS) { /* span i and the spans after it see the first keys again */
@@ -51,9 +52,21 @@ static struct spans draw_spans(struct run *r)
     return s;
 }
 
+/* What the op is told of them. */
+static struct spans spans_of(const struct run *r, const struct cut *c)
+{
+    struct spans s = {c->q_at, c->k_beg, c->k_end, c->n, 1, 1};
+    s.self = r->variant == DOCUMENTS || r->variant == FEW_KEYS;
+    for (int64_t i = 0; i < c->n; i++) {
+        s.queries = MAX(s.queries, c->q_at[i + 1] - c->q_at[i]);
+        s.keys = MAX(s.keys, c->k_end[i] - c->k_beg[i]);
+    }
+    return s;
+}
+
 struct attn_data {
     struct run *r;
-    struct spans s;
+    struct cut s;
     double *q, *k, *v, *d_o, *o, *lse; /* as the op has them; f64 only in the definition's run */
     int64_t ldq, ldk;
     double scale;
@@ -62,11 +75,10 @@ struct attn_data {
 static struct attn_data draw_attn(struct run *r)
 {
     const struct shape *s = r->s;
-    struct attn_data a = {r, draw_spans(r), .ldq = s->h * s->c + 2, .ldk = s->g * s->c + 1};
-    if (r->bench) {
-        a.ldq = s->h * s->c;
-        a.ldk = s->g * s->c;
-    }
+    int odd = s->c % 8 != 0; /* else rows are such as fast kernels take */
+    struct attn_data a = {r, draw_cut(r)};
+    a.ldq = s->h * s->c + (r->bench ? 0 : odd ? 2 : 8);
+    a.ldk = s->g * s->c + (r->bench ? 0 : odd ? 1 : 8);
     a.q = draw(r, s->t * a.ldq, -2, 2);
     a.k = draw(r, a.s.tk * a.ldk, -2, 2);
     a.v = draw(r, a.s.tk * a.ldk, -1, 1);
@@ -89,8 +101,8 @@ static int64_t queries_in_spans(const struct attn_data *a)
 static void call_attn(const struct attn_data *a)
 {
     const struct shape *s = a->r->s;
-    RUN(a->r, attn, a->o, a->lse, a->q, a->k, a->v, a->s.q_at, a->s.k_beg, a->s.k_end, a->s.n, s->h,
-        s->g, s->c, a->ldq, a->ldk, a->scale);
+    RUN(a->r, attn, a->o, a->lse, a->q, a->k, a->v, spans_of(a->r, &a->s), s->h, s->g, s->c, a->ldq,
+        a->ldk, a->scale);
 }
 
 /* One query and head, by the header's words. */
@@ -169,8 +181,8 @@ static void case_attn_dgrad(struct run *r)
     only_columns(r, s->g * s->c, a.ldk);
     r->flops *= 2.5;
     r->bytes *= 2;
-    RUN(r, attn_dgrad, dq, dk, dv, a.d_o, a.q, a.k, a.v, a.o, a.lse, a.s.q_at, a.s.k_beg, a.s.k_end,
-        a.s.n, a.s.tk, s->h, s->g, s->c, a.ldq, a.ldk, a.scale);
+    RUN(r, attn_dgrad, dq, dk, dv, a.d_o, a.q, a.k, a.v, a.o, a.lse, spans_of(r, &a.s), a.s.tk, s->h,
+        s->g, s->c, a.ldq, a.ldk, a.scale);
     if (!stating(r))
         return;
     double *into[] = {a.q, a.k, a.v}, *grad[] = {dq, dk, dv};
