@@ -131,6 +131,10 @@ x 'a vocabulary too small for the data' 1 'outside the model.s vocabulary of 300
 x 'a mapping that does not fit' 2 'does not fit' 'moe-train --model tiny.json --data set/ --ranks 3 --ep 2 -o wrong/'
 x 'a batch that ranks cannot share' 2 'batch 3 is not a multiple' 'moe-train --model tiny.json --data set/ --ranks 2 --batch 3 -o wrong/'
 x 'an unknown loss' 2 'no such loss' 'moe-train --model tiny.json --data set/ --loss hinge -o wrong/'
+for o in '--beta1 2' '--beta2 1' '--eps 0' '--lr -1' '--lr inf' '--lr-floor 2' '--epochs 0' '--batch 0' '--steps -1' '--keep -1' '--clip -1' '--beta 0 --loss dpo'; do
+    x "$o" 2 "moe-train: --[a-z0-9-]+ [-0-9inf.]+: must be" "moe-train -q --model tiny.json --data set/ --steps 1 $o -o absurd/"
+done
+ok 'leaves no run' '! test -e absurd'
 x 'no data' 2 'data is missing' 'moe-train --model tiny.json -o wrong/'
 x 'a missing field of the config' 2 'hidden_size' "sed 's/\"hidden_size\":16,//' tiny.json >less.json && moe-train --model less.json --data set/ -o wrong/"
 x 'a full disk' 1 'No space left|File too large' "ulimit -f 8; trap '' XFSZ; $train -o full/"

@@ -69,6 +69,7 @@ ok 'a reader that leaves ends the tool' 'for i in $(seq 20); do cat many.jsonl; 
 # misuse and trouble
 x  'no scorer'                            2 '--lexicon, --command or --model' 'reward-score rows.jsonl'
 x  'two scorers'                          2 'two ways'               'reward-score --lexicon lex.tsv --command cat rows.jsonl'
+x  'a field without a name'               2 'field is empty'       'reward-score --lexicon lex.tsv --field "" rows.jsonl'
 x  'an unknown option'                    2 'no-such'                'reward-score --no-such'
 x  'a lexicon that is not there'          1 'nowhere.tsv'            'reward-score --lexicon nowhere.tsv rows.jsonl'
 x  'a full disk'                          1 'No space'               'reward-score --lexicon lex.tsv rows.jsonl >/dev/full'

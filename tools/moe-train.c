@@ -3,6 +3,7 @@
  * All of the work is lib/train; here are the options and their defaults. */
 #include "train/train.h"
 
+#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -68,6 +69,41 @@ static const struct opt options[] = {
     OPT_INT(0, "ep", &o.ep, "n", "expert parallelism"),
     OPT_END};
 
+/* What would train nonsense without a word. */
+static void check_numbers(void)
+{
+    const struct step_plan *p = &o.train.plan;
+    const struct {
+        const char *option, *what;
+        double value;
+        int good;
+    } numbers[] = {
+        {"steps", "0 or more", (double)o.steps, o.steps >= 0},
+        {"epochs", "above 0", o.epochs, o.epochs > 0 && isfinite(o.epochs)},
+        {"batch", "1 or more", (double)o.train.batch, o.train.batch >= 1},
+        {"micro", "0 or more", (double)o.train.micro, o.train.micro >= 0},
+        {"beta", "above 0", o.train.beta, o.train.beta > 0 && isfinite(o.train.beta)},
+        {"lr", "0 or more", p->lr, p->lr >= 0 && isfinite(p->lr)},
+        {"lr-floor", "in [0, 1]", p->floor, p->floor >= 0 && p->floor <= 1},
+        {"warmup", "0 or more", p->warmup, p->warmup >= 0},
+        {"beta1", "in [0, 1)", p->beta1, p->beta1 >= 0 && p->beta1 < 1},
+        {"beta2", "in [0, 1)", p->beta2, p->beta2 >= 0 && p->beta2 < 1},
+        {"eps", "above 0", p->eps, p->eps > 0},
+        {"clip", "0 or more", p->clip, p->clip >= 0},
+        {"decay", "0 or more", o.train.decay, o.train.decay >= 0},
+        {"save-every", "0 or more", (double)o.save_every, o.save_every >= 0},
+        {"keep", "0 or more", (double)o.keep, o.keep >= 0},
+        {"valid-every", "0 or more", (double)o.valid_every, o.valid_every >= 0},
+        {"max-bad-steps", "0 or more", (double)o.max_bad_steps, o.max_bad_steps >= 0},
+        {"threads", "0 or more", (double)o.train.threads, o.train.threads >= 0},
+        {"deadline", "above 0", o.deadline_s, o.deadline_s > 0},
+    };
+    for (int64_t i = 0; i < ARRAY_LEN(numbers); i++)
+        if (!numbers[i].good)
+            die_misused("--%s %g: must be %s", numbers[i].option, numbers[i].value,
+                        numbers[i].what);
+}
+
 int main(int argc, char **argv)
 {
     int first =
@@ -76,6 +112,7 @@ int main(int argc, char **argv)
                   "Trains a mixture-of-experts model on packed shards.");
     if (first < argc)
         die_misused("%s: operands are not taken; name training sets with --data", argv[first]);
+    check_numbers();
     if (o.eval_only) {
         if (!o.init || !o.valid)
             die_misused("--eval-only needs --init and --valid");

@@ -170,7 +170,7 @@ static void arm_compare(struct arm *a, const struct arm *first)
     a->value[DIFFERENCE] = i.mean;
     a->value[LOW] = i.low;
     a->value[HIGH] = i.high;
-    if (!n)
+    if (!n && a->groups && first->groups)
         warn("%s and %s have no prompt with rewards in common", a->path, first->path);
     free(d);
 }

@@ -238,6 +238,8 @@ int main(int argc, char **argv)
                   "reward-score {--lexicon file | --command cmd | -m ckpt} [options] [rows ...]",
                   "Gives every row a reward.");
     const struct choice *c = choice_find();
+    if (field && !*field)
+        die_misused("--field is empty");
     if (!field)
         field = logp ? "ref_logp" : "reward";
 
