@@ -348,6 +348,32 @@ void pref_manifest_write(const char *path, const struct pref_plan *p, const stru
  * (2) on what is no manifest. */
 void pref_manifest_read(const char *path, struct pref_norm *norm, struct pref_tags *tags);
 
+/* ---- arm.c: a file of rows in figures, and beside another ---- */
+
+enum { ARM_ROWS, ARM_PROMPTS, ARM_SCORED, ARM_MEAN, ARM_SD, ARM_LEAST, ARM_Q05, ARM_Q25, ARM_Q50,
+       ARM_Q75, ARM_Q95, ARM_GREATEST, ARM_LENGTH, ARM_LENGTH_Q50, ARM_LENGTH_Q95,
+       ARM_CORRELATION, ARM_WORDS, ARM_WORD_PAIRS, ARM_PAIRED, ARM_DIFFERENCE, ARM_LOW, ARM_HIGH,
+       ARM_PAIRS, ARM_LONGER, ARM_AGREE, ARM_AGREE_LOW, ARM_AGREE_HIGH, ARM_METRICS };
+extern const struct arm_metric {
+    const char *label, *key;
+    int decimals, sign; /* as it is printed; sign: with one */
+    enum { ARM_OF_NONE, ARM_OF_REWARDS, ARM_OF_LENGTHS } of; /* it is the quantile q of these */
+    double q;
+} arm_metrics[ARM_METRICS];
+struct arm {
+    char *name;
+    const char *path;
+    double value[ARM_METRICS]; /* NaN: does not apply */
+    uint64_t *group;           /* (groups) ascending, of the scored rows */
+    double *mean;              /* (groups) */
+    int64_t groups;
+};
+/* Reads path (NULL: stdin); field holds the reward; distinct: count words, too. */
+void arm_read(struct arm *a, char *path, const char *field, int distinct);
+/* The difference to the first arm by prompt, with a bootstrap over the prompts that both have. */
+void arm_compare(struct arm *a, const struct arm *first, int64_t resamples, int64_t seed);
+void arm_release(struct arm *a);
+
 /* ---- show.c: rows for the eye ---- */
 
 /* Appends a row as text: a line of what it is and how it is rewarded, then its texts, each line behind
