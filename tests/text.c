@@ -264,7 +264,7 @@ static void test_chat(struct json_doc *doc, struct tok *t)
 
 static void test_tok(struct json_doc *doc)
 {
-    struct tok_trainer *trainer = tok_trainer_new();
+    struct tok_trainer *trainer = tok_trainer_new(1 << 20);
     struct buf json = {0}, text = {0};
     struct ids ids = {0};
 

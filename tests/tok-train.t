@@ -46,6 +46,20 @@ rows = [json.dumps({"text": l}) for l in open("small.txt")]
 open("a", "w").write("\n".join(rows)); open("b", "w").write("\n".join(rows[::-1]))
 X
 tok-train -q --vocab 350 a >1 2>/dev/null; tok-train -q --vocab 350 b >2 2>/dev/null; cmp 1 2'
+# 270,000 words that occur once, among some that occur often.
+ok 'rare words are forgotten where memory is short, and said' \
+   'python3 -c "
+import random
+random.seed(1)
+for i in range(30000):
+    print(\"{\\\"text\\\":\\\"the water of the river %s the water\\\"}\" % \" \".join(\"%x\" % random.getrandbits(40) for _ in range(9)))" >rare.jsonl
+    tok-train --vocab 340 --memory 1m -o few.json rare.jsonl 2>said && grep -E "[0-9]{5,} occurrences of rare words were not counted: more than --memory 1048576 holds" said &&
+    tok-train -q --vocab 340 -o all.json rare.jsonl 2>said && ! grep forgotten said && python3 -c "
+import json
+few, all = (json.load(open(f))[\"model\"][\"merges\"] for f in (\"few.json\", \"all.json\"))
+flat = lambda m: [x if isinstance(x, str) else \" \".join(x) for x in m]
+assert flat(few)[:8] == flat(all)[:8] and len(few) == 20, (few, all)"'
+x  'no memory'              2 'memory 0 is not positive' 'tok-train --memory 0 corpus.jsonl'
 ok 'all text of a row counts' 'echo "{\"prompt\":[{\"role\":\"user\",\"content\":\"aaaa\"}],\"response\":\"bbbb\",\"chosen\":\"cccc\",\"rejected\":\"dddd\",\"text\":\"eeee\"}" |
     tok-train -q --vocab 400 2>/dev/null >m && for c in aa bb cc dd ee; do grep -q "\"$c\":" m || exit 1; done; ! grep -q "\"us\":" m'
 x 'too little text for the vocabulary is said' 0 'only [0-9]+ of 5000 tokens' 'pref-cat -q small.txt | tok-train --vocab 5000 >/dev/null'

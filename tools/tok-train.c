@@ -4,11 +4,13 @@
 #include "base/base.h"
 #include "text/text.h"
 
-static int64_t vocab = 4096;
+static int64_t vocab = 4096, memory = 512 << 20;
 static const char *output;
 
 static const struct opt options[] = {
     OPT_INT('n', "vocab", &vocab, "n", "tokens in all: 64 special, 256 bytes, the rest merges"),
+    OPT_INT(0, "memory", &memory, "bytes",
+            "for counting words; when it is full, the rarest are forgotten"),
     OPT_STR('o', "output", &output, "file", "where to write; default standard output"),
     ROW_OPTIONS,
     OPT_END,
@@ -71,15 +73,20 @@ int main(int argc, char **argv)
     if (vocab < 64 + 256 || vocab > 1 << 24)
         die_misused("--vocab %lld: at least 320 (64 special tokens and 256 bytes), at most 16m",
                     (long long)vocab);
+    if (memory < 1)
+        die_misused("--memory %lld is not positive", (long long)memory);
     struct out *out = out_open(output);
     row_reader_init(&rows, argv + at, argc - at);
-    trainer = tok_trainer_new();
+    trainer = tok_trainer_new(memory);
     while (row_next(&rows))
         if (add_row(trainer, &rows.row))
             kept++;
         else
             row_bad(&rows, "no text, prompt, response, chosen or rejected");
-    tok_trainer_finish(trainer, vocab, &json);
+    int64_t forgotten = tok_trainer_finish(trainer, vocab, &json);
+    if (forgotten)
+        warn("%lld occurrences of rare words were not counted: more than --memory %lld holds",
+             (long long)forgotten, (long long)memory);
     struct tok *t = tok_parse(json.data, json.len, "the new tokenizer"); /* it must be readable */
     if (tok_size(t) < vocab)
         warn("only %lld of %lld tokens: no further pair occurs twice", (long long)tok_size(t),

@@ -265,9 +265,11 @@ int64_t tok_eos(const struct tok *t);
  * <|end|>, <|rw_0|>..<|rw_9|>, then <|reserved_N|>), 256 bytes, then merges.  Deterministic: ties
  * go to the pair whose text sorts first. */
 struct tok_trainer;
-struct tok_trainer *tok_trainer_new(void);
+/* memory: bytes for words and their counts; when it is full, the rarest words so far are forgotten. */
+struct tok_trainer *tok_trainer_new(int64_t memory);
 void tok_trainer_add(struct tok_trainer *t, const char *text, size_t len);
-void tok_trainer_finish(struct tok_trainer *t, int64_t vocab, struct buf *json);
+/* Returns how many occurrences of words were forgotten, and frees t. */
+int64_t tok_trainer_finish(struct tok_trainer *t, int64_t vocab, struct buf *json);
 
 /* ---- chat.c: how a row becomes tokens ---- */
 

@@ -4,7 +4,8 @@
  * Text counts as words (GPT-2's pattern) with how often each occurs, so a merge costs the words
  * that hold it.  Pair counts are kept up to date rather than counted anew; a heap finds the next
  * pair, and an entry whose count has changed since is put back with the right one.  Ties go to the
- * pair whose text sorts first, so the order of the rows does not matter. */
+ * pair whose text sorts first, so the order of the rows does not matter.  Where there are more words
+ * than memory is granted, the rarest so far are forgotten: they would hardly have made a merge. */
 
 #include "text/tok.h"
 
@@ -27,6 +28,7 @@ struct tok_trainer {
     struct map seen; /* word to index */
     struct word *word;
     int64_t words, words_cap;
+    int64_t memory, used, forgotten; /* bytes granted to words, and taken; occurrences not counted */
 
     struct map known; /* ids of a pair to index */
     struct pair *pair;
@@ -40,12 +42,49 @@ struct tok_trainer {
     struct map texts; /* the reverse, of merged tokens */
 };
 
-struct tok_trainer *tok_trainer_new(void)
+struct tok_trainer *tok_trainer_new(int64_t memory)
 {
     struct tok_trainer *t = xcalloc(1, sizeof *t);
 
+    t->memory = memory;
     t->regex = regex_new(regex_gpt2, strlen(regex_gpt2), 0, "tok-train");
     return t;
+}
+
+/* Its share of the tables, and what its pairs will take. */
+static int64_t word_bytes(size_t n)
+{
+    return 112 + 13 * (int64_t)n;
+}
+
+/* Forgets the rarest words, so that the others take half of the memory. */
+static void words_forget(struct tok_trainer *t)
+{
+    int64_t floor = 0, left = 0;
+    struct buf key = {0};
+
+    do {
+        floor++;
+        t->used = 0;
+        for (int64_t w = 0; w < t->words; w++)
+            t->used += t->word[w].n > floor ? word_bytes((size_t)t->word[w].len) : 0;
+    } while (t->used > t->memory / 2);
+    map_reset(&t->seen);
+    for (int64_t w = 0; w < t->words; w++) {
+        struct word word = t->word[w];
+        if (word.n <= floor) {
+            t->forgotten += word.n;
+            free(word.id);
+            continue;
+        }
+        buf_reset(&key);
+        for (int32_t i = 0; i < word.len; i++)
+            buf_char(&key, (char)(word.id[i] - SPECIALS));
+        *map_put(&t->seen, key.data, key.len) = (int32_t)left;
+        t->word[left++] = word;
+    }
+    t->words = left;
+    buf_release(&key);
 }
 
 static void word_add(struct tok_trainer *t, const char *s, size_t n)
@@ -62,8 +101,11 @@ static void word_add(struct tok_trainer *t, const char *s, size_t n)
         *w = (struct word){0, xmalloc(n * sizeof *w->id), (int32_t)n};
         for (size_t i = 0; i < n; i++)
             w->id[i] = SPECIALS + (unsigned char)s[i];
+        t->used += word_bytes(n);
     }
     t->word[*at].n++;
+    if (t->used > t->memory)
+        words_forget(t);
 }
 
 void tok_trainer_add(struct tok_trainer *t, const char *text, size_t len)
@@ -209,9 +251,10 @@ static int32_t merge_best(struct tok_trainer *t, int32_t id)
     return -1;
 }
 
-void tok_trainer_finish(struct tok_trainer *t, int64_t vocab, struct buf *json)
+int64_t tok_trainer_finish(struct tok_trainer *t, int64_t vocab, struct buf *json)
 {
     struct ids merge = {0};
+    int64_t forgotten = t->forgotten;
 
     t->text = xcalloc((size_t)MAX(vocab, SPECIALS + BYTES), sizeof *t->text);
     for (int b = 0; b < BYTES; b++)
@@ -249,4 +292,5 @@ void tok_trainer_finish(struct tok_trainer *t, int64_t vocab, struct buf *json)
     free(t->pair);
     free(t->heap);
     free(t);
+    return forgotten;
 }
