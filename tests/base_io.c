@@ -215,6 +215,7 @@ static void test_dir(void)
     close(old);
     struct ending e = child(begin_and_die, NULL);
     ok(e.status == 1 && holds("d/f", "two"), "a process that dies leaves the old folder");
+    ok(!path_exists(".d.tmp"), "and nothing of the new one");
     char *temp = dir_begin("d");
     ok(entries(temp) == 0, "the next one starts empty");
     e = child(publish_x, (char *)"d");

@@ -118,6 +118,7 @@ ok 'a set is, and one whose manifest make has removed' 'cp -r $S/set old && rm o
 x  'an option nobody knows' 2 'unknown|unrecognized'    'shard-pack --sequence 3'
 x  'no such rows'     1 'nowhere'                       'shard-pack -t $T -o no/ nowhere'
 x  'a full disk'      1 'No space'                      'shard-pack -t $T $S/text.jsonl >/dev/full'
+ok 'a set that cannot be written leaves nothing' '! (ulimit -f 8; trap "" XFSZ; for i in $(seq 3000); do cat $S/text.jsonl; done | shard-pack -q -t $T -o big/) && ! ls -d .big.tmp big'
 x  'a terminal'       2 'not for a terminal'            'script -qec "shard-pack -t $T $S/text.jsonl" /dev/null'
 ok 'nothing bad was published' '[ ! -e no ]'
 finish

@@ -7,6 +7,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <ftw.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -54,12 +55,18 @@ void temp_drop(const char *path)
     pthread_mutex_unlock(&temps_lock);
 }
 
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *f)
+{
+    remove(path); /* what cannot be removed stays: a reason to die is there already */
+    return 0;
+}
+
 static void temps_remove(void)
 {
     pthread_mutex_lock(&temps_lock);
     for (struct temp *t = temps; t; t = t->next)
         if (t->owner == getpid())
-            unlink(t->path);
+            nftw(t->path, remove_one, 32, FTW_DEPTH | FTW_PHYS);
     pthread_mutex_unlock(&temps_lock);
 }
 

@@ -119,6 +119,7 @@ static pthread_mutex_t pendings_lock = PTHREAD_MUTEX_INITIALIZER;
 /* Ends the lock on temp, if this process holds one. */
 static void pending_end(const char *temp)
 {
+    temp_drop(temp);
     pthread_mutex_lock(&pendings_lock);
     for (struct pending **p = &pendings; *p; p = &(*p)->next)
         if (!strcmp((*p)->temp, temp)) {
@@ -139,6 +140,7 @@ static void pending_add(const char *temp, int fd)
     *d = (struct pending){pendings, fd, xstrdup(temp)};
     pendings = d;
     pthread_mutex_unlock(&pendings_lock);
+    temp_add(temp);
 }
 
 /* path without slashes at its end; of a symbolic link, the folder it names. */
