@@ -10,8 +10,7 @@
 #include <string.h>
 
 static const char *from = "auto", *output, *split_on;
-static int explode;
-static int64_t prompt_words, max_chars;
+static struct reshape reshape;
 static struct buf separator; /* split_on without its escapes */
 
 static const struct opt options[] = {
@@ -20,10 +19,11 @@ static const struct opt options[] = {
     OPT_STR('o', "output", &output, "file", "where to write; default standard output"),
     OPT_STR(0, "split-on", &split_on, "string",
             "the input is text; a line that is this string (\\f: form feed) separates texts"),
-    OPT_INT(0, "max-chars", &max_chars, "n",
+    OPT_INT(0, "max-chars", &reshape.max_chars, "n",
             "cut texts into pieces of at most n characters, between paragraphs or sentences"),
-    OPT_FLAG(0, "explode", &explode, "make two rows of a pair, each with its response and reward"),
-    OPT_INT(0, "prompt-words", &prompt_words, "n",
+    OPT_FLAG(0, "explode", &reshape.explode,
+             "make two rows of a pair, each with its response and reward"),
+    OPT_INT(0, "prompt-words", &reshape.prompt_words, "n",
             "make a text's first n words its prompt and the rest its response"),
     ROW_OPTIONS,
     OPT_END,
@@ -34,97 +34,11 @@ enum kind { KIND_TEXT, KIND_ARRAY, KIND_LINES };
 struct cat {
     struct row_reader in;
     struct out *out;
-    struct json_doc *doc; /* of the rows being made */
-    struct buf rows;      /* what the current record was imported as, a row a line */
-    struct buf made;      /* what becomes of it; written when all of it is good */
-    struct row_edit edit;
+    struct buf rows;        /* what the current record was imported as, a row a line */
+    struct reshape reshape; /* what becomes of it; written when all of it is good */
     int64_t kept;
     struct progress progress;
 };
-
-/* Names the row being made and adds it to those of the record.  Sample k of several (-1: the only
- * one) gets an id of its own and shares the prompt's. */
-static void add_row(struct cat *c, const struct row *row, const char *id, int64_t k)
-{
-    struct buf name = {0};
-
-    if (k >= 0 || !row->id) {
-        buf_str(&name, row->id ? row->id : id);
-        if (k >= 0)
-            buf_printf(&name, "/%lld", (long long)k);
-        row_edit_string(&c->edit, "id", name.data, name.len);
-    }
-    if (k >= 0 && !row->prompt_id) {
-        buf_reset(&name);
-        row_group(row, &name);
-        if (!name.len) /* a text: its pieces belong together */
-            buf_str(&name, row->id ? row->id : id);
-        row_edit_string(&c->edit, "prompt_id", name.data, name.len);
-    }
-    buf_add(&c->made, c->edit.line.data, c->edit.line.len);
-    buf_char(&c->made, '\n');
-    buf_release(&name);
-}
-
-/* Adds the pieces of the row's text, or the row as it is if that is short enough. */
-static void add_pieces(struct cat *c, const struct row *row, const char *id)
-{
-    const char *s = row->text, *end = s + row->text_len;
-    size_t next, len = text_piece(s, row->text_len, max_chars, &next);
-    struct buf rest = {0}; /* the row without the text: it is copied for each piece */
-
-    row_edit_begin(&c->edit, row->line, row->len);
-    if (len == row->text_len) {
-        add_row(c, row, id, -1);
-        return;
-    }
-    row_edit_json(&c->edit, "text", "\"\"");
-    buf_add(&rest, c->edit.line.data, c->edit.line.len);
-    s += strspn(s, " \t\n\v\f\r");
-    for (int64_t k = 0; s < end; k++, s += next) {
-        len = text_piece(s, (size_t)(end - s), max_chars, &next);
-        row_edit_begin(&c->edit, rest.data, rest.len);
-        row_edit_string(&c->edit, "text", s, len);
-        add_row(c, row, id, k);
-    }
-    buf_release(&rest);
-}
-
-/* Takes one canonical row; returns why it is bad.  *dropped: why it is not wanted. */
-static const char *take_row(struct cat *c, const char *line, size_t len, const char *id, int64_t k,
-                            const char **dropped)
-{
-    struct row row;
-    const char *why;
-
-    row_init(&row, line, len);
-    if ((why = row_parse(&row, c->doc)))
-        return why;
-    if ((why = import_empty(&row))) {
-        /* people's pairs have empty sides, which is no fault in the file */
-        if (!row.chosen || !row.rejected)
-            return why;
-        *dropped = why;
-        return NULL;
-    }
-    if (explode && row.chosen) {
-        for (int64_t side = 0; side < 2; side++) {
-            row_explode(&row, side, &c->edit);
-            add_row(c, &row, id, side);
-        }
-        return NULL;
-    }
-    if (max_chars && row.text && !row.has_prompt) {
-        add_pieces(c, &row, id);
-        return NULL;
-    }
-    row_edit_begin(&c->edit, line, len);
-    if (prompt_words && row.text && !row.has_prompt && row_cut_words(&row, prompt_words, &c->edit))
-        *dropped = "too few words for --prompt-words";
-    else
-        add_row(c, &row, id, k);
-    return NULL;
-}
 
 /* Takes the rows in c->rows, which are those of the current record, the n-th of its file. */
 static void take_rows(struct cat *c, int64_t n)
@@ -134,10 +48,11 @@ static void take_rows(struct cat *c, int64_t n)
     struct buf id = {0};
 
     source_id(c->in.source, n, &id);
-    buf_reset(&c->made);
+    buf_reset(&c->reshape.made);
     for (int64_t k = 0; *line && !why; k++) {
         const char *end = strchr(line, '\n');
-        why = take_row(c, line, (size_t)(end - line), id.data, several ? k : -1, &dropped);
+        why = row_reshape(&c->reshape, line, (size_t)(end - line), id.data, several ? k : -1,
+                          &dropped);
         line = end + 1;
     }
     if (why) {
@@ -146,7 +61,7 @@ static void take_rows(struct cat *c, int64_t n)
         row_drop(&c->in, dropped);
     } else {
         c->kept++;
-        out_write(c->out, c->made.data, c->made.len);
+        out_write(c->out, c->reshape.made.data, c->reshape.made.len);
     }
     buf_release(&id);
 }
@@ -254,13 +169,12 @@ int main(int argc, char **argv)
     int at = opt_parse(argc, argv, options, "pref-cat [options] [file ...]",
                        "Reads text, JSON lines and JSON arrays, plain, compressed or in archives,\n"
                        "and writes canonical rows.");
-    struct cat c = {0};
 
-    if (prompt_words < 0)
-        die_misused("--prompt-words %lld: at least 1", (long long)prompt_words);
-    if (max_chars < 0)
-        die_misused("--max-chars %lld: at least 1", (long long)max_chars);
-    if (max_chars && prompt_words)
+    if (reshape.prompt_words < 0)
+        die_misused("--prompt-words %lld: at least 1", (long long)reshape.prompt_words);
+    if (reshape.max_chars < 0)
+        die_misused("--max-chars %lld: at least 1", (long long)reshape.max_chars);
+    if (reshape.max_chars && reshape.prompt_words)
         die_misused("--max-chars with --prompt-words: let one pref-cat follow the other");
     if (split_on && text_unescape(&separator, split_on))
         die_misused("--split-on %s: \\f, \\r, \\t, \\xHH and \\\\ are the escapes", split_on);
@@ -269,18 +183,16 @@ int main(int argc, char **argv)
         die_misused("--split-on: not empty, and neither newline nor NUL in it");
     if (split_on && strcmp(from, "auto") && strcmp(from, "text"))
         die_misused("--split-on is for text, not --from %s", from);
+    struct cat c = {.reshape = reshape};
     row_reader_init(&c.in, argv + at, argc - at);
     c.out = out_open(output);
-    c.doc = json_doc_new();
     progress_start(&c.progress, "reading", "bytes", source_bytes_total(c.in.source));
     take_all(&c);
     progress_end(&c.progress);
     row_reader_close(&c.in, c.kept);
     out_close(c.out);
-    json_doc_free(c.doc);
     buf_release(&separator);
     buf_release(&c.rows);
-    buf_release(&c.made);
-    row_edit_release(&c.edit);
+    reshape_release(&c.reshape);
     return EXIT_DONE;
 }

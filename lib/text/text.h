@@ -149,6 +149,21 @@ void row_answer(struct row_edit *e, const char *id, const char *prompt_id, int64
  * end to end are the text.  0, or -1 when the text has no more than n words. */
 int row_cut_words(const struct row *row, int64_t n, struct row_edit *e);
 
+/* ---- reshape.c: what becomes of a canonical row ---- */
+
+struct reshape { /* set what is wanted, the rest zero */
+    int explode;                     /* a pair becomes two samples */
+    int64_t max_chars, prompt_words; /* texts are cut into pieces; into prompt and response; 0: not */
+    struct buf made;                 /* rows, a line each */
+    struct json_doc *doc;
+    struct row_edit edit;
+};
+/* Appends to made what becomes of the row, the k-th of several of one record (-1: the only one), with
+ * id where it has none.  Returns why it is bad, or NULL; *dropped: why it is not wanted. */
+const char *row_reshape(struct reshape *r, const char *line, size_t len, const char *id, int64_t k,
+                        const char **dropped);
+void reshape_release(struct reshape *r);
+
 /* ---- texts.c: texts in one entry ---- */
 
 /* Texts between lines that are exactly `separator` (NULL: the whole entry is one).  The newline
