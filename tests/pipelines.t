@@ -42,6 +42,11 @@ data 'hh-align takes HH rows with scores' hh/scored_helpful_base.jsonl.zst \
 x    'hh-align needs a file' 1 'usage' '$TOP/pipelines/hh-align'
 data 'judge compares reward models with length' ukp-humour/pairs.csv \
      "$small/judge judge.work >table && grep 'chosen scores higher' table && ! sort -u judge.work/humour.held.jsonl | grep -Fxf - judge.work/humour.train.jsonl"
+data 'align-gpu goes its way on the CPU' text/books.txt.zst \
+     "$small/align-gpu \$DATA/text/books.txt.zst al >table && grep '^seed 1, judge' table && grep '^the tag does not steer\|^the high tag is above' table"
+data 'and makes nothing twice' text/books.txt.zst \
+     "find al -type f | sort | xargs stat -c '%n %Y %i' >before; $small/align-gpu \$DATA/text/books.txt.zst al 2>said | cmp - table && ! test -s said && find al -type f | sort | xargs stat -c '%n %Y %i' | cmp - before"
+ok   'align-gpu without books says so' '$TOP/pipelines/align-gpu nowhere 2>&1 | grep "no books at nowhere"'
 ok   'judge without its data says so' 'MOEUTILS_TESTDATA=nowhere $TOP/pipelines/judge | grep skipped'
 
 sed -n '/^```sh$/,/^```$/p' "$TOP/README.md" | grep -v '^```\|^PATH=' >lines
