@@ -1,5 +1,5 @@
-/* mfu-report.c -- what runs did, side by side: a table with one row a run, from their step logs, and the
- * same figures as JSON, as metrics and as curves.
+/* mfu-report.c -- what runs did, side by side: a table with one row a run, from their step logs,
+ * and the same figures as JSON, as metrics and as curves.
  *
  * The table comes first, so that a plot that cannot be drawn costs nothing else.  A run that is
  * followed is read again whenever its log has grown; the log is the only channel. */
@@ -215,8 +215,10 @@ int main(int argc, char **argv)
     struct table t = {.out = out_open(output)};
     struct meter_run *r = xcalloc(n, sizeof *r);
     if (follow) {
-        sigaction(SIGINT, &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_RESTART}, NULL);
-        sigaction(SIGTERM, &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_RESTART}, NULL);
+        sigaction(SIGINT, &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_RESTART},
+                  NULL);
+        sigaction(SIGTERM, &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_RESTART},
+                  NULL);
         follow_runs(&t, operand, r, n);
     } else {
         read_runs(&t, operand, r, n);

@@ -36,7 +36,8 @@ _Noreturn void die(const char *fmt, ...) PRINTF_LIKE(1, 2);
 _Noreturn void die_misused(const char *fmt, ...) PRINTF_LIKE(1, 2);
 _Noreturn void die_damaged(const char *fmt, ...) PRINTF_LIKE(1, 2);
 _Noreturn void die_with(int status, const char *fmt, ...) PRINTF_LIKE(2, 3);
-/* What a dying process does last, given its exit status: one of many ends the others.  NULL: nothing. */
+/* What a dying process does last, given its exit status: one of many ends the others.  NULL:
+ * nothing. */
 void die_then(void (*fn)(int status));
 void warn(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* As warn(), but silent under --quiet: counts and summaries. */
@@ -205,8 +206,8 @@ int write_all(int fd, const void *p, size_t n); /* 0 or -1 with errno; retries s
 
 /* An output stream.  path NULL or "-" is stdout; what exists and is no regular file (a pipe, a
  * device) is written straight; otherwise bytes go to .NAME.tmp beside path, under a lock, and
- * appear at path by fsync + rename + fsync of the folder in out_close().  A process that dies leaves
- * the old file. */
+ * appear at path by fsync + rename + fsync of the folder in out_close().  A process that dies
+ * leaves the old file. */
 struct out;
 struct out *out_open(const char *path);
 void out_write(struct out *o, const void *p, size_t n); /* a full disk is fatal */
@@ -214,16 +215,15 @@ void out_printf(struct out *o, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void out_flush(struct out *o);
 int out_is_tty(const struct out *o);
 int64_t out_bytes(const struct out *o); /* written so far */
-void out_close(struct out *o);   /* publishes */
-void out_abandon(struct out *o); /* removes the temporary file */
+void out_close(struct out *o); /* publishes */
 
 /* A folder that appears whole: work inside the returned path (PARENT/.NAME.tmp, emptied first and
  * locked), then dir_publish() fsyncs files and folder and renames it to path, replacing a folder
  * that is there.  Caller frees the string. */
 char *dir_begin(const char *path);
 void dir_publish(const char *tmp, const char *path);
-/* Dies (2) when path is a folder with anything in it that is not a part of a `what`: to publish there
- * would remove what somebody keeps. */
+/* Dies (2) when path is a folder with anything in it that is not a part of a `what`: to publish
+ * there would remove what somebody keeps. */
 void dir_spare(const char *path, const char *what, int (*part)(const char *name));
 void write_file(const char *path, const void *p, size_t n); /* through struct out */
 /* An exclusive lock held until exit; exits 75 when another process holds it. */

@@ -6,8 +6,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-/* Temporary files and folders that die() removes.  The path is copied; only the process that added it removes
- * it, so a forked child that dies leaves its parent's work alone. */
+/* Temporary files and folders that die() removes.  The path is copied; only the process that added
+ * it removes it, so a forked child that dies leaves its parent's work alone. */
 void temp_add(const char *path);
 void temp_drop(const char *path);
 

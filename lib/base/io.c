@@ -212,13 +212,6 @@ void out_close(struct out *o)
     out_free(o);
 }
 
-void out_abandon(struct out *o)
-{
-    if (o->temp)
-        unlink(o->temp);
-    out_free(o);
-}
-
 void write_file(const char *path, const void *p, size_t n)
 {
     struct out *o = out_open(path);

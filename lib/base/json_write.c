@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Whether one of n bytes needs an escape; all are looked at, which the compiler turns into vectors. */
+/* Whether one of n bytes needs an escape; all are looked at, which the compiler turns into vectors.
+ */
 static int any_escape(const char *s, size_t n)
 {
     int any = 0;

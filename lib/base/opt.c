@@ -199,8 +199,8 @@ static void make_entries(const struct opt *table)
         }
 }
 
-/* A standard stream that the caller closed would be the next file opened, and rows or messages would
- * go there.  It becomes one on which reading or writing fails; words go nowhere. */
+/* A standard stream that the caller closed would be the next file opened, and rows or messages
+ * would go there.  It becomes one on which reading or writing fails; words go nowhere. */
 static void claim_standard_streams(void)
 {
     static const int mode[] = {O_WRONLY, O_RDONLY, O_WRONLY};

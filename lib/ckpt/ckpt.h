@@ -12,7 +12,8 @@
 #include "mesh/mesh.h"
 #include "arch/arch.h"
 
-/* What one rank writes.  Slices are added in any order; data are borrowed until the writer closes. */
+/* What one rank writes.  Slices are added in any order; data are borrowed until the writer closes.
+ */
 struct ckpt_writer;
 /* dir: the unpublished folder (dir_begin); rank, ranks: of the world. */
 struct ckpt_writer *ckpt_writer_open(const char *dir, int rank, int ranks);
@@ -48,8 +49,8 @@ int ckpt_is(const char *folder); /* whether its manifest.json says that it is a 
 /* Reads every slice and config.json; dies (4) where one is not as the manifest says, or where there
  * are tensors that it does not name. */
 void ckpt_check(struct ckpt *k);
-/* Compares two folders tensor by tensor, each whole.  One is a checkpoint; where the other is a plain
- * folder (Hugging Face's), only the model is compared.  As shard_diff() otherwise. */
+/* Compares two folders tensor by tensor, each whole.  One is a checkpoint; where the other is a
+ * plain folder (Hugging Face's), only the model is compared.  As shard_diff() otherwise. */
 int64_t ckpt_diff(const char *a, const char *b, struct out *o, int64_t *tensors);
 
 /* Publishing replaces a folder.  Dies (2) unless all that is in this one is what a checkpoint or a

@@ -51,8 +51,8 @@ void table_release(struct table *t);
 enum slice_dims { SLICE_GLOBAL, SLICE_OFFSET, SLICE_SHAPE };
 void slice_dims_print(const struct slice *s, enum slice_dims which, struct buf *out);
 
-/* Which file beside the tensors is not the one that the manifest was written with (caller frees), and
- * what is wrong with the manifest itself; NULL: nothing. */
+/* Which file beside the tensors is not the one that the manifest was written with (caller frees),
+ * and what is wrong with the manifest itself; NULL: nothing. */
 char *hashes_fault(const char *dir, struct json root);
 const char *seal_fault(const struct buf *text, struct json root);
 
@@ -67,7 +67,8 @@ void index_add(struct index *x, const char *tensor, const char *file, int64_t by
 void index_write(struct index *x, const char *dir); /* and frees it */
 void index_free(struct index *x);
 
-/* Memory backed by an unlinked file in dir, so that a tensor waiting to be written can leave RAM. */
+/* Memory backed by an unlinked file in dir, so that a tensor waiting to be written can leave RAM.
+ */
 struct spool;
 struct spool *spool_open(const char *dir);
 void *spool_take(struct spool *s, int64_t bytes);

@@ -20,7 +20,7 @@ struct folder {
     struct found {                /* (params) */
         struct shard_file *file;
         const struct tensor *tensor; /* NULL: not found yet */
-    } *found;
+    } * found;
     int64_t faults;
 };
 

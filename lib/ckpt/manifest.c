@@ -100,8 +100,8 @@ static void part_merge(struct table *t, struct json_doc *doc, const char *part, 
         die("%s: a rank's part of the manifest: %s", dir, fault);
 }
 
-/* Beside the tensors, what a reader acts on: a model with another tokenizer, or with other tags, says
- * nothing of use and shows no fault. */
+/* Beside the tensors, what a reader acts on: a model with another tokenizer, or with other tags,
+ * says nothing of use and shows no fault. */
 static const char *const read_files[] = {"config.json", "tokenizer.json", "tags.json"};
 
 static void file_hash(const char *path, char hex[17])

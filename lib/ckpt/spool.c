@@ -16,7 +16,7 @@ struct spool {
     struct piece {
         void *at;
         size_t bytes;
-    } *piece;
+    } * piece;
     int64_t pieces;
 };
 

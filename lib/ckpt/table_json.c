@@ -28,7 +28,8 @@ static int dims_parse(struct json object, const char *key, int64_t out[2])
     return n;
 }
 
-/* Files lie in the checkpoint's folder or in its optim/, whatever a manifest from elsewhere says. */
+/* Files lie in the checkpoint's folder or in its optim/, whatever a manifest from elsewhere says.
+ */
 static int file_name_sound(const char *name, size_t len)
 {
     const char *base = strncmp(name, "optim/", 6) ? name : name + 6;

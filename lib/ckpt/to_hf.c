@@ -8,9 +8,15 @@
 /* What belongs to a model beside its weights and config.json; whatever of it is there is copied.
  * tags.json is this project's: what the tags of the training data stood for. */
 static const char *const side_files[] = {
-    "tokenizer.json",          "tokenizer_config.json", "generation_config.json",
-    "special_tokens_map.json", "added_tokens.json",     "tokenizer.model",
-    "vocab.json",              "merges.txt",            "chat_template.jinja",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
     "tags.json",
 };
 

@@ -1,5 +1,5 @@
-/* curve.c -- the figures of a log as curves that can be drawn: thinned to what a figure can show, and
- * smoothed, as what a single step measures is noisy. */
+/* curve.c -- the figures of a log as curves that can be drawn: thinned to what a figure can show,
+ * and smoothed, as what a single step measures is noisy. */
 #include "meter/plot.h"
 
 #include <math.h>

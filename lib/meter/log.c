@@ -17,12 +17,18 @@ struct log_field {
     enum figure type;
     size_t at;
 };
-#define HEAD(name, type) {#name, type, offsetof(struct log_head, name)}
+#define HEAD(name, type)                                                                           \
+    {                                                                                              \
+#name, type, offsetof(struct log_head, name)                                               \
+    }
 static const struct log_field head_fields[] = {
-    HEAD(config, OBJECT), HEAD(flops_token, REAL), HEAD(params, INT),
-    HEAD(active, INT),    HEAD(peak_flops, REAL),  HEAD(data, TEXT),  HEAD(flops_square, MAYBE),
+    HEAD(config, OBJECT),   HEAD(flops_token, REAL), HEAD(params, INT),         HEAD(active, INT),
+    HEAD(peak_flops, REAL), HEAD(data, TEXT),        HEAD(flops_square, MAYBE),
 };
-#define STEP(name, type) {#name, type, offsetof(struct step_line, name)}
+#define STEP(name, type)                                                                           \
+    {                                                                                              \
+#name, type, offsetof(struct step_line, name)                                              \
+    }
 static const struct log_field step_fields[] = {
     STEP(step, INT),        STEP(loss, REAL),      STEP(aux, REAL),         STEP(z, REAL),
     STEP(lr, REAL),         STEP(grad_norm, REAL), STEP(tokens, INT),       STEP(step_ms, MEASURED),

@@ -33,7 +33,7 @@ struct param_counts meter_params(const struct config *c);
 /* ---- log.c: log.jsonl, a header line, then one line a step and one a validation ---- */
 
 struct log_head {
-    char *config;       /* a JSON object: the run's options and model */
+    char *config;        /* a JSON object: the run's options and model */
     double flops_token;  /* causal, documents of full length */
     double flops_square; /* struct work's square; NaN in logs that do not say */
     int64_t params, active;
@@ -73,7 +73,8 @@ struct meter_log {
  * and is not there; any other fault dies (4) with file and line.  Unknown fields are skipped. */
 void meter_log_read(struct meter_log *m, const char *path);
 void meter_log_release(struct meter_log *m);
-/* The log of a run's folder, else the operand itself; and the done.json beside a log.  Caller frees. */
+/* The log of a run's folder, else the operand itself; and the done.json beside a log.  Caller
+ * frees. */
 char *meter_log_path(const char *operand);
 char *meter_done_path(const char *log);
 /* Cuts a log in place behind the last line whose step is at most `step`: what a resumed run appends

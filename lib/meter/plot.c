@@ -77,8 +77,8 @@ static void add_tic(struct buf *b, double x)
     buf_printf(b, "'%.6g%s' %.12g, ", x / units[i].one, units[i].letter, x);
 }
 
-/* The range of an axis, and a handful of tics at 1, 2 and 5: gnuplot's own run into each other where
- * numbers are long, and are too few on a short logarithmic axis. */
+/* The range of an axis, and a handful of tics at 1, 2 and 5: gnuplot's own run into each other
+ * where numbers are long, and are too few on a short logarithmic axis. */
 static void set_axis(struct buf *b, const char *axis, struct range r, int log)
 {
     int whole = *axis == 'x'; /* steps and tokens */
@@ -102,12 +102,14 @@ static void set_axis(struct buf *b, const char *axis, struct range r, int log)
     buf_str(b, ")\n");
 }
 
-/* Single quotes are doubled and nothing else means anything; the name of a file may hold any byte. */
+/* Single quotes are doubled and nothing else means anything; the name of a file may hold any byte.
+ */
 static void quote(struct buf *b, const char *s)
 {
     buf_char(b, '\'');
     for (; *s; s++)
-        buf_printf(b, "%s%c", *s == '\'' ? "'" : "", (unsigned char)*s < ' ' || *s == 127 ? '?' : *s);
+        buf_printf(b, "%s%c", *s == '\'' ? "'" : "",
+                   (unsigned char)*s < ' ' || *s == 127 ? '?' : *s);
     buf_char(b, '\'');
 }
 
@@ -182,22 +184,27 @@ static void write_panel(struct buf *b, const struct figure *f, int p, int first)
         struct curve *raw = curve_at(f, p, i), *valid = curve_at(f, PANELS, i);
         if (raw->n) {
             const char *with = raw->n < 40 ? "linespoints pt 7 ps 0.35" : "lines";
-            buf_printf(b, "%s$p%dr%lld using 1:2 with lines lw 1 dt %d lc rgb '#B0%s' notitle, \\\n",
+            buf_printf(b,
+                       "%s$p%dr%lld using 1:2 with lines lw 1 dt %d lc rgb '#B0%s' notitle, \\\n",
                        sep, p, (long long)i, dash, c + 1);
-            buf_printf(b, "$p%dr%lld using 1:3 with %s lw 2 dt %d lc rgb '%s' title ", p, (long long)i,
-                       with, dash, c);
+            buf_printf(b, "$p%dr%lld using 1:3 with %s lw 2 dt %d lc rgb '%s' title ", p,
+                       (long long)i, with, dash, c);
             quote(b, f->run[i].name);
             sep = ", \\\n";
         }
         if (panels[p].valid && valid->n) {
-            buf_printf(b, "%s$p%dr%lld using 1:2 with linespoints lw 1.5 dt 3 pt 6 ps 0.6 lc rgb '%s' "
-                          "notitle", sep, PANELS, (long long)i, c);
+            buf_printf(b,
+                       "%s$p%dr%lld using 1:2 with linespoints lw 1.5 dt 3 pt 6 ps 0.6 lc rgb '%s' "
+                       "notitle",
+                       sep, PANELS, (long long)i, c);
             sep = ", \\\n";
         }
     }
     if (panels[p].valid && f->has_valid)
-        buf_printf(b, "%skeyentry with linespoints lw 1.5 dt 3 pt 6 ps 0.6 lc rgb '#333333' "
-                      "title 'validation'", sep);
+        buf_printf(b,
+                   "%skeyentry with linespoints lw 1.5 dt 3 pt 6 ps 0.6 lc rgb '#333333' "
+                   "title 'validation'",
+                   sep);
     buf_str(b, first ? "\nunset key\n" : "\n");
 }
 
@@ -209,16 +216,20 @@ static void write_script(struct buf *b, const struct figure *f)
     for (int64_t i = 0; i < f->n; i++)
         longest = MAX(longest, strlen(f->run[i].name));
     int lists = MAX(WIDTH * 9 / 10 / (longest * 11 + 60), 1); /* of the legend, side by side */
-    int entries = (f->n + f->has_valid + lists - 1) / lists; /* in each */
+    int entries = (f->n + f->has_valid + lists - 1) / lists;  /* in each */
     int legend = entries * ENTRY + 16, height = rows * PANEL + legend;
     double top = 1 - (double)legend / height;
     write_data(b, f);
-    buf_printf(b, "set terminal svg size %d,%d dynamic noenhanced font 'sans-serif,12' "
-                  "background rgb 'white'\n", WIDTH, height);
+    buf_printf(b,
+               "set terminal svg size %d,%d dynamic noenhanced font 'sans-serif,12' "
+               "background rgb 'white'\n",
+               WIDTH, height);
     buf_printf(b, "set multiplot\nset border 3 lc rgb '#666666'\nset tics nomirror out scale 0.5\n"
                   "set grid lc rgb '#E4E4E4' lw 1 lt 1\n");
-    buf_printf(b, "set key at screen 0.06,%.4f left top Left reverse vertical maxrows %d samplen 2 "
-                  "width 2 textcolor rgb '#222222'\n", 1 - 10.0 / height, entries);
+    buf_printf(b,
+               "set key at screen 0.06,%.4f left top Left reverse vertical maxrows %d samplen 2 "
+               "width 2 textcolor rgb '#222222'\n",
+               1 - 10.0 / height, entries);
     set_axis(b, "x", (struct range){0, fmax(f->x.high, 1)}, 0);
     for (int i = 0; i < f->shows; i++) {
         int row = i / 2, column = i % 2;
@@ -229,7 +240,9 @@ static void write_script(struct buf *b, const struct figure *f)
         buf_printf(b, "set tmargin at screen %.4f\nset bmargin at screen %.4f\n",
                    up - 30.0 / height, down + 56.0 / height);
         buf_printf(b, "set xlabel '%s' offset 0,0.4\n",
-                   i + 2 < f->shows ? "" : f->over_tokens ? "tokens" : "step");
+                   i + 2 < f->shows ? ""
+                   : f->over_tokens ? "tokens"
+                                    : "step");
         write_panel(b, f, f->shown[i], i == 0);
     }
     buf_str(b, "unset multiplot\n");

@@ -1,4 +1,5 @@
-/* plot.h -- between the files that make a figure: curves in numbers (curve.c) and in ink (plot.c). */
+/* plot.h -- between the files that make a figure: curves in numbers (curve.c) and in ink (plot.c).
+ */
 #ifndef METER_PLOT_H
 #define METER_PLOT_H
 

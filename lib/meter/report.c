@@ -1,5 +1,5 @@
-/* report.c -- runs as an aligned table, as TSV, as JSON and as Prometheus metrics, all written from the
- * columns of summary.c, so that a column added there is in every report. */
+/* report.c -- runs as an aligned table, as TSV, as JSON and as Prometheus metrics, all written from
+ * the columns of summary.c, so that a column added there is in every report. */
 #include "meter/meter.h"
 
 #include <math.h>
@@ -44,7 +44,8 @@ void meter_table(struct buf *b, const struct meter_run *r, int64_t n, int headin
         for (int c = -1; c < METER_COLUMNS; c++) {
             cell(&text, i < 0 ? NULL : &r[i], c);
             if (width[c + 1])
-                buf_printf(b, "%s%*s", c < 0 ? "" : "  ", c < 0 ? -width[0] : width[c + 1], text.data);
+                buf_printf(b, "%s%*s", c < 0 ? "" : "  ", c < 0 ? -width[0] : width[c + 1],
+                           text.data);
         }
         buf_char(b, '\n');
     }

@@ -1,5 +1,5 @@
-/* summary.c -- a run in one row: each column is a figure of a step and a way to fold a run's figures
- * into one.
+/* summary.c -- a run in one row: each column is a figure of a step and a way to fold a run's
+ * figures into one.
  *
  * Rates are medians, so that a first step that warms up or a save in between does not show. */
 #include "meter/meter.h"

@@ -14,7 +14,7 @@ struct lexicon {
     struct entry {
         size_t at, len; /* the word in `words`; len 0: free */
         double valence;
-    } *slot; /* open addressing, slots a power of two */
+    } * slot; /* open addressing, slots a power of two */
     int64_t slots, n;
     struct buf words;
 };
@@ -114,11 +114,6 @@ struct lexicon *lexicon_open(const char *path)
     buf_release(&word);
     buf_release(&file);
     return x;
-}
-
-int64_t lexicon_size(const struct lexicon *x)
-{
-    return x->n;
 }
 
 /* Quotation marks look like apostrophes: 'good' is good. */

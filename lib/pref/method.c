@@ -97,11 +97,12 @@ static int value_tag(const struct pref_plan *p, const struct pref_item *it, uint
     return 1;
 }
 
-#define TOP " top-k top-frac top-frac-per-prompt "
+#define TOP   " top-k top-frac top-frac-per-prompt "
 #define SCALE " norm norm-from require-spread bad-reward "
 const struct pref_method pref_methods[] = {
     {"none", NULL, score_none, judge_none, .streams = 1, .uses = ""},
-    {"fa", NULL, score_reward, judge_fa, .uses = " min-reward quantile-threshold inclusive" TOP SCALE},
+    {"fa", NULL, score_reward, judge_fa,
+     .uses = " min-reward quantile-threshold inclusive" TOP SCALE},
     {"rwr", NULL, score_reward, judge_rwr, "weight", value_weight,
      .uses = " beta max-weight baseline weight-norm" SCALE},
     {"ca", fit_ca, score_reward, judge_ca, "tag", value_tag,

@@ -41,7 +41,8 @@ struct spool_row {
     double reward;
 };
 struct spool *spool_new(void);
-void spool_index(struct spool *s); /* before the first row: spool_at() will be wanted, 8 bytes a row */
+/* Before the first row: spool_at() will be wanted, 8 bytes a row. */
+void spool_index(struct spool *s);
 void spool_add(struct spool *s, const struct row *r, double reward, int64_t length);
 int64_t spool_count(const struct spool *s);
 void spool_rewind(struct spool *s);
@@ -85,7 +86,7 @@ int64_t paired_differences(const uint64_t *group_a, const double *mean_a, int64_
 
 /* ---- agree.c: how often a judge agrees with the choice in pairs ---- */
 
-struct pref_agree { /* a zeroed struct is empty; longer and agree count pairs, a tie as half of one */
+struct pref_agree { /* a zeroed struct is empty; longer and agree count a tie as half a pair */
     int64_t pairs, scored; /* all, and those with both rewards */
     double longer, agree;  /* the chosen answer is longer; has the greater reward */
 };
@@ -98,7 +99,8 @@ struct interval share_interval(double share, int64_t n);
 /* ---- select.c: which rows stay ---- */
 
 enum pref_verdict { PREF_KEPT, PREF_LOW, PREF_NOT_TOP_K, PREF_NOT_TOP_FRAC, PREF_NOT_TOP_SHARE,
-                    PREF_BELOW_QUANTILE, PREF_SMALL_GROUP, PREF_FLAT_GROUP, PREF_DUPLICATE, PREF_NEAR_DUPLICATE, PREF_ALONE, PREF_TIED,
+                    PREF_BELOW_QUANTILE, PREF_SMALL_GROUP, PREF_FLAT_GROUP, PREF_DUPLICATE,
+                    PREF_NEAR_DUPLICATE, PREF_ALONE, PREF_TIED,
                     PREF_NARROW, PREF_SAME_TEXT, PREF_UNPAIRED, PREF_VERDICTS };
 extern const char *const pref_verdict_name[PREF_VERDICTS]; /* the reason in the accounts */
 
@@ -123,7 +125,6 @@ void pref_set_sort_group_score(struct pref_set *s);
 void pref_set_sort_score(struct pref_set *s);
 /* Where the group ends that begins at item i. */
 int64_t pref_set_group_end(const struct pref_set *s, int64_t i);
-void pref_set_reject(struct pref_set *s, const struct pref_item *it, enum pref_verdict why);
 /* Each judges all rows and marks those it does not choose, unless they are marked already: calling
  * several gives the intersection.  Ties go to the row that came first. */
 void pref_select_above(struct pref_set *s, double threshold, int inclusive);
@@ -138,10 +139,11 @@ void pref_select_spread(struct pref_set *s, double spread);
 int64_t pref_set_kept(const struct pref_set *s);
 /* The number of groups, and of those with a kept row. */
 int64_t pref_set_groups(struct pref_set *s, int64_t *kept);
-/* Means of the scores by group, in ascending order of group, without the scores that are NaN and the
- * groups that have no other.  The caller frees *group and *mean. */
+/* Means of the scores by group, in ascending order of group, without the scores that are NaN and
+ * the groups that have no other.  The caller frees *group and *mean. */
 int64_t pref_set_means(struct pref_set *s, uint64_t **group, double **mean);
-/* As sorted_quantile(), of the n greatest scores after pref_set_sort_score(), which puts NaN last. */
+/* As sorted_quantile(), of the n greatest scores after pref_set_sort_score(), which puts NaN
+ * last. */
 double pref_set_quantile(const struct pref_set *s, int64_t n, double q);
 
 /* ---- norm.c: rewards on a common scale ---- */
@@ -171,13 +173,13 @@ struct pref_rwr {
     enum pref_baseline baseline;
     double base; /* PREF_BASE_VALUE */
     enum pref_weight_norm norm;
-    /* What came of it: the mean of all scores; (sum w)^2 / sum w^2; rows at the cap; the largest. */
+    /* What came of it: the mean of all scores; (sum w)^2 / sum w^2; the largest; rows at the cap. */
     double mean, effective, largest;
     int64_t clipped;
 };
 /* score := min(exp((score - b) / beta), max_weight), normalised; b is the mean of the row's group
- * (of all rows for a group of one), of all rows, 0, or a value given.  softmax-prompt: a group's weights add up to
- * 1.  A weight may overflow only where it is not normalised; it is INFINITY then. */
+ * (of all rows for a group of one), of all rows, 0, or a value given.  softmax-prompt: a group's
+ * weights add up to 1.  A weight may overflow only where it is not normalised; it is INFINITY then. */
 void pref_weigh(struct pref_rwr *p, struct pref_set *s);
 
 /* ---- tag.c: conditional alignment ---- */
@@ -210,8 +212,8 @@ int pref_has_control(const struct row *r);
 
 /* ---- words.c ---- */
 
-/* The word at *s (which is moved over blanks), or another single character; 0 at the end.  Words are
- * letters, digits and all beyond ASCII; in scripts that write no blanks, from U+2E80 up, each
+/* The word at *s (which is moved over blanks), or another single character; 0 at the end.  Words
+ * are letters, digits and all beyond ASCII; in scripts that write no blanks, from U+2E80 up, each
  * character is one. */
 size_t word_next(const char **s, const char *end);
 uint64_t word_hash(const char *s, size_t n); /* in ASCII lower case */
@@ -220,9 +222,8 @@ struct distinct { /* how many different hashes; a zeroed struct has none */
     uint8_t longest[1 << DISTINCT_BITS];
     int64_t total;
 };
-void distinct_add(struct distinct *d, uint64_t hash);
-double distinct_count(const struct distinct *d); /* an estimate, within about 1 % */
-double distinct_percent(const struct distinct *d); /* of the total; NaN of nothing */
+/* Of the total, an estimate within about 1 %; NaN of nothing. */
+double distinct_percent(const struct distinct *d);
 void distinct_words(const char *s, size_t len, struct distinct *words, struct distinct *pairs);
 
 /* ---- dedup.c: answers to one prompt that say the same ---- */
@@ -235,8 +236,8 @@ void dedup_add(struct dedup *d, const struct row *r, uint64_t group, double rewa
 /* Marks every row that repeats one with a greater reward, or an earlier one with the same.  near
  * reads the rows from the spool, which must have an index. */
 void dedup_judge(struct dedup *d, struct pref_set *s, struct spool *rows);
-/* Appends the members "cluster", a hash of the row kept instead of this marked one, and "kept", its id
- * or FILE:LINE; a comma before each. */
+/* Appends the members "cluster", a hash of the row kept instead of this marked one, and "kept", its
+ * id or FILE:LINE; a comma before each. */
 void dedup_describe(struct dedup *d, int64_t at, struct spool *rows, struct buf *out);
 void dedup_free(struct dedup *d);
 
@@ -376,10 +377,9 @@ void arm_release(struct arm *a);
 
 /* ---- show.c: rows for the eye ---- */
 
-/* Appends a row as text: a line of what it is and how it is rewarded, then its texts, each line behind
- * the name of its part.  Control characters come as \u001b, so that no row commands a terminal. */
-void row_show(const struct row *r, struct buf *out);
-/* The first n rows of a file (NULL: stdin); what follows is not read. */
+/* Writes the first n rows of a file (NULL: stdin) as text; what follows is not read.  A row is a
+ * line of what it is and how it is rewarded, then its texts, each line behind the name of its part.
+ * Control characters come as \u001b, so that no row commands a terminal. */
 void rows_show(char *path, int64_t n, struct out *out);
 
 /* ---- scorer.c: what gives rows their rewards ---- */
@@ -387,7 +387,8 @@ void rows_show(char *path, int64_t n, struct out *out);
 extern const char scorer_stop[];
 struct scorer {
     void *(*begin)(const char *arg);
-    /* NULL; why the row is bad and was not taken; or scorer_stop: no use in going on, end() says why. */
+    /* NULL; why the row is bad and was not taken; or scorer_stop: no use in going on, end() says
+     * why. */
     const char *(*feed)(void *scorer, const struct row *r);
     double *(*end)(void *scorer, struct spool *rows); /* one a row taken; the caller frees */
     int pairs; /* takes pairs too, and gives two numbers for each: chosen, rejected */
@@ -400,7 +401,6 @@ struct lexicon;
 /* Lines `word TAB number`; further columns are ignored, as are blank lines and comments (# ...).  A
  * word that stands twice has its last value.  Dies on anything else. */
 struct lexicon *lexicon_open(const char *path);
-int64_t lexicon_size(const struct lexicon *x); /* distinct words */
 /* The sum of the valences of the words, over the square root of their number; 0 without words.
  * Words are runs of letters and apostrophes, in lower case. */
 double lexicon_score(const struct lexicon *x, const char *text, size_t len);

@@ -45,7 +45,7 @@ void pref_set_release(struct pref_set *s)
     *s = (struct pref_set){0};
 }
 
-void pref_set_reject(struct pref_set *s, const struct pref_item *it, enum pref_verdict why)
+static void reject(struct pref_set *s, const struct pref_item *it, enum pref_verdict why)
 {
     if (s->verdict[it->at] == PREF_KEPT)
         s->verdict[it->at] = (uint8_t)why;
@@ -126,13 +126,12 @@ void pref_set_settle(struct pref_set *s)
     s->n = left;
 }
 
-static void select_above(struct pref_set *s, double threshold, int inclusive,
-                         enum pref_verdict why)
+static void select_above(struct pref_set *s, double threshold, int inclusive, enum pref_verdict why)
 {
     for (int64_t i = 0; i < s->n; i++) {
         double x = s->item[i].score;
         if (!(inclusive ? x >= threshold : x > threshold))
-            pref_set_reject(s, &s->item[i], why);
+            reject(s, &s->item[i], why);
     }
 }
 
@@ -156,14 +155,14 @@ void pref_select_top_k(struct pref_set *s, int64_t k)
     for (int64_t i = 0; i < s->n; i++) {
         rank = i && s->item[i].group == s->item[i - 1].group ? rank + 1 : 0;
         if (rank >= k)
-            pref_set_reject(s, &s->item[i], PREF_NOT_TOP_K);
+            reject(s, &s->item[i], PREF_NOT_TOP_K);
     }
 }
 
 static void reject_all(struct pref_set *s, int64_t from, int64_t to, enum pref_verdict why)
 {
     for (int64_t i = from; i < to; i++)
-        pref_set_reject(s, &s->item[i], why);
+        reject(s, &s->item[i], why);
 }
 
 /* 0.07 of 100 rows is 7 rows although 0.07 * 100 is a little more than 7 in binary. */

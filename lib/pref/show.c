@@ -69,7 +69,7 @@ static void show_name(struct buf *out, const char *name, const char *s)
     buf_char(out, '"');
 }
 
-void row_show(const struct row *r, struct buf *out)
+static void row_show(const struct row *r, struct buf *out)
 {
     const struct {
         const char *name, *text;

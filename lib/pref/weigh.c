@@ -77,7 +77,7 @@ void pref_weigh(struct pref_rwr *p, struct pref_set *s)
     for (int64_t i = 0, j; i < s->n; i = j) {
         j = pref_set_group_end(s, i);
         double b = p->baseline == PREF_BASE_NONE                   ? 0
-                   : p->baseline == PREF_BASE_VALUE             ? p->base
+                   : p->baseline == PREF_BASE_VALUE                ? p->base
                    : p->baseline == PREF_BASE_PROMPT && j - i >= 2 ? mean_of(s->item + i, j - i)
                                                                    : p->mean;
         take_logs(p, s->item + i, j - i, b);

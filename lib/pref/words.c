@@ -41,7 +41,7 @@ uint64_t word_hash(const char *s, size_t n)
     return hash_xxh3(low, n);
 }
 
-void distinct_add(struct distinct *d, uint64_t hash)
+static void distinct_add(struct distinct *d, uint64_t hash)
 {
     uint64_t rest = hash << DISTINCT_BITS | UINT64_C(1) << (DISTINCT_BITS - 1); /* ends the run */
     uint8_t run = (uint8_t)(__builtin_clzll(rest) + 1);
@@ -50,7 +50,7 @@ void distinct_add(struct distinct *d, uint64_t hash)
     d->total++;
 }
 
-double distinct_count(const struct distinct *d)
+static double distinct_count(const struct distinct *d)
 {
     double m = ARRAY_LEN(d->longest), sum = 0;
     int64_t empty = 0;

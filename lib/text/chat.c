@@ -3,8 +3,8 @@
  * A template is a table line: what stands before a turn of each role and after it.  Prompt, tag and
  * response are encoded apart, so that the tokens up to the response are the same whether the
  * response is there (training) or not yet (sampling).  Only tags, which our tools write, may hold
- * special tokens: in what users wrote "<|end|>" is seven ordinary characters, unless the caller says
- * that it counts (row->control). */
+ * special tokens: in what users wrote "<|end|>" is seven ordinary characters, unless the caller
+ * says that it counts (row->control). */
 
 #include "text/tok.h"
 

@@ -141,10 +141,8 @@ static const char *from_responses(struct import *m, struct buf *out)
 static const struct naming {
     const char *prompt, *input, *response;
 } namings[] = {
-    {"instruction", "input", "output"},
-    {"instruction", "input", "response"},
-    {"question", NULL, "answer"},
-    {"prompt", NULL, "completion"},
+    {"instruction", "input", "output"}, {"instruction", "input", "response"},
+    {"question", NULL, "answer"},       {"prompt", NULL, "completion"},
     {"input", NULL, "output"},
 };
 

@@ -37,13 +37,15 @@ void row_edit_release(struct row_edit *e)
 void row_explode(const struct row *row, int64_t k, struct row_edit *e)
 {
     static const char *const rewards[] = {"reward_chosen", "reward_rejected"};
-    static const char *const leave[] = {"chosen", "rejected", "reward_chosen", "reward_rejected",
-                                        "margin", "ref_logp_chosen", "ref_logp_rejected"};
+    static const char *const leave[] = {"chosen",           "rejected", "reward_chosen",
+                                        "reward_rejected",  "margin",   "ref_logp_chosen",
+                                        "ref_logp_rejected"};
     struct json reward, gone;
 
     row_edit_begin(e, row->line, row->len);
     for (int64_t i = 0; i < ARRAY_LEN(leave); i++)
-        if (json_get(row->json, leave[i], &gone)) /* an edit that finds nothing scans the row, too */
+        if (json_get(row->json, leave[i],
+                     &gone)) /* an edit that finds nothing scans the row, too */
             row_edit_json(e, leave[i], NULL);
     row_edit_string(e, "response", k ? row->rejected : row->chosen,
                     k ? row->rejected_len : row->chosen_len);
@@ -58,9 +60,9 @@ void row_explode(const struct row *row, int64_t k, struct row_edit *e)
 void row_answer(struct row_edit *e, const char *id, const char *prompt_id, int64_t k,
                 const struct buf *text, const char *finish)
 {
-    static const char *const leave[] = {"reward", "reward_chosen", "reward_rejected", "chosen",
-                                        "rejected", "margin", "ref_logp_chosen",
-                                        "ref_logp_rejected", "weight", "tag", "text"};
+    static const char *const leave[] = {
+        "reward",          "reward_chosen",     "reward_rejected", "chosen", "rejected", "margin",
+        "ref_logp_chosen", "ref_logp_rejected", "weight",          "tag",    "text"};
     char number[32];
 
     for (int64_t i = 0; i < ARRAY_LEN(leave); i++)
@@ -99,7 +101,8 @@ int row_cut_words(const struct row *row, int64_t n, struct row_edit *e)
         return -1;
     row_edit_begin(e, row->line, row->len);
     row_edit_json(e, "text", NULL);
-    row_edit_json(e, "prompt_id", NULL); /* it kept the pieces of a text together; prompts are new groups */
+    row_edit_json(e, "prompt_id",
+                  NULL); /* it kept the pieces of a text together; prompts are new groups */
     row_edit_string(e, "prompt", row->text, end);
     row_edit_string(e, "response", row->text + end, row->text_len - end);
     return 0;

@@ -45,7 +45,8 @@ int row_next(struct row_reader *r)
     return 0;
 }
 
-/* {"file", "line", "verdict", "why"}, more, and the row as it was, or its text when it is no JSON. */
+/* {"file", "line", "verdict", "why"}, more, and the row as it was, or its text when it is no JSON.
+ */
 static void reject(struct row_reader *r, const char *verdict, const char *why, const char *more)
 {
     struct buf b = {0}, text = {0};

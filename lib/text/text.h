@@ -141,8 +141,8 @@ void row_edit_release(struct row_edit *e);
 /* Makes sample k of a pair (0: chosen, 1: rejected): response and reward instead of the two sides.
  */
 void row_explode(const struct row *row, int64_t k, struct row_edit *e);
-/* Makes the row being edited the k-th answer to its prompt: an old answer, its rewards, weight and tag
- * go. */
+/* Makes the row being edited the k-th answer to its prompt: an old answer, its rewards, weight and
+ * tag go. */
 void row_answer(struct row_edit *e, const char *id, const char *prompt_id, int64_t k,
                 const struct buf *text, const char *finish);
 /* Makes the first n words of a text row its prompt and the rest its response: prompt and response
@@ -152,14 +152,15 @@ int row_cut_words(const struct row *row, int64_t n, struct row_edit *e);
 /* ---- reshape.c: what becomes of a canonical row ---- */
 
 struct reshape { /* set what is wanted, the rest zero */
-    int explode;                     /* a pair becomes two samples */
-    int64_t max_chars, prompt_words; /* texts are cut into pieces; into prompt and response; 0: not */
-    struct buf made;                 /* rows, a line each */
+    int explode; /* a pair becomes two samples */
+    int64_t max_chars,
+        prompt_words; /* texts are cut into pieces; into prompt and response; 0: not */
+    struct buf made;  /* rows, a line each */
     struct json_doc *doc;
     struct row_edit edit;
 };
-/* Appends to made what becomes of the row, the k-th of several of one record (-1: the only one), with
- * id where it has none.  Returns why it is bad, or NULL; *dropped: why it is not wanted. */
+/* Appends to made what becomes of the row, the k-th of several of one record (-1: the only one),
+ * with id where it has none.  Returns why it is bad, or NULL; *dropped: why it is not wanted. */
 const char *row_reshape(struct reshape *r, const char *line, size_t len, const char *id, int64_t k,
                         const char **dropped);
 void reshape_release(struct reshape *r);
@@ -280,7 +281,8 @@ int64_t tok_eos(const struct tok *t);
  * <|end|>, <|rw_0|>..<|rw_9|>, then <|reserved_N|>), 256 bytes, then merges.  Deterministic: ties
  * go to the pair whose text sorts first. */
 struct tok_trainer;
-/* memory: bytes for words and their counts; when it is full, the rarest words so far are forgotten. */
+/* memory: bytes for words and their counts; when it is full, the rarest words so far are forgotten.
+ */
 struct tok_trainer *tok_trainer_new(int64_t memory);
 void tok_trainer_add(struct tok_trainer *t, const char *text, size_t len);
 /* Returns how many occurrences of words were forgotten, and frees t. */

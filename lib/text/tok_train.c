@@ -4,8 +4,9 @@
  * Text counts as words (GPT-2's pattern) with how often each occurs, so a merge costs the words
  * that hold it.  Pair counts are kept up to date rather than counted anew; a heap finds the next
  * pair, and an entry whose count has changed since is put back with the right one.  Ties go to the
- * pair whose text sorts first, so the order of the rows does not matter.  Where there are more words
- * than memory is granted, the rarest so far are forgotten: they would hardly have made a merge. */
+ * pair whose text sorts first, so the order of the rows does not matter.  Where there are more
+ * words than memory is granted, the rarest so far are forgotten: they would hardly have made a
+ * merge. */
 
 #include "text/tok.h"
 
@@ -28,7 +29,8 @@ struct tok_trainer {
     struct map seen; /* word to index */
     struct word *word;
     int64_t words, words_cap;
-    int64_t memory, used, forgotten; /* bytes granted to words, and taken; occurrences not counted */
+    int64_t memory, used,
+        forgotten; /* bytes granted to words, and taken; occurrences not counted */
 
     struct map known; /* ids of a pair to index */
     struct pair *pair;
