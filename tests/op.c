@@ -31,8 +31,8 @@ static const struct op_case {
     CASE(embed, 1, 1),
     CASE(embed_wgrad, GRAD_KINDS, 2),
     CASE(rmsnorm, 1, 1),
-    CASE(rmsnorm_dgrad, 2, 2),
-    CASE(rmsnorm_wgrad, GRAD_KINDS, 2),
+    CASE(add_rmsnorm, 2, 1),
+    CASE(rmsnorm_grad, 2 * GRAD_KINDS, 2),
     CASE(gemm, 32, 8),
     CASE(rope, 4, 3),
     CASE(attn, SPAN_KINDS, DECODE + 1),
@@ -78,6 +78,8 @@ static const struct shape shapes[] = {
     {129, 127, 3, 3, 34, 8, 3, 127, 129, 1, 129},
     {0, 5, 2, 2, 4, 2, 1, 3, 5, 1, 1},
     {513, 130, 2, 1, 16, 6, 2, 70, 300, 4, 150}, /* several tasks even for what is cheap */
+    {3, 1031, 1, 1, 4, 2, 1, 5, 9, 1, 2},        /* rows longer than a block is wide */
+    {2, 8208, 1, 1, 4, 2, 1, 5, 9, 1, 2},
 };
 static void run_release(struct run *r)
 {

@@ -1,4 +1,5 @@
-/* seg_attn.c -- x1 = x + attention(norm(x)) Wout: grouped-query attention with rotary positions.
+/* seg_attn.c -- attention(norm(x)) Wout, grouped-query attention with rotary positions, to which
+ * seg_route.c adds x as it takes the next norm.
  *
  * Kept: x, rstd, qkv after rotation, o, lse.  The normed input is computed again in the weight
  * gradient; it costs two passes over x and saves a tensor of its size. */
@@ -92,12 +93,11 @@ void attn_forward(struct task_context *t)
     m->op->attn(t->l, o, lse, h.q, kv.k, kv.v, spans_of(b), m->h, m->g, m->c, h.ld, kv.ld,
                 1 / sqrt(m->c));
 
-    char *y = scratch(t, b->t * d * rsz); /* R (T,D) partial over TP, then (Tl,D) */
+    char *own = saved_keep(s, SLOT_X1, n * d * rsz);
+    char *y = m->mesh.tp == 1 ? own : scratch(t, b->t * d * rsz); /* R (T,D) partial over TP */
     m->op->gemm(t->l, real_mat(m, y, b->t, d), real_mat(m, o, b->t, m->h * m->c),
                 real_mat(m, weights(t)->w[P_OUT], d, m->h * m->c), 0, 1, 0);
-    char *own = own_block(m, y, n * d * rsz);
     scatter_tp(t, own, y, n);
-    m->op->add(t->l, saved_keep(s, SLOT_X1, n * d * rsz), saved_fetch(s, SLOT_X), own, n * d);
 }
 
 void attn_dgrad(struct task_context *t)
@@ -130,18 +130,15 @@ void attn_dgrad(struct task_context *t)
         context_scatter(t, kv_of(t, dh), dkv.k);
     m->op->rope(t->l, dh.q, b->position, m->freq, b->t, m->h + m->g, m->c, dh.ld, -1);
 
-    void *dh1 = saved_keep(s, SLOT_DH1, n * d * rsz);
-    char *dx = m->mesh.tp == 1 ? dh1 : scratch(t, b->t * d * rsz); /* R (T,D) partial over TP */
+    char *dx = scratch(t, b->t * d * rsz); /* R (T,D) partial over TP */
     m->op->gemm(t->l, real_mat(m, dx, b->t, d), real_mat(m, dh.q, b->t, dh.ld),
                 real_mat(m, weights(t)->w[P_QKV], dh.ld, d), 0, 0, 0);
-    if (m->mesh.tp > 1) {
-        char *own = own_block(m, dx, n * d * rsz);
-        scatter_tp(t, own, dx, n);
-        t->l->dev->copy(t->l, dh1, own, n * d * rsz);
-    }
-    m->op->rmsnorm_dgrad(t->l, saved_keep(s, SLOT_DX, n * d * rsz), saved_fetch(s, SLOT_DX1), dh1,
-                         saved_fetch(s, SLOT_X), weights(t)->w[P_NORM1], saved_fetch(s, SLOT_RSTD1),
-                         n, d);
+    char *own = own_block(m, dx, n * d * rsz);
+    scatter_tp(t, own, dx, n);
+    m->op->rmsnorm_grad(t->l, saved_keep(s, SLOT_DX, n * d * rsz),
+                        grad_mat(m, weights(t)->g[P_NORM1], 1, d), saved_fetch(s, SLOT_DX1), own,
+                        saved_fetch(s, SLOT_X), weights(t)->w[P_NORM1], saved_fetch(s, SLOT_RSTD1),
+                        n, t->add);
 }
 
 void attn_wgrad(struct task_context *t)
@@ -158,10 +155,8 @@ void attn_wgrad(struct task_context *t)
     m->op->gemm(t->l, grad_mat(m, w->g[P_QKV], wide, d),
                 real_mat(m, saved_fetch(s, SLOT_DQKV), t->b->t, wide), real_mat(m, x, t->b->t, d),
                 1, 0, t->add);
-    m->op->rmsnorm_wgrad(t->l, grad_mat(m, w->g[P_NORM1], 1, d), saved_fetch(s, SLOT_DH1),
-                         saved_fetch(s, SLOT_X), saved_fetch(s, SLOT_RSTD1), n, t->add);
-    static const enum slot done[] = {SLOT_X,   SLOT_RSTD1, SLOT_QKV, SLOT_O,    SLOT_LSE,
-                                     SLOT_DY1, SLOT_DX1,   SLOT_DH1, SLOT_DQKV, SLOT_X1};
+    static const enum slot done[] = {SLOT_X,   SLOT_RSTD1, SLOT_QKV,  SLOT_O, SLOT_LSE,
+                                     SLOT_DY1, SLOT_DX1,   SLOT_DQKV, SLOT_X1};
     for (int64_t i = 0; i < ARRAY_LEN(done); i++)
         saved_release(s, done[i]);
 }

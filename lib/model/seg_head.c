@@ -91,8 +91,7 @@ void head_dgrad(struct task_context *t)
     char *own = own_block(m, dhidden, n * d * rsz);
     scatter_tp(t, own, dhidden, n);
     void *x = saved_fetch(s, SLOT_X);
-    m->op->rmsnorm_dgrad(t->l, saved_keep(s, SLOT_DX, n * d * rsz), NULL, own, x, w->w[P_NORM],
-                         rstd, n, d);
-    m->op->rmsnorm_wgrad(t->l, grad_mat(m, w->g[P_NORM], 1, d), own, x, rstd, n, t->add);
+    m->op->rmsnorm_grad(t->l, saved_keep(s, SLOT_DX, n * d * rsz), grad_mat(m, w->g[P_NORM], 1, d),
+                        NULL, own, x, w->w[P_NORM], rstd, n, t->add);
     saved_release(s, SLOT_X);
 }

@@ -38,8 +38,8 @@ void score_dgrad(struct task_context *t)
     m->op->gemm(t->l, real_mat(m, dh, n, d), dout, real_mat(m, w->w[P_SCORE], 1, d), 0, 0, 0);
     m->op->gemm(t->l, grad_mat(m, w->g[P_SCORE], 1, d), dout, real_mat(m, h, n, d), 1, 0, t->add);
     void *x = saved_fetch(s, SLOT_X);
-    m->op->rmsnorm_dgrad(t->l, saved_keep(s, SLOT_DX, n * d * real_size(m)), NULL, dh, x,
-                         w->w[P_NORM], rstd, n, d);
-    m->op->rmsnorm_wgrad(t->l, grad_mat(m, w->g[P_NORM], 1, d), dh, x, rstd, n, t->add);
+    m->op->rmsnorm_grad(t->l, saved_keep(s, SLOT_DX, n * d * real_size(m)),
+                        grad_mat(m, w->g[P_NORM], 1, d), NULL, dh, x, w->w[P_NORM], rstd, n,
+                        t->add);
     saved_release(s, SLOT_X);
 }

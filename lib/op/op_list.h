@@ -25,12 +25,15 @@ OP(embed_wgrad, (struct lane *l, struct mat dw /* (V,D) */, const int32_t *token
 OP(rmsnorm, (struct lane *l, void *y /* R= (T,D) */, void *rstd /* S= (T) */,
              const void *x /* R (T,D) */, const void *w /* R (D) */, int64_t t, int64_t d,
              double eps))
-/* dx = dres + d(rmsnorm)/dx . dy.  dres is the gradient that arrives along the residual path. */
-OP(rmsnorm_dgrad, (struct lane *l, void *dx /* R= (T,D) */, const void *dres /* R (T,D) or NULL */,
-                   const void *dy /* R (T,D) */, const void *x, const void *w, const void *rstd,
-                   int64_t t, int64_t d))
-OP(rmsnorm_wgrad, (struct lane *l, struct mat dw /* (1,D) */, const void *dy, const void *x,
-                   const void *rstd, int64_t t, int add))
+/* The same of x = a + b, which is written too; x may be a or b. */
+OP(add_rmsnorm, (struct lane *l, void *y, void *rstd, void *x /* R= (T,D) */, const void *a,
+                 const void *b, const void *w, int64_t t, int64_t d, double eps))
+/* dx = dres + d(rmsnorm)/dx . dy.  dres is the gradient that arrives along the residual path.  Both
+ * gradients in one op, unlike elsewhere: it is all memory traffic, a third of which would be done
+ * twice, and dy is needed no longer. */
+OP(rmsnorm_grad, (struct lane *l, void *dx /* R= (T,D) */, struct mat dw /* (1,D) */,
+                  const void *dres /* R (T,D) or NULL */, const void *dy /* R (T,D) */,
+                  const void *x, const void *w, const void *rstd, int64_t t, int add))
 
 /* c = op(a) op(b), or c += where add; ta, tb transpose.  Row-major; c may be R or S (its own type
  * says), a and b are R. */

@@ -48,6 +48,14 @@ static __device__ __forceinline__ void store(bf16 *p, float x)
     *p = __float2bfloat16_rn(x);
 }
 
+/* x as `real` holds it. */
+static __device__ __forceinline__ float as_real(float x)
+{
+    real y;
+    store(&y, x);
+    return f32(y);
+}
+
 /* N neighbours of a row as floats.  For N > 1 the address is a multiple of N elements. */
 template <typename T, int N>
 struct __align__(sizeof(T) * N) chunk

@@ -1,134 +1,196 @@
 /* rmsnorm.cu -- y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + eps), and its gradients; rows (T,D).
  *
- * Bound: memory: 2 T D forward, 4 T D for dx with a residual, 2 T D for dw.  A block takes a row,
- * 16 bytes a thread at a time; the second pass over a row finds it in the cache. */
+ * Bound: memory: 2 T D forward (4 where it adds first), 4 T D backward with a residual.  A block
+ * takes a row, 16 bytes a thread at a time.  Forward, the second pass over the row finds it in the
+ * cache; backward, the threads hold it. */
 #include "real.cuh"
 
-enum { THREADS = 256, WGRAD_ROWS = 128 }; /* rows a block of the weight gradient */
+enum { THREADS = 256, RESIDENT = 1024 }; /* of a block; of a multiprocessor where rows are held */
 
+/* x, or where there is b: a + b, rounded and written to x, and the norm is of that. */
 template <int V>
-static __global__ void norm_kernel(real *y, stat *rstd, const real *x, const real *w, int64_t d,
-                                   float eps)
+static __global__ void norm_kernel(real *y, stat *rstd, real *x, const real *a, const real *b,
+                                   const real *w, int64_t d, float eps)
 {
-    int64_t t = blockIdx.x;
-    float sum = 0, a[V], b[V];
-    x += t * d;
+    int64_t at = blockIdx.x * d;
+    float sum = 0, u[V], v[V];
     for (int64_t j = threadIdx.x * V; j < d; j += THREADS * V) {
-        load_n<V>(a, x + j);
+        load_n<V>(u, a + at + j);
+        if (b) {
+            load_n<V>(v, b + at + j);
+#pragma unroll
+            for (int i = 0; i < V; i++)
+                u[i] = as_real(u[i] + v[i]);
+            store_n<V>(x + at + j, u);
+        }
 #pragma unroll
         for (int i = 0; i < V; i++)
-            sum += a[i] * a[i];
+            sum += u[i] * u[i];
     }
     float r = 1 / sqrtf(block_sum(sum) / (float)d + eps);
     if (threadIdx.x == 0)
-        rstd[t] = r;
+        rstd[blockIdx.x] = r;
     for (int64_t j = threadIdx.x * V; j < d; j += THREADS * V) {
-        load_n<V>(a, x + j);
-        load_n<V>(b, w + j);
+        load_n<V>(u, x + at + j);
+        load_n<V>(v, w + j);
 #pragma unroll
         for (int i = 0; i < V; i++)
-            a[i] = a[i] * r * b[i];
-        store_n<V>(y + t * d + j, a);
+            u[i] = u[i] * r * v[i];
+        store_n<V>(y + at + j, u);
     }
+}
+
+static void norm_rows(struct lane *l, void *y, void *rstd, void *x, const void *a, const void *b,
+                      const void *w, int64_t t, int64_t d, double eps)
+{
+    int wide = is_wide(y, d) && is_wide(x, d) && is_wide(a, d) && is_wide(b, d) && is_wide(w, d);
+    if (!t)
+        return;
+    (wide ? norm_kernel<WIDE> : norm_kernel<1>)<<<(unsigned)t, THREADS, 0, stream(l)>>>(
+        (real *)y, (stat *)rstd, (real *)x, (const real *)a, (const real *)b, (const real *)w, d,
+        (float)eps);
+    launched("rmsnorm", "%lld,%lld", (long long)t, (long long)d);
 }
 
 extern "C" void OPNAME(rmsnorm)(struct lane *l, void *y, void *rstd, const void *x, const void *w,
                                 int64_t t, int64_t d, double eps)
 {
-    if (!t)
-        return;
-    if (is_wide(y, d) && is_wide(x, d) && is_wide(w, d))
-        norm_kernel<WIDE><<<(unsigned)t, THREADS, 0, stream(l)>>>(
-            (real *)y, (stat *)rstd, (const real *)x, (const real *)w, d, (float)eps);
-    else
-        norm_kernel<1><<<(unsigned)t, THREADS, 0, stream(l)>>>(
-            (real *)y, (stat *)rstd, (const real *)x, (const real *)w, d, (float)eps);
-    launched("rmsnorm", "%lld,%lld", (long long)t, (long long)d);
+    norm_rows(l, y, rstd, (void *)x, x, NULL, w, t, d, eps);
 }
 
-/* With g = dy w: dx = rstd (g - x rstd^2 mean(g x)). */
-template <int V>
-static __global__ void norm_dgrad_kernel(real *dx, const real *dres, const real *dy, const real *x,
-                                         const real *w, const stat *rstd, int64_t d)
+extern "C" void OPNAME(add_rmsnorm)(struct lane *l, void *y, void *rstd, void *x, const void *a,
+                                    const void *b, const void *w, int64_t t, int64_t d, double eps)
 {
-    int64_t at = blockIdx.x * d;
-    float sum = 0, g[V], a[V], b[V], r = rstd[blockIdx.x];
-    for (int64_t j = threadIdx.x * V; j < d; j += THREADS * V) {
-        load_n<V>(g, dy + at + j);
-        load_n<V>(a, x + at + j);
-        load_n<V>(b, w + j);
+    norm_rows(l, y, rstd, x, a, b, w, t, d, eps);
+}
+
+/* What a thread holds of a row: N pieces of V columns, a block's width apart. */
+template <int V, int N>
+struct held {
+    chunk<real, V> dy[N], x[N], res[N];
+    float rstd;
+};
+template <int V, int N>
+static __device__ __forceinline__ void hold(held<V, N> *h, const real *dres, const real *dy,
+                                            const real *x, const stat *rstd, int64_t row, int64_t d)
+{
 #pragma unroll
-        for (int i = 0; i < V; i++)
-            sum += g[i] * b[i] * a[i];
+    for (int n = 0; n < N; n++) {
+        int64_t j = (threadIdx.x + n * (int64_t)blockDim.x) * V;
+        h->dy[n] = h->x[n] = h->res[n] = {};
+        if (j < d) {
+            h->dy[n] = *(const chunk<real, V> *)(dy + row * d + j);
+            h->x[n] = *(const chunk<real, V> *)(x + row * d + j);
+            if (dres)
+                h->res[n] = *(const chunk<real, V> *)(dres + row * d + j);
+        }
     }
-    float along = block_sum(sum) * r * r / (float)d;
-    for (int64_t j = threadIdx.x * V; j < d; j += THREADS * V) {
-        float res[V] = {};
-        load_n<V>(g, dy + at + j);
-        load_n<V>(a, x + at + j);
-        load_n<V>(b, w + j);
-        if (dres)
-            load_n<V>(res, dres + at + j);
+    h->rstd = rstd[row];
+}
+
+/* With g = dy w: dx = rstd (g - x rstd^2 mean(g x)).  A block takes every gridDim-th row, and a
+ * thread keeps the sums of dy x rstd of its columns; then part (blocks,D). */
+template <int V, int N>
+static __global__ void __launch_bounds__(RESIDENT, 1)
+    norm_grad_kernel(real *dx, float *part, const real *dres, const real *dy, const real *x,
+                     const real *w, const stat *rstd, int64_t t, int64_t d)
+{
+    float dw[N][V] = {};
+    chunk<real, V> scale[N] = {};
+    held<V, N> h;
 #pragma unroll
-        for (int i = 0; i < V; i++)
-            res[i] += r * (g[i] * b[i] - a[i] * along);
-        store_n<V>(dx + at + j, res);
+    for (int n = 0; n < N; n++) {
+        int64_t j = (threadIdx.x + n * (int64_t)blockDim.x) * V;
+        if (j < d)
+            scale[n] = *(const chunk<real, V> *)(w + j);
+    }
+    for (int64_t row = blockIdx.x; row < t; row += gridDim.x) {
+        float sum = 0;
+        hold(&h, dres, dy, x, rstd, row, d);
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int i = 0; i < V; i++)
+                sum += f32(h.dy[n].x[i]) * f32(scale[n].x[i]) * f32(h.x[n].x[i]);
+        float r = h.rstd, along = block_sum(sum) * r * r / (float)d;
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+            int64_t j = (threadIdx.x + n * (int64_t)blockDim.x) * V;
+            float y[V];
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                float g = f32(h.dy[n].x[i]), a = f32(h.x[n].x[i]);
+                y[i] = f32(h.res[n].x[i]) + r * (g * f32(scale[n].x[i]) - a * along);
+                dw[n][i] += g * a * r;
+            }
+            if (j < d)
+                store_n<V>(dx + row * d + j, y);
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        int64_t j = (threadIdx.x + n * (int64_t)blockDim.x) * V;
+        if (j < d)
+            store_n<V>(part + blockIdx.x * d + j, dw[n]);
     }
 }
 
-extern "C" void OPNAME(rmsnorm_dgrad)(struct lane *l, void *dx, const void *dres, const void *dy,
-                                      const void *x, const void *w, const void *rstd, int64_t t,
-                                      int64_t d)
+/* Lanes are columns, warps share the parts. */
+static __global__ void norm_grad_join(struct grad dw, const float *part, int64_t parts, int64_t d)
 {
-    if (!t)
-        return;
-    int wide =
-        is_wide(dx, d) && is_wide(dres, d) && is_wide(dy, d) && is_wide(x, d) && is_wide(w, d);
-    (wide ? norm_dgrad_kernel<WIDE> : norm_dgrad_kernel<1>)<<<(unsigned)t, THREADS, 0, stream(l)>>>(
-        (real *)dx, (const real *)dres, (const real *)dy, (const real *)x, (const real *)w,
-        (const stat *)rstd, d);
-    launched("rmsnorm_dgrad", "%lld,%lld", (long long)t, (long long)d);
-}
-
-/* part (blocks of rows, D): column sums of dy x rstd over WGRAD_ROWS rows. */
-static __global__ void norm_wgrad_kernel(float *part, const real *dy, const real *x,
-                                         const stat *rstd, int64_t t, int64_t d)
-{
-    int64_t j = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    int64_t end = MIN(t, ((int64_t)blockIdx.y + 1) * WGRAD_ROWS);
+    __shared__ float of_warp[32][33];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int64_t j = (int64_t)blockIdx.x * 32 + lane;
     float sum = 0;
-    if (j >= d)
-        return;
 #pragma unroll 8
-    for (int64_t i = (int64_t)blockIdx.y * WGRAD_ROWS; i < end; i++)
-        sum += f32(dy[i * d + j]) * f32(x[i * d + j]) * rstd[i];
-    part[blockIdx.y * d + j] = sum;
-}
-
-static __global__ void norm_wgrad_join(struct grad dw, const float *part, int64_t parts, int64_t d)
-{
-    int64_t j = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    float sum = 0;
-    if (j >= d)
+    for (int64_t i = warp; i < parts; i += 32)
+        sum += j < d ? part[i * d + j] : 0;
+    of_warp[warp][lane] = sum;
+    __syncthreads();
+    if (warp || j >= d)
         return;
-#pragma unroll 8
-    for (int64_t i = 0; i < parts; i++)
-        sum += part[i * d + j];
+    sum = 0;
+    for (int i = 0; i < 32; i++)
+        sum += of_warp[i][lane];
     grad_put<1>(dw, j, &sum);
 }
 
-extern "C" void OPNAME(rmsnorm_wgrad)(struct lane *l, struct mat dw, const void *dy, const void *x,
-                                      const void *rstd, int64_t t, int add)
+template <int V, int N>
+static void norm_grad(struct lane *l, void *dx, struct grad dw, const void *dres, const void *dy,
+                      const void *x, const void *w, const void *rstd, int64_t t, int64_t d)
 {
     struct arena_mark mark = arena_mark(&l->scratch);
-    int64_t d = dw.cols, parts = ceil_div(t, WGRAD_ROWS);
+    int64_t threads = MIN((int64_t)RESIDENT, ceil_div(d, V * N * 32) * 32);
+    int64_t parts = MIN(t, cuda_lane(l)->processors * (RESIDENT / threads));
     float *part = (float *)arena_take(&l->scratch, parts * d * (int64_t)sizeof *part);
-    dim3 grid(blocks_of(d, THREADS), (unsigned)parts);
     if (t)
-        norm_wgrad_kernel<<<grid, THREADS, 0, stream(l)>>>(part, (const real *)dy, (const real *)x,
-                                                           (const stat *)rstd, t, d);
-    norm_wgrad_join<<<grid.x, THREADS, 0, stream(l)>>>(grad_of("rmsnorm_wgrad", dw, add), part,
-                                                       parts, d);
-    launched("rmsnorm_wgrad", "%lld,%lld", (long long)t, (long long)d);
+        norm_grad_kernel<V, N><<<(unsigned)parts, (unsigned)threads, 0, stream(l)>>>(
+            (real *)dx, part, (const real *)dres, (const real *)dy, (const real *)x,
+            (const real *)w, (const stat *)rstd, t, d);
+    norm_grad_join<<<blocks_of(d, 32), 1024, 0, stream(l)>>>(dw, part, parts, d);
+    launched("rmsnorm_grad", "%lld,%lld", (long long)t, (long long)d);
     arena_back(&l->scratch, mark);
+}
+
+extern "C" void OPNAME(rmsnorm_grad)(struct lane *l, void *dx, struct mat dw, const void *dres,
+                                     const void *dy, const void *x, const void *w, const void *rstd,
+                                     int64_t t, int add)
+{
+    static const struct width {
+        int64_t v, d; /* pieces of v columns hold rows of up to d */
+        void (*run)(struct lane *, void *, struct grad, const void *, const void *, const void *,
+                    const void *, const void *, int64_t, int64_t);
+    } widths[] = {{WIDE, RESIDENT * WIDE, norm_grad<WIDE, 1>},
+                  {WIDE, RESIDENT * WIDE * 4, norm_grad<WIDE, 4>},
+                  {1, RESIDENT, norm_grad<1, 1>},
+                  {1, RESIDENT * 16, norm_grad<1, 16>}};
+    int64_t d = dw.cols;
+    int wide =
+        is_wide(dx, d) && is_wide(dres, d) && is_wide(dy, d) && is_wide(x, d) && is_wide(w, d);
+    for (int64_t i = 0; i < ARRAY_LEN(widths); i++)
+        if ((wide || widths[i].v == 1) && d <= widths[i].d) {
+            widths[i].run(l, dx, grad_of("rmsnorm_grad", dw, add), dres, dy, x, w, rstd, t, d);
+            return;
+        }
+    die("rmsnorm_grad: rows of %lld are too long", (long long)d);
 }

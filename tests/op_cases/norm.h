@@ -17,10 +17,12 @@ static void case_embed(struct run *r)
     expect(r, "x", want);
 }
 
-static void case_embed_wgrad(struct run *r)
+static void case_embed_wgrad(struct run *r) /* every tenth token is the same, a frequent word */
 {
     int64_t t = r->s->t, d = r->s->d, v = r->s->v, v0 = 2;
-    const int32_t *token = draw_int(r, t, 0, v + 4);
+    int32_t *token = draw_int(r, t, 0, v + 4);
+    for (int64_t i = 0; i < t; i += 10)
+        token[i] = (int32_t)(v0 + v / 2);
     const void *dx = draw(r, t * d, -1, 1);
     struct mat dw = gradient(r, v, d, r->variant);
     r->bytes = (double)(t * d) * real_bytes(r) +
@@ -39,6 +41,22 @@ static void case_embed_wgrad(struct run *r)
 /* Large enough that a single column, whose gradient is all eps, has one. */
 #define NORM_EPS 0.01
 
+static void expect_norm(struct run *r, const double *x, const double *w)
+{
+    int64_t t = r->s->t, d = r->s->d;
+    double *want = work(r, t * d), *want_rstd = work(r, t);
+    for (int64_t i = 0; i < t; i++) {
+        double sum = 0;
+        for (int64_t j = 0; j < d; j++)
+            sum += x[i * d + j] * x[i * d + j];
+        want_rstd[i] = 1 / sqrt(sum / (double)d + NORM_EPS);
+        for (int64_t j = 0; j < d; j++)
+            want[i * d + j] = x[i * d + j] * want_rstd[i] * w[j];
+    }
+    expect(r, "y", want);
+    expect(r, "rstd", want_rstd);
+}
+
 static void case_rmsnorm(struct run *r)
 {
     int64_t t = r->s->t, d = r->s->d;
@@ -46,20 +64,27 @@ static void case_rmsnorm(struct run *r)
     void *y = output(r, "y", t * d), *rstd = output_stat(r, "rstd", t);
     r->bytes = 2.0 * (double)(t * d) * real_bytes(r);
     RUN(r, rmsnorm, y, rstd, x, w, t, d, NORM_EPS);
+    if (stating(r))
+        expect_norm(r, x, w);
+}
+
+static void case_add_rmsnorm(struct run *r) /* variant 1: to a in place */
+{
+    int64_t t = r->s->t, d = r->s->d;
+    const void *b = draw(r, t * d, -1, 1), *w = draw(r, d, 0.5, 1.5);
+    void *a = r->variant ? inout(r, "x", t * d) : draw(r, t * d, -1, 1);
+    const double *was = r->variant ? last_output(r)->start : a;
+    void *x = r->variant ? a : output(r, "x", t * d);
+    void *y = output(r, "y", t * d), *rstd = output_stat(r, "rstd", t);
+    r->bytes = 4.0 * (double)(t * d) * real_bytes(r);
+    RUN(r, add_rmsnorm, y, rstd, x, a, b, w, t, d, NORM_EPS);
     if (!stating(r))
         return;
-    const double *in = x, *scale = w;
-    double *want = work(r, t * d), *want_rstd = work(r, t);
-    for (int64_t i = 0; i < t; i++) {
-        double sum = 0;
-        for (int64_t j = 0; j < d; j++)
-            sum += in[i * d + j] * in[i * d + j];
-        want_rstd[i] = 1 / sqrt(sum / (double)d + NORM_EPS);
-        for (int64_t j = 0; j < d; j++)
-            want[i * d + j] = in[i * d + j] * want_rstd[i] * scale[j];
-    }
-    expect(r, "y", want);
-    expect(r, "rstd", want_rstd);
+    double *want = work(r, t * d);
+    for (int64_t i = 0; i < t * d; i++)
+        want[i] = was[i] + ((const double *)b)[i];
+    expect(r, "x", want);
+    expect_norm(r, want, w);
 }
 
 struct norm_loss {
@@ -77,39 +102,28 @@ static double norm_loss(void *arg) /* <dy, rmsnorm(x)> */
     return sum;
 }
 
-static void case_rmsnorm_dgrad(struct run *r) /* variant 1: with a residual gradient */
+/* Variants: bit 0, with a residual gradient; the others, the kind of the weight gradient. */
+static void case_rmsnorm_grad(struct run *r)
 {
-    int64_t t = r->s->t, d = r->s->d;
+    int64_t t = r->s->t, d = r->s->d, kind = r->variant / 2;
     void *x = draw(r, t * d, -1, 1), *w = draw(r, d, 0.5, 1.5), *dy = draw(r, t * d, -1, 1);
-    const void *res = r->variant ? draw(r, t * d, -1, 1) : NULL;
+    const double *res = r->variant & 1 ? draw(r, t * d, -1, 1) : NULL;
     void *y = run_take(r, t * d * 8), *rstd = run_take(r, t * 8);
     r->op->rmsnorm(r->l, y, rstd, x, w, t, d, NORM_EPS);
-    void *dx = output(r, "dx", t * d);
-    r->bytes = (3.0 + (double)r->variant) * (double)(t * d) * real_bytes(r);
-    RUN(r, rmsnorm_dgrad, dx, res, dy, x, w, rstd, t, d);
+    double *dx = output(r, "dx", t * d);
+    struct mat dw = gradient(r, 1, d, kind);
+    r->bytes = (res ? 4.0 : 3.0) * (double)(t * d) * real_bytes(r);
+    RUN(r, rmsnorm_grad, dx, dw, res, dy, x, w, rstd, t, kind & 1);
     if (!stating(r))
         return;
-    double *grad = work(r, t * d);
+    double *grad = work(r, t * d), *wgrad = work(r, d), *was = gradient_start(r, kind);
     for (int64_t i = 0; i < t * d; i++)
-        grad[i] = ((double *)dx)[i] - (res ? ((const double *)res)[i] : 0);
-    differ(r, grad, x, t * d, norm_loss, &(struct norm_loss){r, x, w, dy, y, rstd});
-}
-
-static void case_rmsnorm_wgrad(struct run *r)
-{
-    int64_t t = r->s->t, d = r->s->d;
-    void *x = draw(r, t * d, -1, 1), *w = draw(r, d, 0.5, 1.5), *dy = draw(r, t * d, -1, 1);
-    void *y = run_take(r, t * d * 8), *rstd = run_take(r, t * 8);
-    r->op->rmsnorm(r->l, y, rstd, x, w, t, d, NORM_EPS);
-    struct mat dw = gradient(r, 1, d, r->variant);
-    r->bytes = 2.0 * (double)(t * d) * real_bytes(r);
-    RUN(r, rmsnorm_wgrad, dw, dy, x, rstd, t, r->variant & 1);
-    if (!stating(r))
-        return;
-    double *grad = work(r, d), *was = gradient_start(r, r->variant);
+        grad[i] = dx[i] - (res ? res[i] : 0);
     for (int64_t i = 0; i < d; i++)
-        grad[i] = ((double *)dw.data)[i] - was[i];
-    differ(r, grad, w, d, norm_loss, &(struct norm_loss){r, x, w, dy, y, rstd});
+        wgrad[i] = ((double *)dw.data)[i] - was[i];
+    struct norm_loss loss = {r, x, w, dy, y, rstd};
+    differ(r, grad, x, t * d, norm_loss, &loss);
+    differ(r, wgrad, w, d, norm_loss, &loss);
 }
 
 /* Variants: turned back; positions higher than there are tokens; both. */
