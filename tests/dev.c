@@ -64,6 +64,23 @@ static void test_lane(int64_t threads)
     lane_release(&l);
 }
 
+static void test_both(void)
+{
+    struct lane l;
+    lane_init(&l, dev_open("cpu"), 1);
+    struct event from = {.timed = 1}, to = {.timed = 1};
+    char *p = l.dev->alloc_both(1000);
+    l.dev->record(&l, &from);
+    l.dev->zero(&l, p, 1000);
+    usleep(2000);
+    l.dev->record(&l, &to);
+    l.dev->wait(&l);
+    ok(l.dev->elapsed(&from, &to) >= 0.002 && !p[999],
+       "timed events tell how long the work between them took");
+    l.dev->free(p);
+    lane_release(&l);
+}
+
 static int status_of(const char *device)
 {
     pid_t child = fork();
@@ -82,6 +99,7 @@ int main(void)
     test_arena();
     test_lane(1);
     test_lane(3);
+    test_both();
     ok(status_of("cpu") == 0, "there is a device cpu");
     ok(status_of("gpu") == EXIT_MISUSED, "and none called gpu");
     return finish();

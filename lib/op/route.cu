@@ -6,7 +6,7 @@
  * then joined in order, so they are the same in every run. */
 #include "real.cuh"
 
-enum { WARPS = 8, CHOICES = 32, STRETCH = 128 };
+enum { WARPS = 8, CHOICES = 32, STRETCH = 64 };
 
 /* Floats as whole numbers of the same order, all above 0, which stands for no expert. */
 static __device__ __forceinline__ unsigned key_of(float x)
@@ -85,12 +85,12 @@ static __global__ void group_part(float *count_part, float *psum_part, const int
     extern __shared__ int chosen[]; /* (E) */
     __shared__ int32_t in[STRETCH];
     int64_t first = (int64_t)blockIdx.x * STRETCH;
-    int n = (int)MIN((int64_t)STRETCH, tokens - first), a = blockIdx.y;
+    int n = (int)MIN((int64_t)STRETCH, tokens - first), a = blockIdx.y, any = 0;
     for (int x = threadIdx.x; x < e; x += blockDim.x)
         chosen[x] = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x)
-        in[i] = group[first + i];
-    __syncthreads();
+        any |= (in[i] = group[first + i]) == a;
+    any = __syncthreads_or(any); /* mostly a stretch is of one group */
     for (int i = threadIdx.x; i < n * k; i += blockDim.x)
         if (in[i / k] == a)
             atomicAdd(&chosen[index[first * k + i]], 1); /* whole numbers: in any order the same */
@@ -98,10 +98,11 @@ static __global__ void group_part(float *count_part, float *psum_part, const int
     int64_t at = ((int64_t)blockIdx.x * gridDim.y + a) * e;
     for (int x = threadIdx.x; x < e; x += blockDim.x) {
         float sum = 0;
-#pragma unroll 8
-        for (int i = 0; i < n; i++)
-            if (in[i] == a)
-                sum += prob[(first + i) * e + x];
+#pragma unroll 16
+        for (int i = 0; any && i < n; i++) {
+            float p = prob[(first + i) * e + x];
+            sum += in[i] == a ? p : 0;
+        }
         psum_part[at + x] = sum;
         count_part[at + x] = (float)chosen[x];
     }
@@ -261,8 +262,10 @@ static __global__ void route_loss_kernel(stat *loss, const stat *count, const st
         aux += lane == 0 && n > 0 ? (double)e / (double)k * sum / n : 0;
     }
 #pragma unroll 16
-    for (int64_t i = threadIdx.x; i < t; i += blockDim.x)
-        z += group[i] >= 0 ? (double)lse[i] * (double)lse[i] : 0;
+    for (int64_t i = threadIdx.x; i < t; i += blockDim.x) {
+        double x = lse[i];
+        z += group[i] >= 0 ? x * x : 0;
+    }
     aux = block_sum(aux);
     z = block_sum(z);
     if (threadIdx.x)

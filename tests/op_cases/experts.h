@@ -27,12 +27,20 @@ static struct expert_data draw_experts(struct run *r)
     x.gate = draw_stat(r, x.n * x.k, 0.1, 1);
     x.h = draw(r, x.m * 2 * x.f, -3, 3);
     x.a = draw(r, x.m * x.f, -1, 1);
-    double live = 0;
-    for (int64_t i = 0; i < x.e; i++)
-        live += x.count[i];
-    r->flops = 2 * live * (double)(x.d * x.f);
-    r->bytes = (live * (double)(x.d + x.f) + (double)(x.e * x.d * x.f)) * real_bytes(r);
     return x;
+}
+
+/* `products` of a row of D and one of F, and numbers moved a row, D of them and F of them; the
+ * weights, or the gradient, of `type` are moved once. */
+static void expert_cost(const struct expert_data *x, double products, double ds, double fs,
+                        enum dtype type)
+{
+    double live = 0, matrix = (double)(x->d * x->f);
+    for (int64_t i = 0; i < x->e; i++)
+        live += x->count[i];
+    x->r->flops = 2 * products * live * matrix;
+    x->r->bytes = live * (ds * (double)x->d + fs * (double)x->f) * real_bytes(x->r) +
+                  products * (double)x->e * matrix * (double)dtype_size(type);
 }
 
 /* The last output has a row of `width` for each of M; those of padding must not be touched. */
@@ -76,7 +84,7 @@ static void case_experts_up(struct run *r)
     only_live(&x, 2 * f);
     double *a = output(r, "a", x.m * f);
     only_live(&x, f);
-    r->flops *= 2;
+    expert_cost(&x, 2, 1, 3, r->op->real);
     RUN(r, experts_up, h, a, x.x, x.up, x.gate, x.at, x.count, x.source, x.e, x.k, d, f);
     if (!stating(r))
         return;
@@ -100,6 +108,7 @@ static void case_experts_down(struct run *r)
     struct expert_data x = draw_experts(r);
     double *y = output(r, "y", x.m * x.d);
     only_live(&x, x.d);
+    expert_cost(&x, 1, 1, 1, r->op->real);
     RUN(r, experts_down, y, x.a, x.down, x.at, x.count, x.e, x.d, x.f);
     if (!stating(r))
         return;
@@ -134,6 +143,7 @@ static void case_experts_dh(struct run *r)
     output(r, "a", x.m * f);
     only_live(&x, f);
     double *a = last_output(r)->data, *dgate = output_stat(r, "dgate", x.n * x.k);
+    expert_cost(&x, 1, 1, 5, r->op->real);
     RUN(r, experts_dh, dh, a, dgate, x.dout, x.down, x.h, x.gate, x.at, x.count, x.source, x.n, x.e,
         x.k, d, f);
     if (!stating(r))
@@ -160,7 +170,7 @@ static void case_experts_dx(struct run *r)
     int64_t d = x.d, f = x.f;
     double *dx = output(r, "dx", x.m * d);
     only_live(&x, d);
-    r->flops *= 2;
+    expert_cost(&x, 2, 1, 2, r->op->real);
     RUN(r, experts_dx, dx, x.h, x.up, x.at, x.count, x.e, d, f);
     if (!stating(r))
         return;
@@ -192,7 +202,7 @@ static void case_experts_up_wgrad(struct run *r)
     struct expert_data x = draw_experts(r);
     int64_t kind = r->variant / 2;
     struct mat dw = gradient(r, x.e * 2 * x.f, x.d, kind);
-    r->flops *= 2;
+    expert_cost(&x, 2, 1, 2, dw.type);
     RUN(r, experts_up_wgrad, dw, x.h, x.x, x.at, x.count, x.source, x.e, x.k, kind & 1);
     if (!stating(r))
         return;
@@ -206,6 +216,7 @@ static void case_experts_down_wgrad(struct run *r)
     struct expert_data x = draw_experts(r);
     int64_t kind = r->variant / 2;
     struct mat dw = gradient(r, x.e * x.d, x.f, kind);
+    expert_cost(&x, 1, 1, 1, dw.type);
     RUN(r, experts_down_wgrad, dw, x.dout, x.a, x.at, x.count, x.source, x.e, x.k, kind & 1);
     if (!stating(r))
         return;
