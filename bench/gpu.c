@@ -1,11 +1,13 @@
 /* gpu.c -- how fast a training step, and the ops that carry it, are on a GPU at a model's true
  * width.
  *
- *   gpu qwen3-30b-a3b-4l | mixtral8x7b-2l | olmoe-8l
+ *   gpu qwen3-30b-a3b-4l | mixtral8x7b-2l | olmoe-8l [bf16]
  *
- * Random tokens, rows of 4096 in one document each, 16,384 tokens a step; f32 master weights and
- * moments. Operations are counted as bench/torch_peer.py of the peer does: 6 x active matrix
- * parameters a token (head in, embedding out) and causal attention.  One JSON object a line. */
+ * Random tokens, rows of 4096 in one document each, 16,384 tokens a step.  f32 gradients, moments
+ * and master weights (18 bytes a parameter); with "bf16" these are bf16 and weights are their own
+ * masters (8 bytes), as the peer has it.  Operations are counted as bench/torch_peer.py of the peer
+ * does: 6 x active matrix parameters a token (head in, embedding out) and causal attention.  One
+ * JSON object a line. */
 #include "train/train.h"
 
 #include <math.h>
@@ -24,27 +26,31 @@ static const struct shape {
 
 enum { SEQ = 4096, ROWS = 4, WARM = 3, TIMED = 8 };
 
-static void make_trainer(struct trainer *t, struct world *w, const struct shape *s)
+static void make_trainer(struct trainer *t, struct world *w, const struct shape *s,
+                         const char *state)
 {
     struct trainer_options o = {.device = "cuda",
                                 .type = "bf16",
-                                .optimizer = "adamw",
+                                .grads = state,
+                                .optim.name = "adamw",
+                                .optim.moments = state,
+                                .optim.master = strcmp(state, "bf16") ? "f32" : "none",
                                 .loss = "nll",
                                 .batch = ROWS,
                                 .micro = ROWS,
                                 .seq = SEQ,
-                                .decay = 0.1,
+                                .optim.decay = 0.1,
                                 .aux = -1,
                                 .z = -1,
                                 .threads = 1,
-                                .plan = {.lr = 1e-5,
-                                         .floor = 1,
-                                         .warmup = 0,
-                                         .steps = 1000,
-                                         .beta1 = 0.9,
-                                         .beta2 = 0.95,
-                                         .eps = 1e-8,
-                                         .clip = 1}};
+                                .optim.plan = {.lr = 1e-5,
+                                               .floor = 1,
+                                               .warmup = 0,
+                                               .steps = 1000,
+                                               .beta1 = 0.9,
+                                               .beta2 = 0.95,
+                                               .eps = 1e-8,
+                                               .clip = 1}};
     struct mesh mesh;
     struct config c;
     struct buf b = {0};
@@ -116,7 +122,7 @@ static double median(double *x, int64_t n)
     return x[n / 2];
 }
 
-static void bench_step(struct trainer *t, const struct shape *s)
+static void bench_step(struct trainer *t, const struct shape *s, const char *state)
 {
     double whole[TIMED], gradients[TIMED], loss = 0;
     double active =
@@ -141,11 +147,12 @@ static void bench_step(struct trainer *t, const struct shape *s)
         }
     }
     double step = median(whole, TIMED), fb = median(gradients, TIMED);
-    printf("{\"model\":\"%s\",\"ours\":1,\"tokens\":%d,\"step_ms\":%.1f,\"fwdbwd_ms\":%.1f,"
+    printf("{\"model\":\"%s\",\"ours\":1,\"state\":\"%s\",\"tokens\":%d,\"step_ms\":%.1f,\"fwdbwd_"
+           "ms\":%.1f,"
            "\"TFLOPs\":%.1f,"
            "\"TFLOPs_fwdbwd\":%.1f,\"loss\":%.4f}\n",
-           s->name, ROWS * SEQ, step * 1e3, fb * 1e3, flops / step * 1e-12, flops / fb * 1e-12,
-           loss);
+           s->name, state, ROWS * SEQ, step * 1e3, fb * 1e3, flops / step * 1e-12,
+           flops / fb * 1e-12, loss);
     fflush(stdout);
 }
 
@@ -191,10 +198,11 @@ int main(int argc, char **argv)
     }
     struct world *w = world_self();
     struct trainer t;
-    make_trainer(&t, w, s);
+    const char *state = argc > 2 ? argv[2] : "f32";
+    make_trainer(&t, w, s, state);
     fill_weights(&t.model);
     optim_fill_master(&t.optim);
-    bench_step(&t, s);
+    bench_step(&t, s, state);
     bench_segments(&t);
     trainer_release(&t);
     world_free(w);

@@ -252,8 +252,32 @@ static void test_permute(void)
     ok(x >= 0 && x < large, "rng_permute takes n beyond 2^62");
 }
 
+static void test_rounding(void)
+{
+    const float x[] = {1.003f, -3.3e-5f, 1e30f, 0, 1e-40f, -1.5f};
+    int near = 1, fair = 1;
+    for (int64_t i = 0; i < ARRAY_LEN(x); i++) {
+        double sum = 0, step = fmax(fabs((double)x[i]) * 0x1p-7, 0x1p-133);
+        for (uint32_t bits = 0; bits < 0x10000; bits++) {
+            uint16_t y = rng_round_bf16(x[i], bits | bits << 16); /* the upper half is not read */
+            float z;
+            dtype_convert(&z, DT_F32, &y, DT_BF16, 1);
+            near &= fabs((double)z - (double)x[i]) < step;
+            sum += (double)z;
+        }
+        fair &= fabs(sum / 0x10000 - (double)x[i]) <= step * 0x1p-15;
+    }
+    ok(near && fair, "rng_round_bf16 takes a neighbour, and over all bits its mean is the number");
+    float nan;
+    memcpy(&nan, &(uint32_t){0x7f800001}, 4);
+    ok(rng_round_bf16(INFINITY, ~0u) == 0x7f80 && rng_round_bf16(-INFINITY, ~0u) == 0xff80 &&
+           (rng_round_bf16(nan, ~0u) & 0x7fff) > 0x7f80,
+       "it keeps what is not finite");
+}
+
 static void test_rng(void)
 {
+    test_rounding();
     /* Known answers of the Random123 distribution: zeros, ones, digits of pi. */
     ok(bits_are(0, 0, 0, 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8), "Philox of zeros");
     ok(bits_are(~0ull, ~0ull, ~0ull, 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd),

@@ -23,7 +23,7 @@ static struct trainer *trainer_of(struct world *w, const char *loss, const char 
     struct trainer *t = xcalloc(1, sizeof *t);
     struct trainer_options o = {.device = "cpu",
                                 .type = type,
-                                .optimizer = "sgd",
+                                .optim.name = "sgd",
                                 .loss = loss,
                                 .beta = 0.3,
                                 .batch = batch,
@@ -32,7 +32,7 @@ static struct trainer *trainer_of(struct world *w, const char *loss, const char 
                                 .aux = -1,
                                 .z = z,
                                 .threads = 2,
-                                .plan = {.lr = 0.1, .floor = 1, .steps = 100}};
+                                .optim.plan = {.lr = 0.1, .floor = 1, .steps = 100}};
     struct mesh mesh;
     struct config c;
     mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);

@@ -72,6 +72,16 @@ ok 'and one rank goes on where four stopped' \
     rm -r back/step-000002 && moe-train -q -j 1 --type f64 --model tiny.json --data set/ --batch 4 --steps 4 -o back/ --save-every 2 --keep 0"
 ok 'weights of four ranks are those of one' 'ckpt-reshard -q four/ -o four.one/ && ckpt-reshard -q one/ -o one.one/ && moe-train -q --type f64 --init four.one/ --valid set/ --eval-only 2>&1'
 
+# what the optimizer keeps
+ok 'bf16 moments: resumed with the same bits' \
+   "$train --moments bf16 -o m16/ --save-every 2 --keep 0 && cp -r m16 m16r && rm -r m16r/done.json m16r/step-000006 &&
+    ln -sfn step-000004 m16r/last && $train --moments bf16 -o m16r/ --save-every 2 --keep 0 && same m16 m16r && ! same whole m16"
+ok 'stored as they are'               'shard-show m16/last/optim/*.safetensors >m16.txt && grep -q "^exp_avg.*BF16" m16.txt && ! grep -q "^exp_avg.*F32" m16.txt'
+ok 'and resharded'                    'ckpt-reshard -q --files 3 m16/ -o m16.three/ && shard-show --diff m16.three/ m16/last/'
+x 'other moments are another run' 2 'moments.*f32.*says .?bf16' "$train --moments bf16 -o whole/"
+x 'f32 weights are their own masters' 2 'master none are for --type bf16, not f32' "$train --master none -o wrong/"
+x 'f32 gradients stay so' 2 'grads bf16 .*for --type bf16, not f32' "$train --grads bf16 -o wrong/"
+
 # starting from weights
 ok 'starts from a run'                'moe-train -q -j 1 --init whole/ --data set/ --batch 4 --steps 2 -o next/'
 ok 'evaluates'                        'moe-train -j 1 --init whole/ --valid set/ --eval-only 2>&1 | grep -q "validation loss [0-9]"'

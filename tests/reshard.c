@@ -108,7 +108,7 @@ static void stay(struct world *w, void *arg)
     struct trainer t;
     struct trainer_options o = {.device = "cpu",
                                 .type = "f32",
-                                .optimizer = "adamw",
+                                .optim.name = "adamw",
                                 .loss = "nll",
                                 .micro = 1,
                                 .seq = 16,

@@ -49,6 +49,25 @@ enum { /* indices into the step state, S on the device */
     STEP_STATE
 };
 
+/* A shard of the optimizer: stretches of tensors end to end, on the device.  Arrays of bf16 that are
+ * updated in place are rounded stochastically: element e of a tensor is rounded in step s by 16 of
+ * the bits of rng_bits(key, 4 s + array, e / 8), the (e % 8)th from the lowest, so that neither
+ * ranks nor mappings change them. */
+enum { STRETCH_BLOCK = 16384 };
+enum { DRAW_WEIGHT, DRAW_M, DRAW_V }; /* array */
+struct stretch {
+    int64_t at;       /* its first element in the shard; it ends where the next begins */
+    double decay;     /* of its weights */
+    uint64_t key;     /* of its tensor */
+    int64_t first;    /* element of the tensor that stands at `at` */
+    int64_t cols, ld; /* a slice: rows `cols` elements long, `ld` apart in the tensor */
+};
+struct stretches {
+    struct stretch *stretch; /* (n + 1), the last one an end; the first begins at 0 */
+    int32_t *of_block;       /* (blocks) the stretch of element i * STRETCH_BLOCK */
+    int64_t n;
+};
+
 struct op {
     enum dtype real, stat; /* R and S of this table */
 #define OP(name, args) void(*name) args;

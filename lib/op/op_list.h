@@ -155,14 +155,16 @@ OP(pair_loss, (struct lane *l, void *loss /* S+= (2) */, const void *out, const 
 
 /* The optimizer.  state is a device struct op.h calls step_state: step_control turns the sum of
  * squared gradients and the flag `bad` (> 0 on any rank that met a non-finite value) into norm, scale,
- * learning rate and bias corrections, and counts the step only when it commits.  runs are stretches
- * of the shard with one weight decay each.  A step that does not commit changes nothing. */
+ * learning rate and bias corrections, and counts the step only when it commits.  A step that does
+ * not commit changes nothing. */
 OP(sum_squares, (struct lane *l, void *sum /* S+= (1) */, struct mat g /* (1,N) S or R */))
 OP(step_control, (struct lane *l, void *state /* S (STEP_STATE) */, const void *sum /* S (1) */,
                   const void *bad /* S (1) */, const struct step_plan *plan))
-/* AdamW (Loshchilov & Hutter 2019): w is R, master is S and may be w itself where R is S. */
-OP(adamw, (struct lane *l, void *w, void *master, void *m, void *v, const void *g,
-           const int64_t *run /* (runs+1) */, const double *decay /* (runs) */, int64_t runs,
-           const void *state, const struct step_plan *plan))
-OP(sgd, (struct lane *l, void *w, void *master, const void *g, const int64_t *run,
-         const double *decay, int64_t runs, const void *state))
+/* AdamW (Loshchilov & Hutter 2019) of a shard, all operands (1,N).  The weights w are R.  master is
+ * S, or w itself: then it is updated in place, stochastically rounded where it is bf16.  m and v
+ * are S or bf16, stochastically rounded; g is S or R. */
+OP(adamw, (struct lane *l, struct mat w, struct mat master, struct mat m, struct mat v,
+           struct mat g, const struct stretches *s, const void *state,
+           const struct step_plan *plan))
+OP(sgd, (struct lane *l, struct mat w, struct mat master, struct mat g, const struct stretches *s,
+         const void *state))

@@ -67,72 +67,124 @@ void OPNAME(step_control)(struct lane *l, void *state, const void *sum, const vo
 }
 
 struct update {
-    real *w;             /* (N) */
-    stat *master;        /* (N), may be w */
-    stat *m, *v;         /* (N), NULL for sgd */
-    const stat *g;       /* (N) */
-    const int64_t *run;  /* (runs+1) */
-    const double *decay; /* (runs) */
-    int64_t runs;
+    struct mat w, master, m, v, g; /* (1,N); m and v without data for sgd */
+    const struct stretches *s;
     const stat *state; /* (STEP_STATE) */
     const struct step_plan *plan;
-    void (*stretch)(const struct update *u, int64_t at, int64_t end, stat decay);
 };
 
-static void adamw_stretch(const struct update *u, int64_t at, int64_t end, stat decay)
+/* Elements of an operand as S: in place where that is their type, else read into a buffer, and
+ * written back rounded by chance. */
+enum { FEW = 256 };
+struct view {
+    struct mat of;
+    enum { VIEW_PLACE, VIEW_COPY } kind;
+    int array;
+    stat *x; /* (n) */
+    stat buffer[FEW];
+};
+
+static void view_read(struct view *v, struct mat of, int array, int64_t at, int64_t n)
 {
-    real *w = u->w;
-    stat *master = u->master, *m = u->m, *v = u->v;
-    const stat *g = u->g;
+    char *data = (char *)of.data + at * dtype_size(of.type);
+    v->of = of;
+    v->array = array;
+    v->kind = of.type == REAL_TYPE ? VIEW_PLACE : VIEW_COPY;
+    v->x = v->kind == VIEW_PLACE ? (stat *)data : v->buffer;
+    if (v->kind == VIEW_COPY)
+        dtype_convert(v->buffer, REAL_TYPE, data, of.type, n);
+}
+
+static void view_write(const struct view *v, const struct stretch *s, double count, int64_t at,
+                       int64_t n)
+{
+    uint32_t bits[4] = {0};
+    int64_t drawn = -1;
+    if (v->kind == VIEW_PLACE)
+        return;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t from = at + i - s->at, e = s->first + from / s->cols * s->ld + from % s->cols;
+        if (e / 8 != drawn)
+            rng_bits(bits, s->key, (uint64_t)count * 4 + (uint64_t)v->array, (uint64_t)(e / 8));
+        drawn = e / 8;
+        ((uint16_t *)v->of.data)[at + i] =
+            rng_round_bf16((float)v->x[i], bits[e % 8 / 2] >> e % 2 * 16);
+    }
+}
+
+static void adamw_few(const struct update *u, stat *w, stat *m, stat *v, const stat *g, int64_t n,
+                      stat decay)
+{
     stat beta1 = (stat)u->plan->beta1, beta2 = (stat)u->plan->beta2, eps = (stat)u->plan->eps;
     stat scale = u->state[STEP_SCALE], lr = u->state[STEP_LR];
     stat unbias1 = 1 / u->state[STEP_BIAS1], unbias2 = 1 / u->state[STEP_BIAS2];
-    for (int64_t i = at; i < end; i++) {
+    for (int64_t i = 0; i < n; i++) {
         stat d = g[i] * scale;
         m[i] = beta1 * m[i] + (1 - beta1) * d;
         v[i] = beta2 * v[i] + (1 - beta2) * d * d;
         stat step = m[i] * unbias1 / (STAT_SQRT(v[i] * unbias2) + eps);
-        master[i] -= lr * (decay * master[i] + step);
-        w[i] = (real)master[i];
+        w[i] -= lr * (decay * w[i] + step);
     }
 }
 
-static void sgd_stretch(const struct update *u, int64_t at, int64_t end, stat decay)
+static void sgd_few(const struct update *u, stat *w, const stat *g, int64_t n, stat decay)
 {
     stat scale = u->state[STEP_SCALE], lr = u->state[STEP_LR];
-    for (int64_t i = at; i < end; i++) {
-        u->master[i] -= lr * (decay * u->master[i] + u->g[i] * scale);
-        u->w[i] = (real)u->master[i];
-    }
+    for (int64_t i = 0; i < n; i++)
+        w[i] -= lr * (decay * w[i] + g[i] * scale);
 }
 
-/* A block may hold many runs, and a run many blocks. */
+/* Neighbours of one stretch. */
+static void update_few(const struct update *u, const struct stretch *s, int64_t at, int64_t n)
+{
+    double count = (double)u->state[STEP_COUNT];
+    struct view w, m, v, g;
+    view_read(&w, u->master, DRAW_WEIGHT, at, n);
+    view_read(&g, u->g, 0, at, n);
+    if (u->m.data) {
+        view_read(&m, u->m, DRAW_M, at, n);
+        view_read(&v, u->v, DRAW_V, at, n);
+        adamw_few(u, w.x, m.x, v.x, g.x, n, (stat)s->decay);
+        view_write(&m, s, count, at, n);
+        view_write(&v, s, count, at, n);
+    } else {
+        sgd_few(u, w.x, g.x, n, (stat)s->decay);
+    }
+    view_write(&w, s, count, at, n);
+    if (u->w.data != u->master.data)
+        dtype_convert((char *)u->w.data + at * dtype_size(u->w.type), u->w.type, w.x, REAL_TYPE, n);
+}
+
+/* A block may hold many stretches, and a stretch many blocks. */
 static void update_block(void *arg, int64_t block, void *scratch)
 {
     const struct update *u = arg;
-    int64_t at = u->run[0] + block * BLOCK, end = MIN(at + BLOCK, u->run[u->runs]);
-    for (int64_t i = 0; i < u->runs && u->run[i] < end; i++)
-        if (u->run[i + 1] > at)
-            u->stretch(u, MAX(at, u->run[i]), MIN(end, u->run[i + 1]), (stat)u->decay[i]);
+    int64_t at = block * STRETCH_BLOCK, end = MIN(at + STRETCH_BLOCK, u->w.cols);
+    const struct stretch *s = &u->s->stretch[u->s->of_block[block]];
+    while (at < end) {
+        while (s[1].at <= at)
+            s++;
+        int64_t n = MIN(MIN(end, s[1].at) - at, FEW);
+        update_few(u, s, at, n);
+        at += n;
+    }
 }
 
 static void update_all(struct lane *l, struct update *u)
 {
-    if (u->state[STEP_OK] && u->runs)
-        lane_for(l, task_count(u->run[u->runs] - u->run[0], BLOCK), update_block, u, 0);
+    if (u->state[STEP_OK])
+        lane_for(l, task_count(u->w.cols, STRETCH_BLOCK), update_block, u, 0);
 }
 
-void OPNAME(adamw)(struct lane *l, void *w, void *master, void *m, void *v, const void *g,
-                   const int64_t *run, const double *decay, int64_t runs, const void *state,
+void OPNAME(adamw)(struct lane *l, struct mat w, struct mat master, struct mat m, struct mat v,
+                   struct mat g, const struct stretches *s, const void *state,
                    const struct step_plan *plan)
 {
-    struct update u = {w, master, m, v, g, run, decay, runs, state, plan, adamw_stretch};
-    update_all(l, &u);
+    update_all(l, &(struct update){w, master, m, v, g, s, state, plan});
 }
 
-void OPNAME(sgd)(struct lane *l, void *w, void *master, const void *g, const int64_t *run,
-                 const double *decay, int64_t runs, const void *state)
+void OPNAME(sgd)(struct lane *l, struct mat w, struct mat master, struct mat g,
+                 const struct stretches *s, const void *state)
 {
-    struct update u = {w, master, NULL, NULL, g, run, decay, runs, state, NULL, sgd_stretch};
-    update_all(l, &u);
+    update_all(l, &(struct update){.w = w, .master = master, .g = g, .s = s, .state = state});
 }

@@ -1,12 +1,15 @@
 /* optim.cu -- the optimizer: norm, the decision to commit, the update of N elements.
  *
- * Bound: memory: 4 N bytes for the norm; for AdamW in bf16 30 N (16 read, 14 written).  All runs of
- * a shard go in one launch, or few: their bounds and decays travel as an argument. */
+ * Bound: memory.  The norm reads the gradients; AdamW reads gradient, moments and master and writes
+ * the last three and the weights: 30 N bytes in f32, 14 N where all is bf16 and the weights are
+ * their own masters.  A shard is one launch; threads find their stretch of it in a table. */
 #include "real.cuh"
+#include "rng.cuh"
+#include "ptx.cuh"
 
 #include <math.h>
 
-enum { THREADS = 256, SQUARE_BLOCKS = 1024, RUNS = 120 }; /* runs a launch */
+enum { THREADS = 256, SQUARE_BLOCKS = 1024 };
 
 /* V at a time, f32 within them: a gradient has many elements, and f64 adds are slow. */
 template <int V, typename T>
@@ -89,109 +92,174 @@ extern "C" void OPNAME(step_control)(struct lane *l, void *state, const void *su
     launched("step_control", "%d", STEP_STATE);
 }
 
-struct runs {
-    int64_t at[RUNS + 1];
-    float decay[RUNS];
-    int n;
-};
 struct update {
-    real *w;              /* (N) */
-    stat *master, *m, *v; /* (N); master may be w, m and v are NULL for sgd */
-    const stat *g;        /* (N) */
-    const stat *state;    /* (STEP_STATE) */
+    void *w, *master, *m, *v; /* (N); master may be w; m and v of AdamW only */
+    const void *g;            /* (N) */
+    const struct stretch *stretch;
+    const int32_t *of_block;
+    const stat *state; /* (STEP_STATE) */
+    int64_t n;
     float beta1, beta2, eps;
 };
+struct rates { /* of the step */
+    float scale, lr, unbias1, unbias2;
+    uint64_t draw;
+};
 
-template <int ADAM>
-static __device__ __forceinline__ void update_one(const struct update &u, float *w, float *m,
-                                                  float *v, float g, float decay)
+/* What is rounded by chance is bf16 and its own source; the rest is stored to the nearest. */
+template <int V>
+static __device__ __forceinline__ void put(float *p, const float *x, uint64_t key, uint64_t draw,
+                                           int64_t e)
 {
-    float d = g * u.state[STEP_SCALE], step = d;
-    if (ADAM) {
-        *m = u.beta1 * *m + (1 - u.beta1) * d;
-        *v = u.beta2 * *v + (1 - u.beta2) * d * d;
-        step = *m / u.state[STEP_BIAS1] / (sqrtf(*v / u.state[STEP_BIAS2]) + u.eps);
+    store_n<V>(p, x);
+}
+template <int V>
+static __device__ __forceinline__ void put(bf16 *p, const float *x, uint64_t key, uint64_t draw,
+                                           int64_t e)
+{
+    uint4 r = rng_bits_of(key, draw, (uint64_t)e / 8);
+    uint32_t bits[4] = {r.x, r.y, r.z, r.w};
+    if constexpr (V == 8) {
+        uint32_t y[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            y[i] = __byte_perm(rng_round(x[2 * i], bits[i]), rng_round(x[2 * i + 1], bits[i] >> 16),
+                               0x7632);
+        *(uint4 *)p = make_uint4(y[0], y[1], y[2], y[3]);
+    } else {
+        int j = (int)(e % 8);
+        uint32_t word = j < 4 ? (j < 2 ? bits[0] : bits[1]) : (j < 6 ? bits[2] : bits[3]);
+        *(uint16_t *)p = (uint16_t)(rng_round(*x, word >> j % 2 * 16) >> 16);
     }
-    *w -= u.state[STEP_LR] * (decay * *w + step);
 }
 
-template <int ADAM, int V>
-static __global__ void update_kernel(struct update u, __grid_constant__ const struct runs runs)
+/* V neighbours of one stretch: elements e and on of their tensor, e a multiple of V. */
+template <int V, typename MASTER, typename MOMENT, typename GRAD, int ADAM, int OWN>
+static __device__ __forceinline__ void update_at(const struct update &u, const struct rates &r,
+                                                 int64_t i, uint64_t key, float decay, int64_t e)
 {
-    if (u.state[STEP_OK] == 0)
-        return;
-    int64_t i = runs.at[0] + ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V;
-    if (i >= runs.at[runs.n])
-        return;
-    int low = 0, high = runs.n; /* the run of element i: at[low] <= i < at[low + 1] */
-    while (high - low > 1) {
-        int mid = (low + high) / 2;
-        if (runs.at[mid] <= i)
-            low = mid;
-        else
-            high = mid;
-    }
+    MASTER *master = (MASTER *)u.master + i;
+    MOMENT *mi = (MOMENT *)u.m + i, *vi = (MOMENT *)u.v + i;
     float w[V], m[V], v[V], g[V];
-    load_n<V>(w, u.master + i);
-    load_n<V>(g, u.g + i);
+    load_n<V>(g, (const GRAD *)u.g + i);
     if (ADAM) {
-        load_n<V>(m, u.m + i);
-        load_n<V>(v, u.v + i);
+        load_n<V>(m, mi);
+        load_n<V>(v, vi);
     }
+    load_n<V>(w, master);
 #pragma unroll
     for (int j = 0; j < V; j++) {
-        while (i + j >= runs.at[low + 1])
-            low++;
-        update_one<ADAM>(u, &w[j], &m[j], &v[j], g[j], runs.decay[low]);
+        float d = g[j] * r.scale, step = d;
+        if (ADAM) {
+            m[j] = u.beta1 * m[j] + (1 - u.beta1) * d;
+            v[j] = u.beta2 * v[j] + (1 - u.beta2) * d * d;
+            step = __fdividef(m[j] * r.unbias1, sqrt_near(v[j] * r.unbias2) + u.eps);
+        }
+        w[j] -= r.lr * (decay * w[j] + step);
     }
-    store_n<V>(u.master + i, w);
     if (ADAM) {
-        store_n<V>(u.m + i, m);
-        store_n<V>(u.v + i, v);
+        put<V>(mi, m, key, r.draw + DRAW_M, e);
+        put<V>(vi, v, key, r.draw + DRAW_V, e);
     }
-    store_n<V>(u.w + i, w); /* last, since it may be the master itself */
+    put<V>(master, w, key, r.draw + DRAW_WEIGHT, e);
+    if (!OWN)
+        store_n<V>((real *)u.w + i, w);
 }
 
-template <int ADAM>
-static void update_all(struct lane *l, const struct update *u, const int64_t *run,
-                       const double *decay, int64_t runs)
+/* A thread takes V neighbours: at once where they are of one stretch and of one draw, which is
+ * nearly everywhere, else one by one. */
+template <int V, typename MASTER, typename MOMENT, typename GRAD, int ADAM, int OWN>
+static __global__ void __launch_bounds__(THREADS)
+    update_kernel(__grid_constant__ const struct update u)
 {
-    int aligned = ((uintptr_t)u->w | (uintptr_t)u->master | (uintptr_t)u->m | (uintptr_t)u->v |
-                   (uintptr_t)u->g) %
-                      16 ==
-                  0;
-    for (int64_t i = 0; i < runs; i += RUNS) {
-        struct runs r = {};
-        r.n = (int)MIN(runs - i, (int64_t)RUNS);
-        for (int j = 0; j <= r.n; j++)
-            r.at[j] = run[i + j];
-        for (int j = 0; j < r.n; j++)
-            r.decay[j] = (float)decay[i + j];
-        int64_t n = r.at[r.n] - r.at[0];
-        if (!n)
-            continue;
-        if (aligned && n % 4 == 0 && r.at[0] % 4 == 0)
-            update_kernel<ADAM, 4><<<blocks_of(n, THREADS * 4), THREADS, 0, stream(l)>>>(*u, r);
-        else
-            update_kernel<ADAM, 1><<<blocks_of(n, THREADS), THREADS, 0, stream(l)>>>(*u, r);
-        launched("update", "%lld", (long long)n);
+    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V;
+    if (u.state[STEP_OK] == 0 || i >= u.n)
+        return;
+    struct rates r = {u.state[STEP_SCALE], u.state[STEP_LR], 1 / u.state[STEP_BIAS1],
+                      1 / u.state[STEP_BIAS2], (uint64_t)u.state[STEP_COUNT] * 4};
+    const struct stretch *s = u.stretch + u.of_block[i / STRETCH_BLOCK];
+    while (s[1].at <= i)
+        s++;
+    int64_t from = i - s->at, cols = s->cols, ld = s->ld, e = s->first + from;
+    if (cols != ld)
+        e = s->first + from / cols * ld + from % cols;
+    if (V > 1 && i + V <= s[1].at && e % V == 0 && (cols == ld || from % cols + V <= cols)) {
+        update_at<V, MASTER, MOMENT, GRAD, ADAM, OWN>(u, r, i, s->key, (float)s->decay, e);
+        return;
+    }
+#pragma unroll 1
+    for (int64_t end = i + V; i < end; i++) {
+        while (s[1].at <= i)
+            s++;
+        from = i - s->at;
+        e = s->first + from / s->cols * s->ld + from % s->cols;
+        update_at<1, MASTER, MOMENT, GRAD, ADAM, OWN>(u, r, i, s->key, (float)s->decay, e);
     }
 }
 
-extern "C" void OPNAME(adamw)(struct lane *l, void *w, void *master, void *m, void *v,
-                              const void *g, const int64_t *run, const double *decay, int64_t runs,
+template <typename MASTER, typename MOMENT, typename GRAD, int ADAM, int OWN>
+static void update_run(struct lane *l, const struct update &u)
+{
+    uintptr_t all =
+        (uintptr_t)u.w | (uintptr_t)u.master | (uintptr_t)u.m | (uintptr_t)u.v | (uintptr_t)u.g;
+    if (!u.n)
+        return;
+    if (all % 16 == 0 && u.n % 8 == 0)
+        update_kernel<8, MASTER, MOMENT, GRAD, ADAM, OWN>
+            <<<blocks_of(u.n, THREADS * 8), THREADS, 0, stream(l)>>>(u);
+    else
+        update_kernel<1, MASTER, MOMENT, GRAD, ADAM, OWN>
+            <<<blocks_of(u.n, THREADS), THREADS, 0, stream(l)>>>(u);
+    launched("update", "%lld", (long long)u.n);
+}
+
+template <typename MOMENT, typename GRAD, int ADAM>
+static void update_master(struct lane *l, const struct update &u)
+{
+    if (u.master == u.w)
+        update_run<real, MOMENT, GRAD, ADAM, 1>(l, u);
+    else
+        update_run<stat, MOMENT, GRAD, ADAM, 0>(l, u);
+}
+template <typename MOMENT, int ADAM>
+static void update_grad(struct lane *l, const struct update &u, enum dtype grad)
+{
+    if (grad == REAL_TYPE)
+        update_master<MOMENT, real, ADAM>(l, u);
+    else
+        update_master<MOMENT, stat, ADAM>(l, u);
+}
+
+static struct update update_of(const char *op, struct mat w, struct mat master, struct mat m,
+                               struct mat v, struct mat g, const struct stretches *s,
+                               const void *state)
+{
+    int own = master.data == w.data;
+    if (w.type != REAL_TYPE || master.type != (own ? REAL_TYPE : DT_F32) || m.type != v.type ||
+        (m.type != DT_F32 && m.type != DT_BF16) || (g.type != REAL_TYPE && g.type != DT_F32))
+        die("%s: weights %s, master %s, moments %s, gradients %s is no combination", op,
+            dtype_name(w.type), dtype_name(master.type), dtype_name(m.type), dtype_name(g.type));
+    return {w.data,      master.data,         m.data, v.data, g.data, s->stretch,
+            s->of_block, (const stat *)state, w.cols};
+}
+
+extern "C" void OPNAME(adamw)(struct lane *l, struct mat w, struct mat master, struct mat m,
+                              struct mat v, struct mat g, const struct stretches *s,
                               const void *state, const struct step_plan *plan)
 {
-    struct update u = {(real *)w,          (stat *)master,     (stat *)m,
-                       (stat *)v,          (const stat *)g,    (const stat *)state,
-                       (float)plan->beta1, (float)plan->beta2, (float)plan->eps};
-    update_all<1>(l, &u, run, decay, runs);
+    struct update u = update_of("adamw", w, master, m, v, g, s, state);
+    u.beta1 = (float)plan->beta1;
+    u.beta2 = (float)plan->beta2;
+    u.eps = (float)plan->eps;
+    if (m.type == DT_BF16)
+        update_grad<bf16, 1>(l, u, g.type);
+    else
+        update_grad<float, 1>(l, u, g.type);
 }
 
-extern "C" void OPNAME(sgd)(struct lane *l, void *w, void *master, const void *g,
-                            const int64_t *run, const double *decay, int64_t runs,
-                            const void *state)
+extern "C" void OPNAME(sgd)(struct lane *l, struct mat w, struct mat master, struct mat g,
+                            const struct stretches *s, const void *state)
 {
-    struct update u = {(real *)w, (stat *)master, NULL, NULL, (const stat *)g, (const stat *)state};
-    update_all<0>(l, &u, run, decay, runs);
+    struct mat none = mat(NULL, DT_F32, 1, w.cols);
+    update_grad<float, 0>(l, update_of("sgd", w, master, none, none, g, s, state), g.type);
 }

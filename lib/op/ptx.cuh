@@ -261,4 +261,12 @@ static __device__ __forceinline__ uint32_t pack2(float a, float b)
     return x;
 }
 
+/* The root within an ulp or two, in one instruction. */
+static __device__ __forceinline__ float sqrt_near(float x)
+{
+    float y;
+    asm("sqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 #endif

@@ -42,7 +42,7 @@ void agree_setting(struct comm *all, const struct run_options *o, const struct m
     buf_reset(&b);
     buf_printf(
         &b, "steps %lld save-every %lld valid %s valid-every %lld eval-only %d max-bad-steps %lld",
-        (long long)t->plan.steps, (long long)o->save_every, o->valid ? o->valid : "none",
+        (long long)t->optim.plan.steps, (long long)o->save_every, o->valid ? o->valid : "none",
         (long long)o->valid_every, o->eval_only, (long long)o->max_bad_steps);
     agree(all, "plan", b.data);
     buf_release(&b);

@@ -20,33 +20,9 @@ static struct comm *shard_comm(const struct model *m, int buffer)
     return m->comm[buffer == BUFFER_DENSE ? GROUP_DP_CP : GROUP_EDP];
 }
 
-static void *take(struct model *m, int64_t n)
+static void *take(struct model *m, int64_t n, enum dtype type)
 {
-    return lane_alloc(m->lane, n * dtype_size(m->op->stat), "the optimizer");
-}
-
-/* Stretches of the shard with one decay each: gaps between tensors count as undecayed. */
-static void runs_init(struct optim_shard *s, const struct layout *y, int buffer, double decay)
-{
-    int64_t lo = y->shard_at[buffer], hi = lo + y->shard[buffer];
-    s->run = xmalloc((2 * y->n + 2) * sizeof *s->run);
-    s->decay = xmalloc((2 * y->n + 2) * sizeof *s->decay);
-    s->run[0] = 0;
-    for (int64_t i = 0; i < y->n; i++) {
-        const struct local *l = &y->local[i];
-        int64_t end = MIN(l->at + l->r.rows * l->r.cols, hi) - lo;
-        if (l->buffer != (enum mesh_buffer)buffer || end <= s->run[s->runs])
-            continue;
-        double d = l->p->decay ? decay : 0;
-        if (s->runs && s->decay[s->runs - 1] == d)
-            s->runs--;
-        s->decay[s->runs] = d;
-        s->run[++s->runs] = end;
-    }
-    if (s->run[s->runs] < hi - lo) {
-        s->decay[s->runs] = 0;
-        s->run[++s->runs] = hi - lo;
-    }
+    return lane_alloc(m->lane, n * dtype_size(type), "the optimizer");
 }
 
 /* The shard as rectangles of the tensors it runs through: what checkpoints store. */
@@ -69,29 +45,70 @@ static void pieces_init(struct optim_shard *s, const struct model *m, int b)
     }
 }
 
-void optim_init(struct optim *o, struct model *m, const char *name, struct step_plan plan,
-                double decay)
+/* A copy of n bytes on the device. */
+static void *on_device(struct lane *l, const void *host, int64_t n)
+{
+    void *p = lane_alloc(l, n, "the optimizer");
+    l->dev->put(l, p, host, n);
+    l->dev->wait(l);
+    return p;
+}
+
+/* The pieces as the update wants them; what lies between tensors goes with the one before it. */
+static void stretches_init(struct optim_shard *s, struct model *m, int b,
+                           const struct optim_options *o)
+{
+    int64_t n = s->pieces + 1, end = m->layout.shard[b];
+    int64_t blocks = (end + STRETCH_BLOCK - 1) / STRETCH_BLOCK;
+    struct stretch *at = xcalloc(n + 1, sizeof *at);
+    int32_t *of_block = xcalloc(blocks + 1, sizeof *of_block);
+    at[0].cols = at[0].ld = 1; /* before the first tensor */
+    for (int64_t i = 0; i < s->pieces; i++) {
+        const struct optim_piece *p = &s->piece[i];
+        int64_t cols = MAX(p->p->cols, 1);
+        at[i + 1] = (struct stretch){.at = p->at,
+                                     .decay = p->p->decay ? o->decay : 0,
+                                     .key = rng_key((uint64_t)o->seed, p->p->name),
+                                     .first = p->r.row * cols + p->r.col,
+                                     .cols = p->r.cols,
+                                     .ld = cols};
+    }
+    at[n].at = end;
+    for (int64_t i = 0, j = 0; i < blocks; i++) {
+        while (at[j + 1].at <= i * STRETCH_BLOCK)
+            j++;
+        of_block[i] = (int32_t)j;
+    }
+    s->stretches.n = n;
+    s->stretches.stretch = on_device(m->lane, at, (n + 1) * (int64_t)sizeof *at);
+    s->stretches.of_block = on_device(m->lane, of_block, blocks * (int64_t)sizeof *of_block);
+    free(at), free(of_block);
+}
+
+void optim_init(struct optim *o, struct model *m, const struct optim_options *options)
 {
     memset(o, 0, sizeof *o);
     o->m = m;
-    o->plan = plan;
+    o->plan = options->plan;
     for (int64_t i = 0; i < ARRAY_LEN(defs); i++)
-        if (!strcmp(defs[i].name, name))
+        if (!strcmp(defs[i].name, options->name))
             o->def = &defs[i];
     if (!o->def)
-        die_misused("--optimizer %s: there is no such optimizer", name);
+        die_misused("--optimizer %s: there is no such optimizer", options->name);
+    o->moment_type = choice_is(options->moments, "bf16") ? DT_BF16 : m->op->stat;
+    o->own = m->op->real == m->op->stat || choice_is(options->master, "none");
     for (int b = 0; b < BUFFERS; b++) {
         struct optim_shard *s = &o->shard[b];
-        int64_t at = m->layout.shard_at[b];
-        s->master = m->op->real == m->op->stat ? (char *)m->weight[b] + at * dtype_size(m->op->real)
-                                               : take(m, m->layout.shard[b]);
+        int64_t at = m->layout.shard_at[b], n = m->layout.shard[b];
+        s->master =
+            o->own ? (char *)m->weight[b] + at * dtype_size(m->op->real) : take(m, n, m->op->stat);
         for (int i = 0; i < o->def->moments; i++)
-            s->moment[i] = take(m, m->layout.shard[b]);
-        runs_init(s, &m->layout, b, decay);
+            s->moment[i] = take(m, n, o->moment_type);
         pieces_init(s, m, b);
+        stretches_init(s, m, b, options);
     }
-    o->state = take(m, STEP_STATE);
-    o->sums = take(m, 2);
+    o->state = take(m, STEP_STATE, m->op->stat);
+    o->sums = take(m, 2, m->op->stat);
 }
 
 void optim_release(struct optim *o)
@@ -99,12 +116,12 @@ void optim_release(struct optim *o)
     const struct dev_ops *dev = o->m->lane->dev;
     for (int b = 0; b < BUFFERS; b++) {
         struct optim_shard *s = &o->shard[b];
-        if (o->m->op->real != o->m->op->stat)
+        if (!o->own)
             dev->free(s->master);
         for (int i = 0; i < o->def->moments; i++)
             dev->free(s->moment[i]);
-        free(s->run);
-        free(s->decay);
+        dev->free(s->stretches.stretch);
+        dev->free(s->stretches.of_block);
         free(s->piece);
     }
     dev->free(o->state);
@@ -154,13 +171,17 @@ void optim_step(struct optim *o, double bad)
     op->step_control(m->lane, o->state, o->sums, (char *)o->sums + ssz, &o->plan);
     for (int b = 0; b < BUFFERS; b++) {
         struct optim_shard *s = &o->shard[b];
-        char *w = (char *)m->weight[b] + m->layout.shard_at[b] * rsz;
+        int64_t n = m->layout.shard[b];
+        struct mat w = mat((char *)m->weight[b] + m->layout.shard_at[b] * rsz, op->real, 1, n);
+        struct mat g = mat(grad_shard(m, b), m->grad_type, 1, n);
+        struct mat master = o->own ? w : mat(s->master, op->stat, 1, n);
         if (o->def->moments == 2)
-            op->adamw(m->lane, w, s->master, s->moment[0], s->moment[1], grad_shard(m, b), s->run,
-                      s->decay, s->runs, o->state, &o->plan);
+            op->adamw(m->lane, w, master, mat(s->moment[0], o->moment_type, 1, n),
+                      mat(s->moment[1], o->moment_type, 1, n), g, &s->stretches, o->state,
+                      &o->plan);
         else
-            op->sgd(m->lane, w, s->master, grad_shard(m, b), s->run, s->decay, s->runs, o->state);
-        comm_all_gather(shard_comm(m, b), m->lane, m->weight[b], w, m->layout.shard[b], op->real);
+            op->sgd(m->lane, w, master, g, &s->stretches, o->state);
+        comm_all_gather(shard_comm(m, b), m->lane, m->weight[b], w.data, n, op->real);
     }
 }
 
@@ -178,7 +199,7 @@ void optim_fill_master(struct optim *o)
     const struct model *m = o->m;
     struct lane *l = m->lane;
     int64_t rsz = dtype_size(m->op->real), ssz = dtype_size(m->op->stat);
-    if (m->op->real == m->op->stat)
+    if (o->own)
         return;
     for (int b = 0; b < BUFFERS; b++) {
         int64_t n = m->layout.shard[b];
@@ -204,13 +225,18 @@ void optim_set_count(struct optim *o, double committed)
 /* ---- checkpoints ---- */
 
 /* The arrays of a shard that a checkpoint holds, under their names there. */
-static int arrays(const struct optim *o, int b, const char *name[3], char *array[3])
+struct array {
+    const char *name;
+    char *data; /* (shard) */
+    enum dtype type;
+};
+static int arrays(const struct optim *o, int b, struct array a[3])
 {
     int n = 0;
     for (int i = 0; i < o->def->moments; i++)
-        name[n] = o->def->moment[i], array[n++] = o->shard[b].moment[i];
-    if (o->m->op->real != o->m->op->stat)
-        name[n] = "master", array[n++] = o->shard[b].master;
+        a[n++] = (struct array){o->def->moment[i], o->shard[b].moment[i], o->moment_type};
+    if (!o->own)
+        a[n++] = (struct array){"master", o->shard[b].master, o->m->op->stat};
     return n;
 }
 
@@ -230,17 +256,15 @@ void ckpt_put_from(struct ckpt_writer *w, struct lane *l, const char *set, const
 
 void optim_save(const struct optim *o, struct ckpt_writer *w)
 {
-    enum dtype t = o->m->op->stat;
     for (int b = 0; b < BUFFERS; b++) {
-        const char *name[3];
-        char *array[3];
-        int n = arrays(o, b, name, array);
+        struct array a[3];
+        int n = arrays(o, b, a);
         for (int i = 0; i < n; i++)
             for (int64_t j = 0; j < o->shard[b].pieces; j++) {
                 const struct optim_piece *p = &o->shard[b].piece[j];
                 if (p->writes)
-                    ckpt_put_from(w, o->m->lane, name[i], p->p, p->r,
-                                  array[i] + p->at * dtype_size(t), t);
+                    ckpt_put_from(w, o->m->lane, a[i].name, p->p, p->r,
+                                  a[i].data + p->at * dtype_size(a[i].type), a[i].type);
             }
     }
 }
@@ -248,18 +272,16 @@ void optim_save(const struct optim *o, struct ckpt_writer *w)
 void optim_load(struct optim *o, struct ckpt *k)
 {
     struct lane *l = o->m->lane;
-    enum dtype t = o->m->op->stat;
     for (int b = 0; b < BUFFERS; b++) {
-        const char *name[3];
-        char *array[3];
-        int n = arrays(o, b, name, array);
+        struct array a[3];
+        int n = arrays(o, b, a);
         for (int i = 0; i < n; i++)
             for (int64_t j = 0; j < o->shard[b].pieces; j++) {
                 const struct optim_piece *p = &o->shard[b].piece[j];
-                int64_t bytes = p->r.rows * p->r.cols * dtype_size(t);
+                int64_t size = dtype_size(a[i].type), bytes = p->r.rows * p->r.cols * size;
                 void *host = xmalloc(MAX(bytes, 1));
-                ckpt_get(k, name[i], p->p, p->r, host, t);
-                l->dev->put(l, array[i] + p->at * dtype_size(t), host, bytes);
+                ckpt_get(k, a[i].name, p->p, p->r, host, a[i].type);
+                l->dev->put(l, a[i].data + p->at * size, host, bytes);
                 l->dev->wait(l);
                 free(host);
             }

@@ -126,7 +126,8 @@ static void run_rank(struct world *world, void *arg)
     struct trainer_options t = o->train;
     t.seq = set_info(r.mix.set[0])->seq;
     r.steps = o->steps > 0 ? o->steps : ceil(o->epochs * run_sequences(&r.mix) / t.batch);
-    t.plan.steps = r.steps;
+    t.optim.plan.steps = r.steps;
+    t.optim.seed = o->seed;
     run_defaults(&r, &mesh, &t);
     agree_setting(r.all, o, &mesh, &t);
     trainer_init(&r.t, world, &mesh, &cfg, &t);

@@ -90,6 +90,7 @@ void run_identity(struct buf *out, const struct run_options *o, const struct con
                   const struct mix *mix, int64_t steps)
 {
     const struct trainer_options *t = &o->train;
+    const struct optim_options *p = &t->optim;
     struct buf config = {0}, data = {0};
     char model[17];
     config_write(c, &config, "float32");
@@ -102,18 +103,21 @@ void run_identity(struct buf *out, const struct run_options *o, const struct con
     member(out, "data", data.data);
     member(out, "type", t->type);
     member(out, "loss", t->loss);
-    member(out, "optimizer", t->optimizer);
+    member(out, "grads", t->grads);
+    member(out, "optimizer", p->name);
+    member(out, "moments", p->moments);
+    member(out, "master", p->master);
     number(out, "seed", o->seed);
     number(out, "steps", steps);
     number(out, "batch", t->batch);
-    number(out, "lr", t->plan.lr);
-    number(out, "lr-floor", t->plan.floor);
-    number(out, "warmup", t->plan.warmup);
-    number(out, "beta1", t->plan.beta1);
-    number(out, "beta2", t->plan.beta2);
-    number(out, "eps", t->plan.eps);
-    number(out, "clip", t->plan.clip);
-    number(out, "decay", t->decay);
+    number(out, "lr", p->plan.lr);
+    number(out, "lr-floor", p->plan.floor);
+    number(out, "warmup", p->plan.warmup);
+    number(out, "beta1", p->plan.beta1);
+    number(out, "beta2", p->plan.beta2);
+    number(out, "eps", p->plan.eps);
+    number(out, "clip", p->plan.clip);
+    number(out, "decay", p->decay);
     if (loss_find(t->loss)->pairs && !loss_find(t->loss)->reward)
         number(out, "beta", t->beta);
     number(out, "aux", c->aux);

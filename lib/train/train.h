@@ -13,6 +13,8 @@
 #include "model/model.h"
 #include "shard/shard.h"
 
+#include <string.h>
+
 /* ---- schedule.c: a step as a list ---- */
 
 enum lane_name { LANE_COMPUTE, LANE_COMM, LANES };
@@ -53,24 +55,35 @@ struct optim_piece {
     int64_t at; /* in the shard, elements */
     int writes; /* this rank stores it: the first of the tensor's replicas over TP */
 };
+struct optim_options {
+    const char *name; /* of an optim_def */
+    const char *moments; /* their type, "bf16"; "f32" or NULL: S */
+    const char *master;  /* "none": bf16 weights are their own; "f32" or NULL: a copy in S */
+    double decay;
+    int64_t seed; /* of what bf16 values are rounded by */
+    struct step_plan plan;
+};
 struct optim {
     const struct optim_def *def;
     struct step_plan plan;
     struct model *m;
+    enum dtype moment_type;
+    int own; /* weights are their own masters: R is S, or there shall be no others */
     struct optim_shard {
-        void *master;    /* S (shard); the weights themselves where R is S */
-        void *moment[2]; /* S (shard) each */
-        int64_t *run;    /* (runs+1) */
-        double *decay;   /* (runs) */
-        int64_t runs;
+        void *master;    /* (shard) S, or the weights themselves */
+        void *moment[2]; /* (shard) of moment_type each */
         struct optim_piece *piece; /* (pieces) the shard as rectangles of tensors */
         int64_t pieces;
+        struct stretches stretches; /* the same for the device */
     } shard[BUFFERS];
     void *state; /* S (STEP_STATE) */
     void *sums;  /* S (2): squared gradients, bad */
 };
-void optim_init(struct optim *o, struct model *m, const char *name, struct step_plan plan,
-                double decay);
+static inline int choice_is(const char *choice, const char *what)
+{
+    return choice && !strcmp(choice, what);
+}
+void optim_init(struct optim *o, struct model *m, const struct optim_options *options);
 void optim_release(struct optim *o);
 /* Sums the gradients over the ranks that share each tensor; each rank then holds its shard of the
  * sums. */
@@ -92,12 +105,13 @@ void ckpt_put_from(struct ckpt_writer *w, struct lane *l, const char *set, const
 /* ---- trainer.c: one step ---- */
 
 struct trainer_options {
-    const char *device, *type, *optimizer, *loss; /* "cpu", "cuda"; "f32", "f64", "bf16" */
+    const char *device, *type, *loss; /* "cpu", "cuda"; "f32", "f64", "bf16" */
+    const char *grads;                /* their type, "bf16"; "f32" or NULL: S */
+    struct optim_options optim;
     int64_t batch, micro; /* packed rows: of a step over all ranks, of a micro-batch */
     int64_t seq;          /* tokens of a row */
-    double decay, aux, z;
+    double aux, z;
     double beta; /* of dpo */
-    struct step_plan plan;
     int64_t threads;
     int deterministic; /* the same bits again on this machine, also of libraries' kernels */
 };

@@ -68,6 +68,8 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
             op = op_table(o->device, types[i].type);
     if (!op)
         die_misused("--device %s has no kernels of type %s", o->device, o->type);
+    if (op->real != DT_BF16 && (choice_is(o->grads, "bf16") || choice_is(o->optim.master, "none")))
+        die_misused("--grads bf16 and --master none are for --type bf16, not %s", o->type);
     lane_init(&t->lane, dev_open(o->device), o->threads);
     t->lane.deterministic = o->deterministic;
     if (o->aux >= 0)
@@ -75,8 +77,8 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     if (o->z >= 0)
         cfg->z = o->z;
     model_init(&t->model, cfg, mesh, w, &t->lane, op);
-    model_gradients(&t->model, op->stat);
-    optim_init(&t->optim, &t->model, o->optimizer, o->plan, o->decay);
+    model_gradients(&t->model, choice_is(o->grads, "bf16") ? DT_BF16 : op->stat);
+    optim_init(&t->optim, &t->model, &o->optim);
     if (t->loss->reward != t->model.cfg.reward)
         die_misused("--loss %s needs a %s", t->loss->name,
                     t->loss->reward ? "reward model"

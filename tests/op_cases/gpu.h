@@ -35,6 +35,7 @@ static void gpu_judge(const struct op_case *c, const struct shape *s, int64_t va
         r[i].s = s;
         r[i].variant = variant;
         r[i].coarse = type->type == DT_BF16;
+        r[i].weight = type->type;
         c->run(&r[i]);
         gpu->dev->wait(gpu);
         if (i != DEFINITION)

@@ -27,6 +27,7 @@ struct tensor {
     uint8_t *live; /* (n) 0 where the op must not write, or NULL */
     int64_t n;
     enum dtype type;
+    int chance; /* rounded up or down by chance: now and then f32 falls on the other side of f64 */
 };
 
 struct verdict { /* the worst of all shapes and variants */
@@ -56,6 +57,7 @@ struct run {
     void *host[96]; /* what only the harness looks at */
     int64_t hosts;
     int coarse;          /* numbers of the op's type are drawn as bf16 can hold them */
+    enum dtype weight;   /* of weights that are their own masters; 0: the op's type */
     double flops, bytes; /* of one call, set by the case before RUN() */
     struct bench *bench; /* NULL in a test */
     double sample_s[SAMPLES], spent_s;

@@ -1,7 +1,8 @@
 /* optim.h -- cases: gradient norm, the decision to commit, the updates. */
 static int64_t shard_length(const struct run *r)
 {
-    return r->s->t * r->s->d * (r->bench ? 4 : 3);
+    int64_t n = r->s->t * r->s->d * 3;
+    return r->bench ? r->s->t * r->s->d * 4 : n % 2 ? n : (n + 7) / 8 * 8; /* both accesses */
 }
 
 static void case_sum_squares(struct run *r)
@@ -53,52 +54,134 @@ static void case_step_control(struct run *r)
         expect(r, "state", c->want);
 }
 
+/* Variants of an update. */
+enum {
+    MOMENTS_BF16 = 1,
+    OWN = 2,   /* weights are their own masters: bf16, or of the type that is tested */
+    GRADS = 4, /* gradients in R */
+    IDLE = 8,  /* the step does not commit */
+    UPDATES = 9
+};
+
 struct update_data {
-    int64_t n, run[5];
-    double decay[4], *g, *w, *master, *m, *v, *state;
+    int64_t n;
+    struct mat w, master, m, v, g;
+    struct stretches *s;
+    void *state;
     struct step_plan plan;
 };
 
-/* Four runs, one of them empty, of a shard.  Variant 0: w is its own master; 1: it is not; 2: the
- * step does not commit. */
-static struct update_data draw_update(struct run *r)
+/* Four stretches of a shard: one empty, one of a slice that is narrower than its tensor. */
+static struct stretches *draw_stretches(struct run *r, int64_t n)
+{
+    int64_t third = r->bench ? n / 24 * 8 : n / 3, off = r->bench ? 0 : 5;
+    const struct stretch list[] = {{0, 0.1, 11, off, 9, 9},
+                                   {third, 9, 12, 0, 1, 1},
+                                   {third, 0, 13, 24, 16, 48},
+                                   {third * 2, 0.2, 14, off, 7, 7},
+                                   {n, 0, 0, 0, 0, 0}};
+    struct stretches *s = run_take(r, sizeof *s);
+    int64_t blocks = (n + STRETCH_BLOCK - 1) / STRETCH_BLOCK;
+    s->stretch = run_take(r, sizeof list);
+    memcpy(s->stretch, list, sizeof list);
+    s->n = 4;
+    s->of_block = run_take(r, blocks * 4);
+    for (int64_t i = 0; i < blocks; i++)
+        while (s->stretch[s->of_block[i] + 1].at <= i * STRETCH_BLOCK)
+            s->of_block[i]++;
+    return s;
+}
+
+static struct mat updated(struct run *r, const char *name, enum dtype type, int64_t n, double lo,
+                          double hi)
+{
+    int chance = type == DT_BF16;
+    void *p = draw_of_type(r, type, n, lo, hi, chance || (r->coarse && type == r->op->real));
+    output_of(r, name, type, p, n);
+    last_output(r)->chance = chance;
+    return mat(p, type, 1, n);
+}
+
+static struct update_data draw_update(struct run *r, int adam)
 {
     int64_t n = shard_length(r);
-    struct update_data u = {n, {0, n / 3, n / 3, n / 3 + 1, n}, {0.1, 9, 0, 0.2}};
+    enum dtype real = r->op->real, stat = r->op->stat, weight = r->weight ? r->weight : real;
+    enum dtype moments = r->variant & MOMENTS_BF16 ? DT_BF16 : stat;
+    enum dtype grads = r->variant & GRADS ? real : stat;
+    struct update_data u = {.n = n, .s = draw_stretches(r, n)};
     u.plan = (struct step_plan){.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-6};
-    u.g = draw_stat(r, n, -1, 1);
+    u.g = mat(draw_of_type(r, grads, n, -1, 1, r->coarse && grads == real), grads, 1, n);
     u.state = draw_stat(r, STEP_STATE, 0.3, 0.8);
-    set(u.state, r->op->stat, STEP_OK, r->variant != 2);
-    u.w = u.master = inout(r, "w", n);
-    if (r->variant == 1) {
-        u.master = inout_stat(r, "master", n);
-    } else if (r->op->real != r->op->stat) { /* w cannot be its own: a master of the same values */
-        u.master = draw_stat(r, n, -1, 1);
-        for (int64_t i = 0; !r->bench && i < n; i++)
-            set(u.master, r->op->stat, i, get(u.w, r->op->real, i));
+    set(u.state, stat, STEP_OK, !(r->variant & IDLE));
+    set(u.state, stat, STEP_COUNT, 7);
+    if (r->variant & OWN) {
+        u.master = u.w = updated(r, "w", weight, n, -1, 1);
+    } else {
+        u.w = updated(r, "w", real, n, -1, 1);
+        last_output(r)->chance = 0;
+        u.master = updated(r, "master", stat, n, -1, 1);
     }
+    if (adam) {
+        u.m = updated(r, "m", moments, n, -1, 1);
+        u.v = updated(r, "v", moments, n, 0.1, 1);
+    }
+    r->bytes = (double)n * (double)(dtype_size(grads) + 2 * dtype_size(u.master.type) +
+                                    (r->variant & OWN ? 0 : dtype_size(real)) +
+                                    (adam ? 4 * dtype_size(moments) : 0));
     return u;
+}
+
+/* What is rounded by chance, by the words of op.h. */
+static void round_by_chance(const struct update_data *u, struct mat x, int array, double *want)
+{
+    const struct stretch *s = u->s->stretch;
+    for (int64_t i = 0; x.type == DT_BF16 && i < u->n; i++) {
+        uint32_t bits[4];
+        while (s[1].at <= i)
+            s++;
+        int64_t from = i - s->at, e = s->first + from / s->cols * s->ld + from % s->cols;
+        rng_bits(bits, s->key, (uint64_t)(4 * 7 + array), (uint64_t)(e / 8));
+        uint16_t y = rng_round_bf16((float)want[i], bits[e % 8 / 2] >> (e % 2 ? 16 : 0));
+        want[i] = get(&y, DT_BF16, 0);
+    }
+}
+
+static double *start_of(struct run *r, const char *name, int64_t n)
+{
+    return memcpy(work(r, n), output_named(r, name)->start, (size_t)n * 8);
 }
 
 static void update_expect(struct run *r, const struct update_data *u, int adam)
 {
-    const char *name = r->variant == 1 ? "master" : "w";
-    double *w = work(r, u->n), *m = work(r, u->n), *v = work(r, u->n);
-    memcpy(w, output_named(r, name)->start, (size_t)u->n * 8);
-    memcpy(m, output_named(r, adam ? "m" : name)->start, (size_t)u->n * 8);
-    memcpy(v, output_named(r, adam ? "v" : name)->start, (size_t)u->n * 8);
-    for (int64_t i = 0; r->variant != 2 && i < u->n; i++) {
-        double decay = u->decay[i < u->run[1] ? 0 : i < u->run[3] ? 2 : 3];
-        double g = u->g[i] * u->state[STEP_SCALE], step = g;
+    const char *master = r->variant & OWN ? "w" : "master";
+    const double *state = u->state;
+    double *w = start_of(r, master, u->n), *m = NULL, *v = NULL;
+    if (adam)
+        m = start_of(r, "m", u->n), v = start_of(r, "v", u->n);
+    const struct stretch *s = u->s->stretch;
+    for (int64_t i = 0; !(r->variant & IDLE) && i < u->n; i++) {
+        while (s[1].at <= i)
+            s++;
+        double g = get(u->g.data, u->g.type, i) * state[STEP_SCALE], step = g;
         if (adam) {
-            m[i] = 0.9 * m[i] + 0.1 * g;
-            v[i] = 0.95 * v[i] + 0.05 * g * g;
-            step = m[i] / u->state[STEP_BIAS1] / (sqrt(v[i] / u->state[STEP_BIAS2]) + 1e-6);
+            m[i] = 0.9 * m[i] + (1 - 0.9) * g;
+            v[i] = 0.95 * v[i] + (1 - 0.95) * g * g;
+            step = m[i] / state[STEP_BIAS1] / (sqrt(v[i] / state[STEP_BIAS2]) + 1e-6);
         }
-        w[i] = w[i] - u->state[STEP_LR] * (decay * w[i] + step);
+        w[i] = w[i] - state[STEP_LR] * (s->decay * w[i] + step);
     }
+    if (!(r->variant & IDLE)) {
+        round_by_chance(u, u->master, DRAW_WEIGHT, w);
+        if (adam) {
+            round_by_chance(u, u->m, DRAW_M, m);
+            round_by_chance(u, u->v, DRAW_V, v);
+        }
+    }
+    if (r->variant & IDLE)
+        memcpy(w, output_named(r, "w")->start, (size_t)u->n * 8);
     expect(r, "w", w);
-    expect(r, name, w);
+    if (!(r->variant & (IDLE | OWN)))
+        expect(r, master, w);
     if (adam) {
         expect(r, "m", m);
         expect(r, "v", v);
@@ -107,21 +190,16 @@ static void update_expect(struct run *r, const struct update_data *u, int adam)
 
 static void case_adamw(struct run *r)
 {
-    struct update_data u = draw_update(r);
-    u.m = inout_stat(r, "m", u.n);
-    u.v = draw_stat(r, u.n, 0.1, 1);
-    output_of(r, "v", r->op->stat, u.v, u.n);
-    r->bytes = (double)u.n * (7 * stat_bytes(r) + (u.w != u.master) * real_bytes(r));
-    RUN(r, adamw, u.w, u.master, u.m, u.v, u.g, u.run, u.decay, 4, u.state, &u.plan);
+    struct update_data u = draw_update(r, 1);
+    RUN(r, adamw, u.w, u.master, u.m, u.v, u.g, u.s, u.state, &u.plan);
     if (stating(r))
         update_expect(r, &u, 1);
 }
 
 static void case_sgd(struct run *r)
 {
-    struct update_data u = draw_update(r);
-    r->bytes = (double)u.n * (3 * stat_bytes(r) + (u.w != u.master) * real_bytes(r));
-    RUN(r, sgd, u.w, u.master, u.g, u.run, u.decay, 4, u.state);
+    struct update_data u = draw_update(r, 0);
+    RUN(r, sgd, u.w, u.master, u.g, u.s, u.state);
     if (stating(r))
         update_expect(r, &u, 0);
 }
