@@ -47,7 +47,7 @@ endif
 absent   := $(if $(filter 1,$(CUDA)),%_nocuda.c,%_cuda.c %_cuda.cu) $(if $(filter 1,$(NCCL)),%_nonccl.c,%_nccl.c) \
             $(if $(filter 1,$(MPI)),%_nompi.c,%_mpi.c)
 sources  := $(filter-out $(absent),$(wildcard lib/*/*.c lib/*/*.cc))
-plain_op := lib/op/op.c lib/op/op_nocuda.c
+plain_op := lib/op/op.c lib/op/op_nocuda.c lib/op/op_dry.c
 typed    := $(filter-out $(plain_op),$(filter lib/op/%.c,$(sources)))
 objects  := $(patsubst %,$B/%.o,$(filter-out $(typed),$(sources))) \
             $(typed:%=$B/%.f32.o) $(typed:%=$B/%.f64.o)

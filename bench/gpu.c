@@ -24,6 +24,8 @@ static const struct shape {
     {"olmoe-8l", 8, 2048, 1024, 16, 16, 128, 64, 8, 50304, 0},
 };
 
+static int64_t needed; /* bytes of memory, as was computed beforehand */
+
 enum { SEQ = 4096, ROWS = 4, WARM = 3, TIMED = 8 };
 
 static void make_trainer(struct trainer *t, struct world *w, const struct shape *s,
@@ -64,6 +66,8 @@ static void make_trainer(struct trainer *t, struct world *w, const struct shape 
                (long long)s->d, (long long)s->layers, (long long)s->h, (long long)s->g,
                (long long)s->c, (long long)s->e, (long long)s->k, (long long)s->f, (long long)s->v);
     mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
+    config_parse(&c, b.data, b.len, s->name);
+    needed = trainer_bytes(w, &mesh, &c, &o);
     config_parse(&c, b.data, b.len, s->name);
     trainer_init(t, w, &mesh, &c, &o);
     buf_release(&b);
@@ -124,35 +128,56 @@ static double median(double *x, int64_t n)
 
 static void bench_step(struct trainer *t, const struct shape *s, const char *state)
 {
-    double whole[TIMED], gradients[TIMED], loss = 0;
+    double eager[TIMED], gradients[TIMED], whole[TIMED], loss = 0;
+    const struct dev_ops *dev = t->lane.dev;
+    struct step_result r;
     double active =
         (double)s->layers * (double)(s->d * s->c * (s->h + 2 * s->g) + s->h * s->c * s->d +
                                      s->d * s->e + s->k * 3 * s->d * s->f) +
         (double)(s->d * s->v);
     double flops = (6 * active + 6.0 * (double)(s->layers * SEQ * s->h * s->c)) * ROWS * SEQ;
     for (int64_t i = -WARM; i < TIMED; i++) {
-        struct step_result r;
         fill_rows(t, (uint64_t)(i + WARM));
-        t->lane.dev->wait(&t->lane);
+        dev->wait(&t->lane);
         double begun = clock_s();
         trainer_gradients(t, &r);
-        t->lane.dev->wait(&t->lane);
+        dev->wait(&t->lane);
         double between = clock_s();
-        optim_step(&t->optim, 0);
-        t->lane.dev->wait(&t->lane);
-        loss = r.loss;
+        optim_step(&t->optim);
+        dev->wait(&t->lane);
         if (i >= 0) {
             gradients[i] = between - begun;
-            whole[i] = clock_s() - begun;
+            eager[i] = clock_s() - begun;
         }
     }
+    /* as a run does it: captured, and always one step ahead */
+    for (int64_t i = -WARM; i <= TIMED; i++) {
+        if (i < TIMED) {
+            fill_rows(t, (uint64_t)(i + WARM));
+            trainer_queue(t);
+        }
+        if (i > -WARM) {
+            trainer_take(t, &r);
+            loss = r.loss;
+            if (i > 0)
+                whole[i - 1] = r.seconds;
+        }
+    }
+    double begun = clock_s();
+    dev->replay(&t->lane, &t->capture[0].work);
+    double launch = clock_s() - begun;
+    struct dev_memory memory;
+    dev->memory(&memory);
+    dev->wait(&t->lane);
     double step = median(whole, TIMED), fb = median(gradients, TIMED);
-    printf("{\"model\":\"%s\",\"ours\":1,\"state\":\"%s\",\"tokens\":%d,\"step_ms\":%.1f,\"fwdbwd_"
-           "ms\":%.1f,"
-           "\"TFLOPs\":%.1f,"
-           "\"TFLOPs_fwdbwd\":%.1f,\"loss\":%.4f}\n",
+    printf("{\"model\":\"%s\",\"ours\":1,\"state\":\"%s\",\"tokens\":%d,\"step_ms\":%.1f,"
+           "\"fwdbwd_ms\":%.1f,\"TFLOPs\":%.1f,\"TFLOPs_fwdbwd\":%.1f,\"loss\":%.4f,"
+           "\"eager_ms\":%.1f,\"nodes\":%lld,\"launch_ms\":%.2f,\"peak_GiB\":%.2f,\"needed_GiB\":%."
+           "2f}\n",
            s->name, state, ROWS * SEQ, step * 1e3, fb * 1e3, flops / step * 1e-12,
-           flops / fb * 1e-12, loss);
+           flops / fb * 1e-12, loss, median(eager, TIMED) * 1e3,
+           (long long)t->capture[0].work.nodes, launch * 1e3, (double)memory.peak / (1 << 30),
+           (double)needed / (1 << 30));
     fflush(stdout);
 }
 

@@ -23,10 +23,17 @@ static void test_arena(void)
     ok(arena_take(&a, 5) == q + 256, "what was taken after a mark is free again");
     arena_reset(&a);
     int64_t bytes = a.bytes;
-    ok(arena_take(&a, 3) == p && arena_take(&a, 5) == q && arena_take(&a, 5 << 20) == big,
-       "after a reset the same requests get the same places");
-    ok(a.bytes == bytes && a.peak == peak && a.peak >= 512 + (5 << 20),
-       "and take no more memory than before");
+    ok(a.chunks == 1 && bytes == peak && peak >= 512 + (5 << 20),
+       "after a reset it holds what was in use at most, in one piece");
+    p = arena_take(&a, 3), q = arena_take(&a, 5), big = arena_take(&a, 5 << 20);
+    arena_reset(&a);
+    ok(arena_take(&a, 3) == p && arena_take(&a, 5) == q && arena_take(&a, 5 << 20) == big &&
+           a.bytes == bytes,
+       "from then on the same requests get the same places, and take no more memory");
+    a.fixed = 1;
+    arena_take(&a, 5 << 20);
+    arena_reset(&a);
+    ok(a.chunks == 2 && arena_take(&a, 3) == p, "a fixed one keeps its places whatever is asked");
     arena_release(&a);
 }
 
@@ -81,6 +88,23 @@ static void test_both(void)
     lane_release(&l);
 }
 
+static void test_dry(void)
+{
+    const struct dev_ops *dev = dev_open("dry");
+    struct dev_memory m;
+    char *p = dev->alloc(1ll << 40), *q = dev->alloc(1000);
+    dev->memory(&m);
+    ok(q >= p + (1ll << 40) && m.used == (1ll << 40) + 1000 && m.left < 0,
+       "the dry device gives out what nobody has, and counts it");
+    dev->free(p);
+    dev->memory(&m);
+    ok(m.used == 1000 && m.peak == (1ll << 40) + 1000, "what is freed counts for the peak only");
+    dev->free(q);
+    dev->free(dev->alloc(7));
+    dev->memory(&m);
+    ok(m.used == 0 && m.peak == 7, "a peak is of the time since nothing was out");
+}
+
 static int status_of(const char *device)
 {
     pid_t child = fork();
@@ -97,6 +121,7 @@ static int status_of(const char *device)
 int main(void)
 {
     test_arena();
+    test_dry();
     test_lane(1);
     test_lane(3);
     test_both();

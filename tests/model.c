@@ -213,6 +213,40 @@ static void test_types_and_micro_batches(struct world *w)
     trainer_done(a), trainer_done(b), trainer_done(c);
 }
 
+/* What a run on a GPU would need: weights, gradients, moments and masters by their types, and what
+ * grows with the tokens. */
+static void test_memory(struct world *w)
+{
+    struct trainer_options o = {.type = "bf16",
+                                .loss = "nll",
+                                .batch = 8,
+                                .micro = 4,
+                                .seq = 4096,
+                                .threads = 1,
+                                .optim.name = "adamw"};
+    struct trainer *t = trainer_new(w, small, sizeof small - 1, "f32", 2, 2, 24, 0.01);
+    int64_t bytes[3], params = 0;
+    struct mesh mesh;
+    struct config c;
+    mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
+    for (int b = 0; b < BUFFERS; b++)
+        params += t->model.layout.size[b];
+    for (int i = 0; i < 3; i++) {
+        o.grads = o.optim.moments = i ? "bf16" : "f32";
+        o.optim.master = i ? "none" : "f32";
+        o.micro = i == 2 ? 8 : 4;
+        config_parse(&c, small, sizeof small - 1, "test");
+        bytes[i] = trainer_bytes(w, &mesh, &c, &o);
+    }
+    ok(bytes[0] - bytes[1] == 10 * params, "18 bytes a parameter, or 8 (%lld of %lld)",
+       (long long)(bytes[0] - bytes[1]), (long long)(10 * params));
+    int64_t kept = bytes[1] - 8 * params, twice = bytes[2] - 8 * params;
+    ok(kept > 0 && twice > 1.5 * kept && twice < 2.1 * kept,
+       "twice the tokens keep nearly twice the memory (%lld, %lld)", (long long)kept,
+       (long long)twice);
+    trainer_done(t);
+}
+
 /* logp of the tokens of one document, wherever it stands in a pack. */
 static void test_documents_do_not_see_each_other(struct world *w)
 {
@@ -384,6 +418,7 @@ int main(void)
     test_finite_differences(w, "bt");
     test_finite_differences(w, "dpo");
     test_types_and_micro_batches(w);
+    test_memory(w);
     test_documents_do_not_see_each_other(w);
     test_decoder(w);
     test_sampling();

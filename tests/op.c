@@ -58,6 +58,7 @@ static const struct op_case {
     CASE(nll_loss, 1, 1),
     CASE(sum_squares, 2, 1),
     CASE(step_control, ARRAY_LEN(controls), 0),
+    CASE(first_bad, 6, 0),
     CASE(adamw, UPDATES, 8),
     CASE(sgd, UPDATES, 3),
     CASE(pair_dgrad, 1, 1),

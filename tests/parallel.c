@@ -146,7 +146,8 @@ static void rank_main(struct world *w, void *arg)
     if (!o.method.f32)
         o.grad = collect_gradients(&o, &t.model);
     for (int i = 0; i < STEPS; i++) {
-        trainer_step(&t, &mix, i * BATCH, &r);
+        trainer_fetch(&t, &mix, i * BATCH);
+        trainer_step(&t, &r);
         o.loss[i] = r.loss, o.won[i] = r.won, o.aux[i] = r.aux, o.norm[i] = r.norm;
     }
     if (world_rank(w) == 0)

@@ -78,7 +78,7 @@ static const struct opt options[] = {
 /* What would train nonsense without a word. */
 static void check_numbers(void)
 {
-    const struct step_plan *p = &o.train.plan;
+    const struct step_plan *p = &o.train.optim.plan;
     const struct {
         const char *option, *what;
         double value;
@@ -96,7 +96,7 @@ static void check_numbers(void)
         {"beta2", "in [0, 1)", p->beta2, p->beta2 >= 0 && p->beta2 < 1},
         {"eps", "above 0", p->eps, p->eps > 0},
         {"clip", "0 or more", p->clip, p->clip >= 0},
-        {"decay", "0 or more", o.train.decay, o.train.decay >= 0},
+        {"decay", "0 or more", o.train.optim.decay, o.train.optim.decay >= 0},
         {"save-every", "0 or more", (double)o.save_every, o.save_every >= 0},
         {"keep", "0 or more", (double)o.keep, o.keep >= 0},
         {"valid-every", "0 or more", (double)o.valid_every, o.valid_every >= 0},

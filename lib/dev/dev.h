@@ -14,6 +14,8 @@
 
 struct lane;
 struct event;
+struct dev_memory;
+struct capture;
 
 struct dev_ops { /* what a backend is: dev_cpu.c, dev_cuda.cu */
     const char *name;
@@ -24,20 +26,42 @@ struct dev_ops { /* what a backend is: dev_cpu.c, dev_cuda.cu */
     /* Memory that host and device both read and write in place, each at its own speed once it has
      * been touched there: for measurements and tests.  Free with free(); NULL as alloc(). */
     void *(*alloc_both)(int64_t bytes);
+    void (*memory)(struct dev_memory *m);
     int is_host; /* device memory is host memory: the caller may look at it without get() */
     void (*copy)(struct lane *l, void *dst, const void *src, int64_t bytes); /* on the device */
+    /* From ordinary memory put() has read when it returns; memory of alloc_host() is read by the
+     * time an event recorded after it is reached. */
     void (*put)(struct lane *l, void *dst, const void *host, int64_t bytes);
     void (*get)(struct lane *l, void *host, const void *src, int64_t bytes);
+    /* Into memory of alloc_host(); there when an event recorded after it is reached. */
+    void (*get_later)(struct lane *l, void *host, const void *src, int64_t bytes);
     void (*zero)(struct lane *l, void *p, int64_t bytes);
     void (*wait)(struct lane *l); /* until all queued work is done */
     void (*record)(struct lane *l, struct event *e);
     void (*follow)(struct lane *l, struct event *e); /* l goes on after e */
+    void (*reach)(struct event *e);                  /* the caller goes on after e */
+    void (*event_free)(struct event *e);
+    /* Work queued between begin and end is not done but kept, where the device can: replay() does
+     * it, as often as it is called, from and into the same memory.  Where it cannot (the CPU), the
+     * work is done at once, nothing is kept and replay() does nothing. */
+    void (*capture_begin)(struct lane *l);
+    void (*capture_end)(struct lane *l, struct capture *c);
+    void (*replay)(struct lane *l, const struct capture *c);
+    void (*capture_free)(struct capture *c);
     /* Seconds between two timed events of a lane, once it has reached the later one (wait). */
     double (*elapsed)(const struct event *from, const struct event *to);
     void (*lane_open)(struct lane *l); /* makes and frees l->handle */
     void (*lane_close)(struct lane *l);
 };
 
+struct dev_memory { /* bytes of the device */
+    int64_t used, peak; /* given out by alloc(), now and at most; 0 where nobody counts */
+    int64_t left;       /* what could be given out; -1: nobody knows */
+};
+struct capture {
+    void *handle; /* NULL: nothing is kept */
+    int64_t nodes;
+};
 struct event {
     void *handle;
     int timed;   /* set before the first record() of an event that elapsed() is asked about */
@@ -55,6 +79,7 @@ struct arena {
     struct arena_chunk *chunk; /* (chunks) */
     int64_t chunks, at, used;  /* the chunk in use, and the bytes used of it */
     int64_t bytes, peak;       /* in all chunks; the most ever in use */
+    int fixed; /* its chunks stay what they are, since a capture has their addresses */
 };
 void arena_init(struct arena *a, const struct dev_ops *dev);
 void *arena_take(struct arena *a, int64_t bytes); /* aligned to 256; dies naming the size */
@@ -94,13 +119,15 @@ void *lane_alloc(struct lane *l, int64_t bytes, const char *what);
 void lane_for(struct lane *l, int64_t n, void (*fn)(void *arg, int64_t i, void *scratch), void *arg,
               int64_t scratch_bytes);
 
-/* "cpu" or "cuda"; dies when this build or machine has none of that name. */
+/* "cpu" or "cuda"; dies when this build or machine has none of that name.  "dry" has no memory and
+ * counts what it is asked for. */
 const struct dev_ops *dev_open(const char *name);
 /* Why dev_open(name) would die, or NULL when it would not. */
 const char *dev_missing(const char *name);
 
-/* What dev_open() chooses from: dev_cpu.c; dev_cuda.cu or, in builds without it, dev_nocuda.c. */
+/* What dev_open() chooses from: dev_cpu.c; dev_dry.c; dev_cuda.cu or, in builds without it, dev_nocuda.c. */
 const struct dev_ops *dev_cpu_open(void);
+const struct dev_ops *dev_dry_open(void);
 const struct dev_ops *dev_cuda_open(void);
 const char *dev_cuda_missing(void);
 

@@ -21,6 +21,11 @@ static void *cpu_alloc_host(int64_t bytes)
     return xmalloc((size_t)MAX(bytes, 1));
 }
 
+static void cpu_memory(struct dev_memory *m)
+{
+    *m = (struct dev_memory){.left = -1};
+}
+
 /* memmove, since a copy from one part of a block to another may overlap. */
 static void cpu_copy(struct lane *l, void *dst, const void *src, int64_t bytes)
 {
@@ -45,6 +50,22 @@ static void cpu_record(struct lane *l, struct event *e)
 }
 
 static void cpu_follow(struct lane *l, struct event *e)
+{
+}
+
+static void cpu_event(struct event *e)
+{
+}
+
+static void cpu_capture_end(struct lane *l, struct capture *c)
+{
+}
+
+static void cpu_replay(struct lane *l, const struct capture *c)
+{
+}
+
+static void cpu_capture_free(struct capture *c)
 {
 }
 
@@ -77,12 +98,20 @@ const struct dev_ops *dev_cpu_open(void)
         .alloc_host = cpu_alloc_host,
         .free_host = free,
         .alloc_both = cpu_alloc,
+        .memory = cpu_memory,
         .is_host = 1,
         .copy = cpu_copy,
         .put = cpu_copy,
         .get = cpu_copy,
+        .get_later = cpu_copy,
         .zero = cpu_zero,
         .wait = cpu_wait,
+        .reach = cpu_event,
+        .event_free = cpu_event,
+        .capture_begin = cpu_wait,
+        .capture_end = cpu_capture_end,
+        .replay = cpu_replay,
+        .capture_free = cpu_capture_free,
         .record = cpu_record,
         .follow = cpu_follow,
         .elapsed = cpu_elapsed,

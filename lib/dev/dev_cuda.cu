@@ -1,22 +1,28 @@
 /* dev_cuda.cu -- an NVIDIA GPU as a device.
  *
  * A lane is a stream with its cuBLASLt handle and workspace.  Calls are queued and return at once;
- * put() and get() work on ordinary host memory, which may be reused when they return: the driver
- * has staged what put() was given, and get() has waited. */
+ * ordinary host memory may be reused when put() and get() return: the driver has staged what put()
+ * was given, and get() has waited.  What is captured is a CUDA graph. */
 #include "dev/dev.cuh"
+extern "C" {
+#include "dev/tally.h"
+}
 
 #include <stdlib.h>
 
 enum { WORKSPACE = 64 << 20, CAPABILITY = 90 /* compute capability x 10 */ };
 
+static struct tally tally;
+
 /* p, or NULL where there is not enough. */
-static void *allocated(void *p, cudaError_t e)
+static void *allocated(void *p, int64_t bytes, cudaError_t e)
 {
     if (e == cudaErrorMemoryAllocation) {
         cudaGetLastError(); /* it has been dealt with */
         return NULL;
     }
     cu(e);
+    tally_add(&tally, p, bytes);
     return p;
 }
 
@@ -24,19 +30,28 @@ static void *cuda_alloc(int64_t bytes)
 {
     void *p = NULL;
     cudaError_t e = cudaMalloc(&p, (size_t)MAX(bytes, 1));
-    return allocated(p, e);
+    return allocated(p, bytes, e);
 }
 
 static void *cuda_alloc_both(int64_t bytes)
 {
     void *p = NULL;
     cudaError_t e = cudaMallocManaged(&p, (size_t)MAX(bytes, 1));
-    return allocated(p, e);
+    return allocated(p, bytes, e);
 }
 
 static void cuda_free(void *p)
 {
+    tally_remove(&tally, p);
     cu(cudaFree(p));
+}
+
+static void cuda_memory(struct dev_memory *m)
+{
+    size_t left, all;
+    cu(cudaMemGetInfo(&left, &all));
+    tally_read(&tally, m);
+    m->left = (int64_t)left;
 }
 
 static void *cuda_alloc_host(int64_t bytes)
@@ -74,6 +89,11 @@ static void cuda_get(struct lane *l, void *host, const void *src, int64_t bytes)
     cu(cudaStreamSynchronize(stream(l)));
 }
 
+static void cuda_get_later(struct lane *l, void *host, const void *src, int64_t bytes)
+{
+    move(l, host, src, bytes, cudaMemcpyDeviceToHost);
+}
+
 static void cuda_zero(struct lane *l, void *p, int64_t bytes)
 {
     if (bytes > 0)
@@ -107,6 +127,49 @@ static double cuda_elapsed(const struct event *from, const struct event *to)
     return (double)ms * 1e-3;
 }
 
+static void cuda_reach(struct event *e)
+{
+    if (e->handle)
+        cu(cudaEventSynchronize((cudaEvent_t)e->handle));
+}
+
+static void cuda_event_free(struct event *e)
+{
+    if (e->handle)
+        cu(cudaEventDestroy((cudaEvent_t)e->handle));
+    e->handle = NULL;
+}
+
+static void cuda_capture_begin(struct lane *l)
+{
+    cu(cudaStreamBeginCapture(stream(l), cudaStreamCaptureModeThreadLocal));
+}
+
+static void cuda_capture_end(struct lane *l, struct capture *c)
+{
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    size_t nodes = 0;
+    cu(cudaStreamEndCapture(stream(l), &graph));
+    cu(cudaGraphGetNodes(graph, NULL, &nodes));
+    cu(cudaGraphInstantiate(&exec, graph, 0));
+    cu(cudaGraphDestroy(graph));
+    c->handle = exec;
+    c->nodes = (int64_t)nodes;
+}
+
+static void cuda_replay(struct lane *l, const struct capture *c)
+{
+    cu(cudaGraphLaunch((cudaGraphExec_t)c->handle, stream(l)));
+}
+
+static void cuda_capture_free(struct capture *c)
+{
+    if (c->handle)
+        cu(cudaGraphExecDestroy((cudaGraphExec_t)c->handle));
+    c->handle = NULL;
+}
+
 static void cuda_lane_open(struct lane *l)
 {
     struct cuda_lane *c = (struct cuda_lane *)xcalloc(1, sizeof *c);
@@ -114,7 +177,9 @@ static void cuda_lane_open(struct lane *l)
     if (cublasLtCreate(&c->blas) != CUBLAS_STATUS_SUCCESS)
         die("cuBLASLt cannot be started");
     c->workspace_bytes = WORKSPACE;
-    cu(cudaMalloc(&c->workspace, c->workspace_bytes));
+    c->workspace = cuda_alloc(WORKSPACE);
+    if (!c->workspace)
+        die("no memory on the GPU for a lane's %d MiB", WORKSPACE >> 20);
     cu(cudaDeviceGetAttribute(&c->processors, cudaDevAttrMultiProcessorCount, 0));
     l->handle = c;
 }
@@ -124,7 +189,7 @@ static void cuda_lane_close(struct lane *l)
     struct cuda_lane *c = cuda_lane(l);
     cu(cudaStreamSynchronize(c->stream));
     cublasLtDestroy(c->blas);
-    cu(cudaFree(c->workspace));
+    cuda_free(c->workspace);
     cu(cudaStreamDestroy(c->stream));
     free(c->plan);
     free(c);
@@ -156,16 +221,24 @@ extern "C" const struct dev_ops *dev_cuda_open(void)
     ops.name = "cuda";
     ops.alloc = cuda_alloc;
     ops.free = cuda_free;
+    ops.memory = cuda_memory;
     ops.alloc_host = cuda_alloc_host;
     ops.free_host = cuda_free_host;
     ops.alloc_both = cuda_alloc_both;
     ops.copy = cuda_copy;
     ops.put = cuda_put;
     ops.get = cuda_get;
+    ops.get_later = cuda_get_later;
     ops.zero = cuda_zero;
     ops.wait = cuda_wait;
     ops.record = cuda_record;
     ops.follow = cuda_follow;
+    ops.reach = cuda_reach;
+    ops.event_free = cuda_event_free;
+    ops.capture_begin = cuda_capture_begin;
+    ops.capture_end = cuda_capture_end;
+    ops.replay = cuda_replay;
+    ops.capture_free = cuda_capture_free;
     ops.elapsed = cuda_elapsed;
     ops.lane_open = cuda_lane_open;
     ops.lane_close = cuda_lane_close;

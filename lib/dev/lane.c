@@ -1,8 +1,9 @@
 /* lane.c -- arenas, lanes and the choice of a device: what is the same for every backend.
  *
  * An arena never moves what it handed out: when a chunk is full it goes on in the next one, and
- * takes a new chunk only when none is left.  After a first step has met every size, a step takes
- * none. */
+ * takes a new chunk, no larger than it must be, only when none is left.  Once nothing is handed out
+ * the chunks become one, of what was in use at most: after a first step has met every size, a step
+ * takes none, and no more is held than is needed. */
 #include "dev/dev.h"
 
 #include <stdatomic.h>
@@ -16,13 +17,10 @@ void arena_init(struct arena *a, const struct dev_ops *dev)
     *a = (struct arena){.dev = dev};
 }
 
-/* Doubling keeps the chunks few; the cost is at most as much again as was asked for. */
 static void arena_grow(struct arena *a, int64_t need)
 {
-    int64_t bytes = MAX(MAX(need, CHUNK_MIN), a->bytes);
+    int64_t bytes = MAX(need, CHUNK_MIN);
     char *p = a->dev->alloc(bytes);
-    if (!p && bytes > need)
-        p = a->dev->alloc(bytes = need);
     if (!p)
         die("%s: no memory for %lld bytes beyond the %lld in use", a->dev->name, (long long)need,
             (long long)a->bytes);
@@ -49,15 +47,25 @@ void *arena_take(struct arena *a, int64_t bytes)
     return p;
 }
 
+static void chunks_free(struct arena *a)
+{
+    for (int64_t i = 0; i < a->chunks; i++)
+        a->dev->free(a->chunk[i].p);
+    a->chunks = a->bytes = a->at = a->used = 0;
+}
+
 void arena_reset(struct arena *a)
 {
     a->at = a->used = 0;
+    if (a->chunks > 1 && !a->fixed) {
+        chunks_free(a);
+        arena_grow(a, a->peak);
+    }
 }
 
 void arena_release(struct arena *a)
 {
-    for (int64_t i = 0; i < a->chunks; i++)
-        a->dev->free(a->chunk[i].p);
+    chunks_free(a);
     free(a->chunk);
     arena_init(a, a->dev);
 }
@@ -117,7 +125,9 @@ static const struct backend {
     const char *name;
     const struct dev_ops *(*open)(void);
     const char *(*missing)(void);
-} backends[] = {{"cpu", dev_cpu_open, never}, {"cuda", dev_cuda_open, dev_cuda_missing}};
+} backends[] = {{"cpu", dev_cpu_open, never},
+                {"cuda", dev_cuda_open, dev_cuda_missing},
+                {"dry", dev_dry_open, never}};
 
 static const struct backend *backend_find(const char *name)
 {

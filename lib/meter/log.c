@@ -23,7 +23,7 @@ struct log_field {
     }
 static const struct log_field head_fields[] = {
     HEAD(config, OBJECT),   HEAD(flops_token, REAL), HEAD(params, INT),         HEAD(active, INT),
-    HEAD(peak_flops, REAL), HEAD(data, TEXT),        HEAD(flops_square, MAYBE),
+    HEAD(peak_flops, REAL), HEAD(data, TEXT),        HEAD(flops_square, MAYBE), HEAD(memory, MAYBE),
 };
 #define STEP(name, type)                                                                           \
     {                                                                                              \

@@ -39,6 +39,7 @@ struct log_head {
     int64_t params, active;
     double peak_flops; /* of all devices together, 0 when unknown */
     char *data;        /* fingerprint of the training data */
+    double memory;     /* bytes of a device that a rank needs; NaN in logs that do not say */
 };
 struct step_line {
     int64_t step;

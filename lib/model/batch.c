@@ -7,15 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The int32 arrays, (T+1) each, and the statistics' arrays, (T) each. */
-enum { INTS = 8, STATS = 5 };
+/* The arrays, in the order in which they lie in the batch's block: int32 ones of T + 1, then
+ * statistics of T; of these the host fills in all but the last two. */
+enum { INTS = 8, STATS = 5, FILLED = 3, ALIGN = 256 };
 static void arrays(struct batch *b, int32_t **ints[INTS], void **stats[STATS])
 {
     int32_t **i[INTS] = {&b->token, &b->label, &b->position, &b->group,
                          &b->q_at,  &b->k_beg, &b->k_end,    &b->chosen};
-    void **s[STATS] = {&b->weight, &b->dlogp, &b->logp, &b->base, &b->margin};
+    void **s[STATS] = {&b->weight, &b->base, &b->margin, &b->dlogp, &b->logp};
     memcpy(ints, i, sizeof i);
     memcpy(stats, s, sizeof s);
+}
+
+static int64_t round_up(int64_t bytes)
+{
+    return (bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
 
 void batch_init(struct batch *b, const struct model *m, int64_t rows, int64_t seq)
@@ -23,22 +29,64 @@ void batch_init(struct batch *b, const struct model *m, int64_t rows, int64_t se
     int32_t **ints[INTS];
     void **stats[STATS];
     *b = (struct batch){.rows = rows, .seq = seq, .t = rows * seq, .queries = seq, .keys = seq};
+    int64_t whole = round_up((b->t + 1) * (int64_t)sizeof(int32_t));
+    int64_t stat = round_up(b->t * dtype_size(m->op->stat));
+    b->put_bytes = INTS * whole + FILLED * stat;
+    b->block = lane_alloc(m->lane, INTS * whole + STATS * stat, "a batch");
     arrays(b, ints, stats);
     for (int i = 0; i < INTS; i++)
-        *ints[i] = lane_alloc(m->lane, (b->t + 1) * sizeof(int32_t), "a batch");
+        *ints[i] = (int32_t *)(b->block + i * whole);
     for (int i = 0; i < STATS; i++)
-        *stats[i] = lane_alloc(m->lane, b->t * dtype_size(m->op->stat), "a batch");
+        *stats[i] = b->block + INTS * whole + i * stat;
 }
 
 void batch_release(struct batch *b, const struct model *m)
 {
-    int32_t **ints[INTS];
-    void **stats[STATS];
-    arrays(b, ints, stats);
-    for (int i = 0; i < INTS; i++)
-        m->lane->dev->free(*ints[i]);
-    for (int i = 0; i < STATS; i++)
-        m->lane->dev->free(*stats[i]);
+    m->lane->dev->free(b->block);
+}
+
+/* Where the array of the batch lies in a copy of its block. */
+static void *staged(const struct batch *b, char *stage, const void *array)
+{
+    return stage + ((const char *)array - b->block);
+}
+
+void batch_put(struct batch *b, const struct model *m, const struct batch_host *h, int64_t spans,
+               void *stage)
+{
+    const struct {
+        const int32_t *to, *from;
+        int64_t n, more; /* elements, and how many follow that stand for empty spans */
+        int32_t empty;
+    } ints[] = {{b->token, h->token, b->t},
+                {b->label, h->label, b->t},
+                {b->position, h->position, b->t},
+                {b->group, h->group, b->t},
+                {b->q_at, h->q_at, h->spans + 1, spans - h->spans, h->q_at[h->spans]},
+                {b->k_beg, h->k_beg, h->spans, spans - h->spans},
+                {b->k_end, h->k_end, h->spans, spans - h->spans},
+                {b->chosen, h->chosen, h->spans, spans - h->spans}};
+    const struct {
+        const void *to;
+        const double *from;
+        int64_t n, more;
+    } stats[] = {{b->weight, h->weight, b->t, 0},
+                 {b->base, h->base, h->spans, spans - h->spans},
+                 {b->margin, h->margin, h->spans, spans - h->spans}};
+    for (int64_t i = 0; i < ARRAY_LEN(ints); i++) {
+        int32_t *to = staged(b, stage, ints[i].to);
+        memcpy(to, ints[i].from, ints[i].n * sizeof *to);
+        for (int64_t j = 0; j < ints[i].more; j++)
+            to[ints[i].n + j] = ints[i].empty;
+    }
+    for (int64_t i = 0; i < ARRAY_LEN(stats); i++) {
+        int64_t size = dtype_size(m->op->stat);
+        char *to = staged(b, stage, stats[i].to);
+        dtype_convert(to, m->op->stat, stats[i].from, DT_F64, stats[i].n);
+        memset(to + stats[i].n * size, 0, stats[i].more * size);
+    }
+    b->spans = spans;
+    m->lane->dev->put(m->lane, b->block, stage, b->put_bytes);
 }
 
 void batch_host_init(struct batch_host *h, int64_t rows, int64_t seq)

@@ -103,7 +103,6 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
         m->weight[b] = lane_alloc(m->lane, m->layout.size[b] * dtype_size(op->real), "the model");
     pointers_init(m);
     rope_init(m);
-    m->coef = lane_alloc(m->lane, 2 * sizeof(double), "the model");
     m->loss = lane_alloc(m->lane, LOSS_SUMS * sizeof(double), "the model");
     m->pool = pool_new(lane->dev);
 }
@@ -124,7 +123,6 @@ void model_release(struct model *m)
             m->lane->dev->free(m->grad[b]);
     }
     m->lane->dev->free(m->freq);
-    m->lane->dev->free(m->coef);
     m->lane->dev->free(m->loss);
     for (int g = 0; g < GROUP_COUNT; g++)
         comm_free(m->comm[g]);

@@ -23,8 +23,10 @@
 
 struct batch {
     int64_t rows, seq, t; /* packed rows, tokens of each held here, rows * seq */
-    int64_t spans;        /* documents and runs of pads */
+    int64_t spans;        /* documents and runs of pads, then any number of empty ones */
     int64_t queries, keys; /* no span has more; bounds that hold for every batch */
+    char *block;          /* what the arrays lie in */
+    int64_t put_bytes;    /* from its beginning on: what the host fills in */
     int32_t *token;       /* (T) */
     int32_t *label;       /* (T) the next token of the same document where it is learnt, else -1 */
     int32_t *position;    /* (T) within the document */
@@ -62,6 +64,11 @@ void batch_host_clear(struct batch_host *h);
  */
 void batch_host_row(struct batch_host *h, int64_t i, const int32_t *token, const uint8_t *target,
                     const int32_t *document, const float *weight);
+
+/* All that the host knows of a batch, with empty spans up to `spans`, in one copy from `stage`:
+ * put_bytes of host memory, which are the device's to read for as long as dev->put() says. */
+void batch_put(struct batch *b, const struct model *m, const struct batch_host *h, int64_t spans,
+               void *stage);
 
 /* What a pair loss needs of the documents just laid in row i, first span on: weights anew
  * (TOKENS_LAST or TOKENS_LEARNT), pairs, margins and reference log-probabilities.  n documents. */
@@ -165,7 +172,7 @@ struct model {
         *chunk; /* pipeline chunks of this stage; (chunks + 1) the first layer of each */
     int64_t h, g, c, el, f, v, v0; /* local sizes */
     void *freq;                    /* S (C/2) rotary frequencies */
-    void *coef;                    /* S (2) of route_dgrad; set before each step */
+    void *coef;                    /* S (2) of route_dgrad; the trainer's, set before each step */
     void *loss;                    /* S (LOSS_SUMS) of the step */
     struct pool *pool;
 };

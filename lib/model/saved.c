@@ -44,29 +44,25 @@ int64_t pool_bytes(const struct pool *p)
     return p->bytes;
 }
 
-/* Sizes are rounded up to an eighth of their power of two, so that a row count that varies from
- * step to step (tokens received) soon finds its block again. */
-static int64_t size_class(int64_t bytes)
-{
-    int64_t step = 256;
-    while (step * 16 < bytes)
-        step *= 2;
-    return (MAX(bytes, 1) + step - 1) / step * step;
-}
-
+/* The smallest idle block that fits, and is not so large that another will miss it: steps of one
+ * shape find their own again, and a row count that varies from step to step (tokens received) soon
+ * finds one. */
 static struct saved_block *block_take(struct pool *p, int64_t bytes)
 {
-    int64_t size = size_class(bytes);
+    struct saved_block **best = NULL;
     for (struct saved_block **at = &p->idle; *at; at = &(*at)->next)
-        if ((*at)->bytes == size) {
-            struct saved_block *b = *at;
-            *at = b->next;
-            return b;
-        }
+        if ((*at)->bytes >= bytes && (*at)->bytes - bytes <= bytes / 8 + 256 &&
+            (!best || (*at)->bytes < (*best)->bytes))
+            best = at;
+    if (best) {
+        struct saved_block *b = *best;
+        *best = b->next;
+        return b;
+    }
     struct saved_block *b = xcalloc(1, sizeof *b);
-    b->p = arena_take(&p->arena, size);
-    b->bytes = size;
-    p->bytes += size;
+    b->p = arena_take(&p->arena, bytes);
+    b->bytes = MAX(bytes, 1);
+    p->bytes += b->bytes;
     return b;
 }
 

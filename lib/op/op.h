@@ -77,8 +77,9 @@ struct op {
 
 /* The table for a device ("cpu", "cuda") and an activation type; NULL when there is none. */
 const struct op *op_table(const char *device, enum dtype real);
-/* What it asks for "cuda": op_cuda.cu or, in builds without it, op_nocuda.c. */
+/* What it asks for "cuda": op_cuda.cu or, in builds without it, op_nocuda.c; and for "dry". */
 const struct op *op_table_cuda(enum dtype real);
+const struct op *op_table_dry(enum dtype real);
 
 #define OP(name, args)                                                                             \
     void name##_cpu_f32 args;                                                                      \

@@ -154,12 +154,14 @@ OP(pair_loss, (struct lane *l, void *loss /* S+= (2) */, const void *out, const 
                int64_t spans, double beta))
 
 /* The optimizer.  state is a device struct op.h calls step_state: step_control turns the sum of
- * squared gradients and the flag `bad` (> 0 on any rank that met a non-finite value) into norm, scale,
- * learning rate and bias corrections, and counts the step only when it commits.  A step that does
- * not commit changes nothing. */
+ * squared gradients into norm, scale, learning rate and bias corrections.  The step is counted and
+ * commits where the sum and the N losses are finite; one that does not commit changes nothing, and
+ * first_bad then finds the first element of g that is not finite, -1 for none. */
 OP(sum_squares, (struct lane *l, void *sum /* S+= (1) */, struct mat g /* (1,N) S or R */))
 OP(step_control, (struct lane *l, void *state /* S (STEP_STATE) */, const void *sum /* S (1) */,
-                  const void *bad /* S (1) */, const struct step_plan *plan))
+                  const void *loss /* S (N) */, int64_t n, const struct step_plan *plan))
+OP(first_bad, (struct lane *l, int64_t *where /* = (1) */, struct mat g /* (1,N) S or R */,
+               const void *state))
 /* AdamW (Loshchilov & Hutter 2019) of a shard, all operands (1,N).  The weights w are R.  master is
  * S, or w itself: then it is updated in place, stochastically rounded where it is bf16.  m and v
  * are S or bf16, stochastically rounded; g is S or R. */

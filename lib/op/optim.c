@@ -49,13 +49,15 @@ static double learning_rate(const struct step_plan *p, double count)
     return p->lr * (p->floor + (1 - p->floor) * 0.5 * (1 + cos(M_PI * MIN(gone, 1))));
 }
 
-void OPNAME(step_control)(struct lane *l, void *state, const void *sum, const void *bad,
+void OPNAME(step_control)(struct lane *l, void *state, const void *sum, const void *loss, int64_t n,
                           const struct step_plan *plan)
 {
     stat *s = state;
     double norm = sqrt((double)*(const stat *)sum);
     s[STEP_NORM] = (stat)norm;
-    s[STEP_OK] = isfinite(norm) && *(const stat *)bad <= 0;
+    s[STEP_OK] = isfinite(norm);
+    for (int64_t i = 0; i < n; i++)
+        s[STEP_OK] *= isfinite(((const stat *)loss)[i]) != 0;
     if (!s[STEP_OK])
         return;
     double count = (double)s[STEP_COUNT] + 1;
@@ -64,6 +66,15 @@ void OPNAME(step_control)(struct lane *l, void *state, const void *sum, const vo
     s[STEP_LR] = (stat)learning_rate(plan, count);
     s[STEP_BIAS1] = (stat)(1 - pow(plan->beta1, count));
     s[STEP_BIAS2] = (stat)(1 - pow(plan->beta2, count));
+}
+
+void OPNAME(first_bad)(struct lane *l, int64_t *where, struct mat g, const void *state)
+{
+    const stat *x = grad_stat("first_bad", g);
+    *where = -1;
+    for (int64_t i = 0; !((const stat *)state)[STEP_OK] && *where < 0 && i < g.cols; i++)
+        if (!isfinite(x[i]))
+            *where = i;
 }
 
 struct update {

@@ -65,11 +65,15 @@ extern "C" void OPNAME(sum_squares)(struct lane *l, void *sum, struct mat g)
     arena_back(&l->scratch, mark);
 }
 
-static __global__ void control_kernel(stat *s, const stat *sum, const stat *bad, struct step_plan p)
+static __global__ void control_kernel(stat *s, const stat *sum, const stat *loss, int64_t n,
+                                      struct step_plan p)
 {
     double norm = sqrt((double)*sum);
+    int good = isfinite(norm);
+    for (int64_t i = 0; i < n; i++)
+        good &= isfinite(loss[i]);
     s[STEP_NORM] = (float)norm;
-    s[STEP_OK] = isfinite(norm) && *bad <= 0;
+    s[STEP_OK] = (float)good;
     if (!s[STEP_OK])
         return;
     double count = (double)s[STEP_COUNT] + 1, lr = p.lr * count / p.warmup;
@@ -84,12 +88,40 @@ static __global__ void control_kernel(stat *s, const stat *sum, const stat *bad,
     s[STEP_BIAS2] = (float)(1 - pow(p.beta2, count));
 }
 
-extern "C" void OPNAME(step_control)(struct lane *l, void *state, const void *sum, const void *bad,
-                                     const struct step_plan *plan)
+extern "C" void OPNAME(step_control)(struct lane *l, void *state, const void *sum, const void *loss,
+                                     int64_t n, const struct step_plan *plan)
 {
-    control_kernel<<<1, 1, 0, stream(l)>>>((stat *)state, (const stat *)sum, (const stat *)bad,
+    control_kernel<<<1, 1, 0, stream(l)>>>((stat *)state, (const stat *)sum, (const stat *)loss, n,
                                            *plan);
-    launched("step_control", "%d", STEP_STATE);
+    launched("step_control", "%lld", (long long)n);
+}
+
+/* where was -1: the largest number there is. */
+template <typename T>
+static __global__ void first_bad_kernel(unsigned long long *where, const T *g, int64_t n,
+                                        const stat *state)
+{
+    if (state[STEP_OK] != 0)
+        return;
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n;
+         i += (int64_t)gridDim.x * THREADS)
+        if (!isfinite(f32(g[i]))) {
+            atomicMin(where, (unsigned long long)i);
+            return;
+        }
+}
+
+extern "C" void OPNAME(first_bad)(struct lane *l, int64_t *where, struct mat g, const void *state)
+{
+    unsigned blocks = MIN(blocks_of(g.cols, THREADS), 4 * (unsigned)cuda_lane(l)->processors);
+    cu(cudaMemsetAsync(where, 0xff, sizeof *where, stream(l)));
+    if (grad_of("first_bad", g, 0).coarse)
+        first_bad_kernel<<<blocks, THREADS, 0, stream(l)>>>(
+            (unsigned long long *)where, (const bf16 *)g.data, g.cols, (const stat *)state);
+    else
+        first_bad_kernel<<<blocks, THREADS, 0, stream(l)>>>(
+            (unsigned long long *)where, (const float *)g.data, g.cols, (const stat *)state);
+    launched("first_bad", "%lld", (long long)g.cols);
 }
 
 struct update {

@@ -108,7 +108,8 @@ void optim_init(struct optim *o, struct model *m, const struct optim_options *op
         stretches_init(s, m, b, options);
     }
     o->state = take(m, STEP_STATE, m->op->stat);
-    o->sums = take(m, 2, m->op->stat);
+    o->sum = take(m, 1, m->op->stat);
+    o->bad = lane_alloc(m->lane, BUFFERS * (int64_t)sizeof *o->bad, "the optimizer");
 }
 
 void optim_release(struct optim *o)
@@ -125,7 +126,8 @@ void optim_release(struct optim *o)
         free(s->piece);
     }
     dev->free(o->state);
-    dev->free(o->sums);
+    dev->free(o->sum);
+    dev->free(o->bad);
 }
 
 static void *grad_shard(const struct model *m, int b)
@@ -153,27 +155,26 @@ static void sum_squares(struct optim *o)
         if (b == BUFFER_DENSE && m->mesh.i_tp > 0)
             skip = MIN(MAX(m->layout.replicated - lo, 0), n);
         char *g = (char *)grad_shard(m, b) + skip * dtype_size(m->grad_type);
-        m->op->sum_squares(m->lane, o->sums, mat(g, m->grad_type, 1, n - skip));
+        m->op->sum_squares(m->lane, o->sum, mat(g, m->grad_type, 1, n - skip));
     }
 }
 
-void optim_step(struct optim *o, double bad)
+void optim_step(struct optim *o)
 {
     struct model *m = o->m;
     const struct op *op = m->op;
-    int64_t ssz = dtype_size(op->stat), rsz = dtype_size(op->real);
-    double sums[2] = {0, bad}, host[2];
+    int64_t rsz = dtype_size(op->real);
 
-    dtype_convert(host, op->stat, sums, DT_F64, 2);
-    m->lane->dev->put(m->lane, o->sums, host, 2 * ssz);
+    m->lane->dev->zero(m->lane, o->sum, dtype_size(op->stat));
     sum_squares(o);
-    comm_all_reduce(m->comm[GROUP_WORLD], m->lane, o->sums, 2, op->stat, COMM_SUM);
-    op->step_control(m->lane, o->state, o->sums, (char *)o->sums + ssz, &o->plan);
+    comm_all_reduce(m->comm[GROUP_WORLD], m->lane, o->sum, 1, op->stat, COMM_SUM);
+    op->step_control(m->lane, o->state, o->sum, m->loss, LOSS_SUMS, &o->plan);
     for (int b = 0; b < BUFFERS; b++) {
         struct optim_shard *s = &o->shard[b];
         int64_t n = m->layout.shard[b];
         struct mat w = mat((char *)m->weight[b] + m->layout.shard_at[b] * rsz, op->real, 1, n);
         struct mat g = mat(grad_shard(m, b), m->grad_type, 1, n);
+        op->first_bad(m->lane, &o->bad[b], g, o->state);
         struct mat master = o->own ? w : mat(s->master, op->stat, 1, n);
         if (o->def->moments == 2)
             op->adamw(m->lane, w, master, mat(s->moment[0], o->moment_type, 1, n),
@@ -183,15 +184,6 @@ void optim_step(struct optim *o, double bad)
             op->sgd(m->lane, w, master, g, &s->stretches, o->state);
         comm_all_gather(shard_comm(m, b), m->lane, m->weight[b], w.data, n, op->real);
     }
-}
-
-void optim_state(const struct optim *o, double out[STEP_STATE])
-{
-    double host[STEP_STATE];
-    struct lane *l = o->m->lane;
-    l->dev->get(l, host, o->state, STEP_STATE * dtype_size(o->m->op->stat));
-    l->dev->wait(l);
-    dtype_convert(out, DT_F64, host, o->m->op->stat, STEP_STATE);
 }
 
 void optim_fill_master(struct optim *o)

@@ -30,15 +30,14 @@ static int any_signal(struct run *r)
     return s != 0;
 }
 
-/* One batch: an update, or nothing to learn, or something that is not finite and changes nothing.
- */
-static int train_batch(struct run *r, struct step_result *s)
+/* What came of the oldest batch that is queued: an update, or nothing to learn, or something that
+ * is not finite, changed nothing and is not tried again on the same rows. */
+static int take_step(struct run *r, struct step_result *s)
 {
     int rank = world_rank(r->world);
-    trainer_step(&r->t, &r->mix, r->samples, s);
-    r->samples += r->t.o.batch; /* what is not finite is not tried again on the same rows */
+    trainer_take(&r->t, s);
     if (!s->ok && !s->skipped) {
-        trainer_blame(&r->t, r->step + 1);
+        trainer_blame(&r->t, s, r->step + 1);
         comm_barrier(r->all); /* every rank has said what it found */
         if (++r->bad > r->o->max_bad_steps && rank == 0)
             die("step %lld did not commit (loss %g); %lld bad steps, --max-bad-steps %lld",
@@ -55,31 +54,52 @@ static int train_batch(struct run *r, struct step_result *s)
     return 1;
 }
 
+static int is_due(int64_t step, int64_t every)
+{
+    return every > 0 && step % every == 0;
+}
+
+/* While the device works on one step the next is queued, so that it never waits; the result is then
+ * read a step late.  What may follow a step (a save, a validation, the end) is the exception:
+ * before it nothing further is queued, so that it finds things as that step left them.  A step that
+ * does not commit is not counted, so those queued after it have lower numbers than was thought;
+ * none skips a number. */
 static void loop(struct run *r)
 {
     const struct run_options *o = r->o;
-    int rank = world_rank(r->world);
+    int rank = world_rank(r->world), stop = 0;
     struct progress progress;
     double begun = clock_s();
-    int64_t saved = r->step;
+    int64_t saved = r->step, queued = 0;
     progress_start(&progress, "train", "step", r->steps);
     progress.done = r->step;
     while (r->step < r->steps) {
         struct step_result s;
-        double start = clock_s();
-        int counts = train_batch(r, &s);
+        int64_t last = r->step + queued; /* its number, if all commit */
+        int halt =
+            queued && (is_due(last, o->save_every) || (r->valid && is_due(last, o->valid_every)));
+        if (queued < ON_THEIR_WAY && last < r->steps && !halt && !stop) {
+            trainer_fetch(&r->t, &r->mix, r->samples);
+            trainer_queue(&r->t);
+            r->samples += r->t.o.batch;
+            queued++;
+            continue;
+        }
+        int counts = take_step(r, &s);
+        queued--;
         if (rank == 0) {
-            run_log_step(r, &s, (clock_s() - start) * 1e3, clock_s() - begun);
+            run_log_step(r, &s, s.seconds * 1e3, clock_s() - begun);
             progress_add(&progress, counts);
         }
-        if (counts && r->valid && o->valid_every > 0 && r->step % o->valid_every == 0) {
+        if (counts && r->valid && is_due(r->step, o->valid_every)) {
             double loss = validate(r);
             if (rank == 0)
                 run_log_valid(r, loss, clock_s() - begun);
         }
-        int stop = any_signal(r);
-        if (saved < r->step &&
-            (stop || r->step == r->steps || (o->save_every > 0 && r->step % o->save_every == 0))) {
+        stop |= any_signal(r);
+        if (queued)
+            continue;
+        if (saved < r->step && (stop || r->step == r->steps || is_due(r->step, o->save_every))) {
             run_save(r);
             saved = r->step;
         }
@@ -130,6 +150,7 @@ static void run_rank(struct world *world, void *arg)
     t.optim.seed = o->seed;
     run_defaults(&r, &mesh, &t);
     agree_setting(r.all, o, &mesh, &t);
+    run_memory(&r, resume, &mesh, &t);
     trainer_init(&r.t, world, &mesh, &cfg, &t);
     run_identity(&r.identity, o, &r.t.model.cfg, &r.mix, r.steps);
     agree(r.all, "run", r.identity.data);

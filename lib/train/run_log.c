@@ -32,7 +32,8 @@ void run_log_open(struct run *r, int64_t sequence_length)
                              .flops_square = work.square,
                              .params = n.total,
                              .active = n.active,
-                             .data = (char *)set_hash(r->mix.set[0])};
+                             .data = (char *)set_hash(r->mix.set[0]),
+                             .memory = r->memory ? (double)r->memory : NAN};
         meter_head_write(&b, &h);
         append(r->log_fd, &b, path);
         buf_release(&b);

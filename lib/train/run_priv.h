@@ -19,6 +19,7 @@ struct run { /* one rank's view */
     int64_t bad;       /* batches that were not finite and did not count as steps */
     double loss;       /* of the last step */
     double moments[2]; /* mean and sd of a reward model's scores of its training data */
+    int64_t memory;    /* bytes of the device that it needs, 0 where nobody counts */
     int log_fd;
     int status;
 };
@@ -34,6 +35,9 @@ int64_t run_sequences(const struct mix *x);
 void run_config(const struct run *r, const char *resume, struct config *c);
 /* Micro-batch and threads where they are left to choose. */
 void run_defaults(const struct run *r, const struct mesh *m, struct trainer_options *t);
+/* Dies where the device has less memory than the run will need. */
+void run_memory(struct run *r, const char *resume, const struct mesh *m,
+                const struct trainer_options *t);
 void run_start(struct run *r, const char *resume); /* weights, and where the run goes on */
 int run_finished(const struct run *r); /* 1 when done.json says that this very run has ended */
 

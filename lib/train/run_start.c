@@ -40,6 +40,24 @@ void run_config(const struct run *r, const char *resume, struct config *c)
         c->reward = 1;
 }
 
+void run_memory(struct run *r, const char *resume, const struct mesh *m,
+                const struct trainer_options *t)
+{
+    struct config c;
+    struct dev_memory there;
+    if (dev_missing(t->device) || world_size(r->world) > 1)
+        return;
+    dev_open(t->device)->memory(&there);
+    if (there.left < 0)
+        return;
+    run_config(r, resume, &c);
+    r->memory = trainer_bytes(r->world, m, &c, t);
+    if (r->memory > there.left)
+        die("the run needs %.1f GiB of memory on the device, and %.1f GiB are free: a smaller "
+            "--micro, --moments bf16, --grads bf16 or --master none take less",
+            (double)r->memory / (1 << 30), (double)there.left / (1 << 30));
+}
+
 /* Names the first option in which a run differs from what its checkpoint says. */
 static void check_identity(const struct run *r, struct json was, const char *path)
 {

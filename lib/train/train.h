@@ -76,8 +76,9 @@ struct optim {
         int64_t pieces;
         struct stretches stretches; /* the same for the device */
     } shard[BUFFERS];
-    void *state; /* S (STEP_STATE) */
-    void *sums;  /* S (2): squared gradients, bad */
+    void *state;  /* S (STEP_STATE) */
+    void *sum;    /* S (1) of squared gradients */
+    int64_t *bad; /* (BUFFERS) the first element of each shard whose gradient is not finite, or -1 */
 };
 static inline int choice_is(const char *choice, const char *what)
 {
@@ -88,10 +89,9 @@ void optim_release(struct optim *o);
 /* Sums the gradients over the ranks that share each tensor; each rank then holds its shard of the
  * sums. */
 void optim_reduce(struct optim *o);
-/* Norm, verdict, update, and the new weights to everybody.  bad > 0: something was not finite here.
- */
-void optim_step(struct optim *o, double bad);
-void optim_state(const struct optim *o, double out[STEP_STATE]);
+/* Norm, verdict, update, and the new weights to everybody.  A step whose norm or losses (the model's,
+ * summed over all ranks) are not finite changes nothing. */
+void optim_step(struct optim *o);
 /* Where weights are of a coarser type than their masters: the masters become what the weights are.
  */
 void optim_fill_master(struct optim *o);
@@ -115,6 +115,17 @@ struct trainer_options {
     int64_t threads;
     int deterministic; /* the same bits again on this machine, also of libraries' kernels */
 };
+/* One line of the log. */
+struct step_result {
+    double seconds; /* from when the step could begin to its end */
+    double loss, aux, z, norm, lr, weight; /* weight: the denominator */
+    double won;      /* share of pairs in which the chosen one scores higher */
+    double squares;  /* sum of squared document lengths, over all ranks */
+    int64_t tokens;  /* live, over all ranks */
+    int ok, skipped; /* committed; nothing to learn from (denominator 0) */
+    int64_t bad[BUFFERS]; /* where not ok: the optimizer's bad elements on this rank */
+};
+enum { ON_THEIR_WAY = 2 }; /* steps queued, at most, whose results have not been taken */
 struct trainer {
     struct trainer_options o;
     struct world *world;
@@ -124,34 +135,49 @@ struct trainer {
     struct model model;
     struct optim optim;
     struct schedule schedule, eval;
-    struct batch *batch;     /* (in_flight) on the device */
-    struct batch_host *host; /* (micro-batches of a step on this rank) whole rows */
-    struct batch_host part;  /* what this rank of CP holds of one; used when CP > 1 */
-    struct context context;  /* as is this */
-    struct batch whole;      /* whole rows on the device, for losses on documents when CP > 1 */
-    struct saved *saved;     /* (in_flight, layers + 1) */
-    int64_t micros;
-    void *denom;      /* S (1) */
+    int64_t micros;          /* micro-batches of a step on this rank */
+    struct batch_host *host; /* (micros) whole rows */
+    struct batch *batch;     /* (micros) what this rank holds of them, on the device */
+    struct batch_host part;  /* on the way there when CP > 1; and then, for losses on documents: */
+    struct batch *whole;     /* (micros) the whole rows on the device */
+    struct context context;
+    struct saved *saved; /* (in_flight, layers + 1) */
+    void *scalars;       /* S (3): denominator, coefficients of the router's losses */
+    struct stage {       /* scalars and batches, of alloc_host(), for the device to read */
+        char *p;
+        struct event read;
+    } stage[2]; /* in turn, so that one is filled while the other is read */
+    int64_t staged;
+    struct step_on_its_way {
+        struct step_result r;
+        char *report; /* of alloc_host(): losses, the optimizer's state, its bad elements */
+        struct event begun, done;
+    } way[ON_THEIR_WAY];
+    int64_t queued, taken;
+    struct shape_capture { /* a step's work, kept by what its launches depend on */
+        int64_t spans, runs;
+        struct capture work;
+    } *capture;
+    int64_t captures;
     double scores[3]; /* of an evaluation: documents, sum of their scores, sum of squares */
-};
-/* One line of the log. */
-struct step_result {
-    double loss, aux, z, norm, lr, weight; /* weight: the denominator */
-    double won;      /* share of pairs in which the chosen one scores higher */
-    double squares;  /* sum of squared document lengths, over all ranks */
-    int64_t tokens;  /* live, over all ranks */
-    int ok, skipped; /* committed; nothing to learn from (denominator 0) */
 };
 /* cfg is taken over.  Weights are zero until model_random(), model_load(). */
 void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, struct config *cfg,
                   const struct trainer_options *o);
 void trainer_release(struct trainer *t);
-/* The rows of samples first .. first + batch of the mix. */
+/* Bytes of a GPU's memory that a trainer takes, but for what kernels need besides; cfg is taken over. */
+int64_t trainer_bytes(struct world *w, const struct mesh *mesh, struct config *cfg,
+                      const struct trainer_options *o);
+/* The rows of samples first .. first + batch of the mix, for the next step. */
 void trainer_fetch(struct trainer *t, const struct mix *mix, int64_t first);
 void trainer_gradients(struct trainer *t, struct step_result *r); /* forward, backward, reduction */
-void trainer_step(struct trainer *t, const struct mix *mix, int64_t first, struct step_result *r);
-/* Warns with this rank and the first tensor of its shards whose gradient is not finite. */
-void trainer_blame(const struct trainer *t, int64_t step);
+/* Queues a step and does not wait for it; results come in order.  At most ON_THEIR_WAY steps may be
+ * queued and not taken. */
+void trainer_queue(struct trainer *t);
+void trainer_take(struct trainer *t, struct step_result *r);
+void trainer_step(struct trainer *t, struct step_result *r); /* both at once */
+/* Warns with this rank and the first tensor of its shards whose gradient was not finite. */
+void trainer_blame(const struct trainer *t, const struct step_result *r, int64_t step);
 /* Mean loss over every sequence of a set; of a reward model also the mean and standard deviation of
  * its scores of whole documents, where moments is not NULL. */
 double trainer_evaluate(struct trainer *t, struct set *set, double moments[2]);

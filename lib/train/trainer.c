@@ -9,32 +9,56 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void batch_put(struct trainer *t, struct batch *b, const struct batch_host *h)
+enum { SCALARS = 3, STAGE_SCALARS = 256, REPORT_LOSS = 0, REPORT_STATE = 256, REPORT_BAD = 512 };
+enum { REPORT_BYTES = 768 };
+
+/* Rows on the host, on the device, and between the two. */
+static void batches_init(struct trainer *t)
+{
+    const struct trainer_options *o = &t->o;
+    int cut = t->mesh.cp > 1;
+    int64_t bytes = STAGE_SCALARS;
+    t->host = xcalloc(t->micros, sizeof *t->host);
+    t->batch = xcalloc(t->micros, sizeof *t->batch);
+    t->whole = xcalloc(t->micros, sizeof *t->whole);
+    for (int64_t i = 0; i < t->micros; i++) {
+        batch_host_init(&t->host[i], o->micro, o->seq);
+        batch_init(&t->batch[i], &t->model, o->micro, o->seq / t->mesh.cp);
+        t->batch[i].context = cut ? &t->context : NULL;
+        t->batch[i].keys = o->seq;
+        if (cut && t->loss->pairs)
+            batch_init(&t->whole[i], &t->model, o->micro, o->seq);
+        bytes += t->batch[i].put_bytes + t->whole[i].put_bytes;
+    }
+    if (cut) {
+        batch_host_init(&t->part, o->micro, o->seq / t->mesh.cp);
+        context_init(&t->context, &t->mesh, &t->lane, o->micro, o->seq);
+    }
+    t->scalars = lane_alloc(&t->lane, SCALARS * sizeof(double), "a batch");
+    t->model.coef = (char *)t->scalars + dtype_size(t->model.op->stat);
+    for (int i = 0; i < ARRAY_LEN(t->stage); i++)
+        t->stage[i].p = memset(t->lane.dev->alloc_host(bytes), 0, bytes);
+}
+
+static void batches_release(struct trainer *t)
 {
     const struct dev_ops *dev = t->lane.dev;
-    int64_t n = b->t, ssz = dtype_size(t->model.op->stat);
-    void *host = xmalloc(n * ssz);
-    b->spans = h->spans;
-    dev->put(&t->lane, b->token, h->token, n * sizeof(int32_t));
-    dev->put(&t->lane, b->label, h->label, n * sizeof(int32_t));
-    dev->put(&t->lane, b->position, h->position, n * sizeof(int32_t));
-    dev->put(&t->lane, b->group, h->group, n * sizeof(int32_t));
-    dev->put(&t->lane, b->q_at, h->q_at, (h->spans + 1) * sizeof(int32_t));
-    dev->put(&t->lane, b->k_beg, h->k_beg, h->spans * sizeof(int32_t));
-    dev->put(&t->lane, b->k_end, h->k_end, h->spans * sizeof(int32_t));
-    dev->put(&t->lane, b->chosen, h->chosen, h->spans * sizeof(int32_t));
-    const struct {
-        void *to;
-        const double *from;
-        int64_t n;
-    } stats[] = {
-        {b->weight, h->weight, n}, {b->base, h->base, h->spans}, {b->margin, h->margin, h->spans}};
-    for (int64_t i = 0; i < ARRAY_LEN(stats); i++) {
-        dtype_convert(host, t->model.op->stat, stats[i].from, DT_F64, stats[i].n);
-        dev->put(&t->lane, stats[i].to, host, stats[i].n * ssz);
-        dev->wait(&t->lane);
+    for (int64_t i = 0; i < t->micros; i++) {
+        batch_host_release(&t->host[i]);
+        batch_release(&t->batch[i], &t->model);
+        if (t->whole[i].block)
+            batch_release(&t->whole[i], &t->model);
     }
-    free(host);
+    if (t->mesh.cp > 1) {
+        batch_host_release(&t->part);
+        context_release(&t->context, dev);
+    }
+    dev->free(t->scalars);
+    for (int i = 0; i < ARRAY_LEN(t->stage); i++) {
+        dev->free_host(t->stage[i].p);
+        dev->event_free(&t->stage[i].read);
+    }
+    free(t->host), free(t->batch), free(t->whole);
 }
 
 void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, struct config *cfg,
@@ -91,43 +115,32 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     schedule_1f1b(&t->schedule, &t->model, t->micros, head, !t->loss->known_beforehand);
     schedule_forward(&t->eval, &t->model, t->micros, head);
 
-    int64_t alive = t->schedule.in_flight;
-    t->batch = xcalloc(alive, sizeof *t->batch);
-    t->saved = xcalloc(alive * (t->model.layers + 1), sizeof *t->saved);
-    for (int64_t i = 0; i < alive; i++) {
-        batch_init(&t->batch[i], &t->model, o->micro, o->seq / mesh->cp);
-        t->batch[i].context = mesh->cp > 1 ? &t->context : NULL;
-        t->batch[i].keys = t->batch[i].seq * mesh->cp;
-    }
-    for (int64_t i = 0; i < alive * (t->model.layers + 1); i++)
+    int64_t saved = t->schedule.in_flight * (t->model.layers + 1);
+    t->saved = xcalloc(saved, sizeof *t->saved);
+    for (int64_t i = 0; i < saved; i++)
         t->saved[i].pool = t->model.pool;
-    t->host = xcalloc(t->micros, sizeof *t->host);
-    for (int64_t i = 0; i < t->micros; i++)
-        batch_host_init(&t->host[i], o->micro, o->seq);
-    t->denom = lane_alloc(&t->lane, sizeof(double), "a batch");
-    if (mesh->cp > 1) {
-        batch_host_init(&t->part, o->micro, o->seq / mesh->cp);
-        context_init(&t->context, mesh, &t->lane, o->micro, o->seq);
-        batch_init(&t->whole, &t->model, o->micro, o->seq);
+    batches_init(t);
+    for (int i = 0; i < ON_THEIR_WAY; i++) {
+        t->way[i].report = t->lane.dev->alloc_host(REPORT_BYTES);
+        t->way[i].begun.timed = t->way[i].done.timed = 1;
     }
 }
 
 void trainer_release(struct trainer *t)
 {
-    int64_t alive = t->schedule.in_flight;
-    for (int64_t i = 0; i < alive * (t->model.layers + 1); i++)
+    const struct dev_ops *dev = t->lane.dev;
+    dev->wait(&t->lane);
+    for (int64_t i = 0; i < t->schedule.in_flight * (t->model.layers + 1); i++)
         saved_clear(&t->saved[i]);
-    for (int64_t i = 0; i < alive; i++)
-        batch_release(&t->batch[i], &t->model);
-    for (int64_t i = 0; i < t->micros; i++)
-        batch_host_release(&t->host[i]);
-    if (t->mesh.cp > 1) {
-        batch_host_release(&t->part);
-        context_release(&t->context, t->lane.dev);
-        batch_release(&t->whole, &t->model);
+    for (int i = 0; i < ON_THEIR_WAY; i++) {
+        dev->free_host(t->way[i].report);
+        dev->event_free(&t->way[i].begun);
+        dev->event_free(&t->way[i].done);
     }
-    t->lane.dev->free(t->denom);
-    free(t->batch), free(t->saved), free(t->host);
+    for (int64_t i = 0; i < t->captures; i++)
+        dev->capture_free(&t->capture[i].work);
+    batches_release(t);
+    free(t->saved), free(t->capture);
     schedule_release(&t->schedule);
     schedule_release(&t->eval);
     optim_release(&t->optim);
@@ -192,14 +205,6 @@ void trainer_fetch(struct trainer *t, const struct mix *mix, int64_t first)
 
 /* ---- the step ---- */
 
-static void put_stat(struct trainer *t, void *dst, const double *x, int64_t n)
-{
-    double host[4];
-    dtype_convert(host, t->model.op->stat, x, DT_F64, n);
-    t->lane.dev->put(&t->lane, dst, host, n * dtype_size(t->model.op->stat));
-    t->lane.dev->wait(&t->lane);
-}
-
 /* Sums over the ranks with different rows; every rank of one data-parallel coordinate has the same.
  */
 static void count_batch(struct trainer *t, struct step_result *r)
@@ -217,15 +222,56 @@ static void count_batch(struct trainer *t, struct step_result *r)
     r->skipped = !(r->weight > 0);
 }
 
+/* Documents of the fullest micro-batch, rounded up to a power of two: what launches depend on, so
+ * that few steps differ in it. */
+static int64_t span_capacity(const struct trainer *t)
+{
+    int64_t most = 1, n = 1;
+    for (int64_t m = 0; m < t->micros; m++)
+        most = MAX(most, t->host[m].spans);
+    while (n < most)
+        n *= 2;
+    return MIN(n, t->o.micro * t->o.seq);
+}
+
+/* What the device needs of the rows in t->host: the denominator, the router's coefficients and the
+ * batches. */
+static void put_inputs(struct trainer *t, double denom, double live)
+{
+    struct lane *l = &t->lane;
+    const struct config *c = &t->model.cfg;
+    struct stage *s = &t->stage[t->staged++ % ARRAY_LEN(t->stage)];
+    double scalars[SCALARS] = {denom, c->aux * c->experts / (c->k * live), 2 * c->z / live};
+    int64_t spans = span_capacity(t);
+    char *p = s->p + STAGE_SCALARS;
+    l->dev->reach(&s->read);
+    dtype_convert(s->p, t->model.op->stat, scalars, DT_F64, SCALARS);
+    l->dev->put(l, t->scalars, s->p, SCALARS * dtype_size(t->model.op->stat));
+    for (int64_t m = 0; m < t->micros; p += t->batch[m++].put_bytes) {
+        if (t->mesh.cp == 1) {
+            batch_put(&t->batch[m], &t->model, &t->host[m], spans, p);
+            continue;
+        }
+        batch_host_cut(&t->part, &t->host[m], &t->mesh);
+        batch_put(&t->batch[m], &t->model, &t->part, t->part.spans, p);
+        if (t->whole[m].block) {
+            p += t->batch[m].put_bytes;
+            batch_put(&t->whole[m], &t->model, &t->host[m], spans, p);
+            p += t->whole[m].put_bytes - t->batch[m].put_bytes;
+        }
+    }
+    l->dev->record(l, &s->read);
+}
+
 /* The batch as the loss wants it: the rank's own, or where a loss on documents meets rows that are
  * cut, the whole rows with everybody's logp. */
-static struct batch *loss_batch(struct trainer *t, struct batch *b, const struct batch_host *h)
+static struct batch *loss_batch(struct trainer *t, int64_t micro)
 {
-    if (!t->loss->pairs || t->mesh.cp == 1)
+    struct batch *b = &t->batch[micro], *whole = &t->whole[micro];
+    if (!whole->block)
         return b;
-    batch_put(t, &t->whole, h);
-    context_join(&t->context, &t->model, &t->lane, t->whole.logp, b->logp);
-    return &t->whole;
+    context_join(&t->context, &t->model, &t->lane, whole->logp, b->logp);
+    return whole;
 }
 
 /* Which ranks count what they see of a batch: one of those that see the same. */
@@ -239,7 +285,7 @@ static struct loss_rows loss_rows(struct trainer *t, struct batch *b)
     return (struct loss_rows){.weight = b->weight,
                               .logp = b->logp,
                               .dlogp = b->dlogp,
-                              .denom = t->denom,
+                              .denom = t->scalars,
                               .sum = t->model.loss,
                               .t = b->t,
                               .spans = b->spans,
@@ -250,9 +296,9 @@ static struct loss_rows loss_rows(struct trainer *t, struct batch *b)
                               .beta = t->loss->reward ? 1 : t->o.beta};
 }
 
-static void loss_dgrad(struct trainer *t, struct batch *b, const struct batch_host *h)
+static void loss_dgrad(struct trainer *t, int64_t micro)
 {
-    struct batch *all = loss_batch(t, b, h);
+    struct batch *b = &t->batch[micro], *all = loss_batch(t, micro);
     struct loss_rows r = loss_rows(t, all);
     t->loss->dgrad(&t->lane, t->model.op, &r);
     if (all != b)
@@ -276,25 +322,15 @@ static void add_scores(struct trainer *t, const struct batch *b, const struct ba
     free(x), free(raw);
 }
 
-static void loss_value(struct trainer *t, struct batch *b, const struct batch_host *h, int eval)
+static void loss_value(struct trainer *t, int64_t micro, int eval)
 {
-    struct batch *all = loss_batch(t, b, h);
+    struct batch *all = loss_batch(t, micro);
     struct loss_rows r = loss_rows(t, all);
     if (!counts(t))
         return;
     t->loss->value(&t->lane, t->model.op, &r);
     if (t->loss->reward && eval)
-        add_scores(t, all, h);
-}
-
-/* What this rank holds of a micro-batch, on the device. */
-static void batch_start(struct trainer *t, struct batch *b, const struct batch_host *h)
-{
-    if (t->mesh.cp > 1) {
-        batch_host_cut(&t->part, h, &t->mesh);
-        h = &t->part;
-    }
-    batch_put(t, b, h);
+        add_scores(t, all, &t->host[micro]);
 }
 
 static void run_schedule(struct trainer *t, const struct schedule *s)
@@ -302,41 +338,54 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
     int64_t alive = s->in_flight, per = t->model.layers + 1;
     for (int64_t i = 0; i < s->n; i++) {
         const struct task *k = &s->task[i];
-        int64_t slot = k->micro % alive;
         struct task_context c = {.m = &t->model,
                                  .l = &t->lane,
-                                 .b = &t->batch[slot],
-                                 .s = &t->saved[slot * per],
+                                 .b = &t->batch[k->micro],
+                                 .s = &t->saved[k->micro % alive * per],
                                  .add = k->micro > 0, /* a chunk's come in order */
                                  .layer = k->layer};
-        int starts = k->layer == 0 && k->pass == PASS_FORWARD &&
-                     (k->segment == SEG_EMBED || k->segment == SEG_RECV);
         int head = k->segment == SEG_HEAD || k->segment == SEG_SCORE;
         int head_dgrad = head && k->pass == PASS_DGRAD;
-        if (starts)
-            batch_start(t, c.b, &t->host[k->micro]);
         if (head_dgrad)
-            loss_dgrad(t, c.b, &t->host[k->micro]);
+            loss_dgrad(t, k->micro);
         segment_run[k->segment][k->pass](&c);
         arena_reset(&t->lane.scratch);
         /* the last pass of the head has written logp */
         if (head && (head_dgrad || s == &t->eval))
-            loss_value(t, c.b, &t->host[k->micro], s == &t->eval);
+            loss_value(t, k->micro, s == &t->eval);
         if (k->last_of_micro)
             for (int64_t l = 0; l < per; l++)
                 saved_clear(&c.s[l]);
     }
 }
 
-/* The three sums of the step over all ranks, as means; the auxiliary ones a layer. */
-static void read_losses(struct trainer *t, double weight, double live, struct step_result *r)
+static void zero_losses(struct trainer *t)
 {
-    double host[LOSS_SUMS], sums[LOSS_SUMS];
+    t->lane.dev->zero(&t->lane, t->model.loss, LOSS_SUMS * dtype_size(t->model.op->stat));
+}
+
+/* Over all ranks. */
+static void sum_losses(struct trainer *t)
+{
     struct model *m = &t->model;
-    t->lane.dev->get(&t->lane, host, m->loss, LOSS_SUMS * dtype_size(m->op->stat));
-    t->lane.dev->wait(&t->lane);
-    dtype_convert(sums, DT_F64, host, m->op->stat, LOSS_SUMS);
-    comm_all_reduce(m->comm[GROUP_WORLD], NULL, sums, LOSS_SUMS, DT_F64, COMM_SUM);
+    comm_all_reduce(m->comm[GROUP_WORLD], m->lane, m->loss, LOSS_SUMS, m->op->stat, COMM_SUM);
+}
+
+static void gradients(struct trainer *t)
+{
+    zero_losses(t);
+    run_schedule(t, &t->schedule);
+    optim_reduce(&t->optim);
+    sum_losses(t);
+}
+
+/* The sums of the step as means; the auxiliary ones a layer. */
+static void result_losses(const struct trainer *t, const void *raw /* S (LOSS_SUMS) */,
+                          double weight, double live, struct step_result *r)
+{
+    double sums[LOSS_SUMS];
+    const struct model *m = &t->model;
+    dtype_convert(sums, DT_F64, raw, m->op->stat, LOSS_SUMS);
     r->loss = sums[LOSS_MAIN] / weight;
     r->won = sums[LOSS_WON] / weight;
     /* every rank of TP x CP computed the whole group's auxiliary loss */
@@ -344,71 +393,137 @@ static void read_losses(struct trainer *t, double weight, double live, struct st
     r->z = sums[LOSS_Z] / live / m->cfg.layers;
 }
 
+static void read_losses(struct trainer *t, double weight, double live, struct step_result *r)
+{
+    double host[LOSS_SUMS];
+    t->lane.dev->get(&t->lane, host, t->model.loss, LOSS_SUMS * dtype_size(t->model.op->stat));
+    t->lane.dev->wait(&t->lane);
+    result_losses(t, host, weight, live, r);
+}
+
 void trainer_gradients(struct trainer *t, struct step_result *r)
 {
-    struct model *m = &t->model;
-    const struct config *c = &m->cfg;
     count_batch(t, r);
     if (r->skipped)
         return;
-    double live = r->tokens, zero[LOSS_SUMS] = {0};
-    double coef[2] = {c->aux * c->experts / (c->k * live), 2 * c->z / live};
-    put_stat(t, m->coef, coef, 2);
-    put_stat(t, t->denom, &r->weight, 1);
-    put_stat(t, m->loss, zero, LOSS_SUMS);
-    run_schedule(t, &t->schedule);
-    optim_reduce(&t->optim);
-    read_losses(t, r->weight, live, r);
+    put_inputs(t, r->weight, r->tokens);
+    gradients(t);
+    read_losses(t, r->weight, r->tokens, r);
 }
 
-void trainer_step(struct trainer *t, const struct mix *mix, int64_t first, struct step_result *r)
+static void whole_step(struct trainer *t)
 {
+    gradients(t);
+    optim_step(&t->optim);
+}
+
+/* One rank alone asks the host nothing within a step.  The first step of a shape is done as it
+ * comes, so that memory and plans are there; the second is kept, where the device can, and from
+ * then on repeated. */
+static void replay_step(struct trainer *t)
+{
+    const struct dev_ops *dev = t->lane.dev;
+    int64_t spans = t->batch[0].spans, i = 0;
+    while (i < t->captures && t->capture[i].spans != spans)
+        i++;
+    if (i == t->captures) {
+        t->capture = xrealloc(t->capture, ++t->captures * sizeof *t->capture);
+        t->capture[i] = (struct shape_capture){.spans = spans};
+    }
+    struct shape_capture *c = &t->capture[i];
+    if (!c->runs++) {
+        whole_step(t);
+        return;
+    }
+    if (!c->work.handle) {
+        dev->capture_begin(&t->lane);
+        whole_step(t);
+        dev->capture_end(&t->lane, &c->work);
+        t->lane.scratch.fixed |= c->work.handle != NULL;
+        if (opt_verbose && c->work.handle)
+            say("steps of up to %lld documents a micro-batch are one launch of %lld kernels",
+                (long long)spans, (long long)c->work.nodes);
+    }
+    dev->replay(&t->lane, &c->work);
+}
+
+int64_t trainer_bytes(struct world *w, const struct mesh *mesh, struct config *cfg,
+                      const struct trainer_options *o)
+{
+    struct trainer t;
+    struct trainer_options dry = *o;
+    struct dev_memory m;
+    dry.device = "dry";
+    trainer_init(&t, w, mesh, cfg, &dry);
+    whole_step(&t);
+    t.lane.dev->memory(&m);
+    trainer_release(&t);
+    return m.peak;
+}
+
+void trainer_queue(struct trainer *t)
+{
+    struct lane *l = &t->lane;
+    struct step_on_its_way *w = &t->way[t->queued++ % ON_THEIR_WAY];
+    int64_t ssz = dtype_size(t->model.op->stat);
+    l->dev->record(l, &w->begun);
+    count_batch(t, &w->r);
+    if (!w->r.skipped) {
+        put_inputs(t, w->r.weight, w->r.tokens);
+        if (world_size(t->world) == 1)
+            replay_step(t);
+        else
+            whole_step(t);
+        l->dev->get_later(l, w->report + REPORT_LOSS, t->model.loss, LOSS_SUMS * ssz);
+        l->dev->get_later(l, w->report + REPORT_STATE, t->optim.state, STEP_STATE * ssz);
+        l->dev->get_later(l, w->report + REPORT_BAD, t->optim.bad, sizeof w->r.bad);
+    }
+    l->dev->record(l, &w->done);
+}
+
+void trainer_take(struct trainer *t, struct step_result *r)
+{
+    struct step_on_its_way *w = &t->way[t->taken++ % ON_THEIR_WAY];
     double state[STEP_STATE];
-    trainer_fetch(t, mix, first);
-    trainer_gradients(t, r);
+    t->lane.dev->reach(&w->done);
+    *r = w->r;
+    r->seconds = t->lane.dev->elapsed(&w->begun, &w->done);
     if (r->skipped)
         return;
-    optim_step(&t->optim, !isfinite(r->loss + r->aux + r->z));
-    optim_state(&t->optim, state);
+    result_losses(t, w->report + REPORT_LOSS, r->weight, r->tokens, r);
+    dtype_convert(state, DT_F64, w->report + REPORT_STATE, t->model.op->stat, STEP_STATE);
+    memcpy(r->bad, w->report + REPORT_BAD, sizeof r->bad);
     r->ok = state[STEP_OK] > 0;
     r->norm = state[STEP_NORM];
     r->lr = state[STEP_LR];
 }
 
-void trainer_blame(const struct trainer *t, int64_t step)
+void trainer_step(struct trainer *t, struct step_result *r)
 {
-    const struct model *m = &t->model;
+    trainer_queue(t);
+    trainer_take(t, r);
+}
+
+void trainer_blame(const struct trainer *t, const struct step_result *r, int64_t step)
+{
     for (int b = 0; b < BUFFERS; b++)
-        for (int64_t i = 0; i < t->optim.shard[b].pieces; i++) {
+        for (int64_t i = t->optim.shard[b].pieces - 1; r->bad[b] >= 0 && i >= 0; i--) {
             const struct optim_piece *p = &t->optim.shard[b].piece[i];
-            int64_t n = p->r.rows * p->r.cols, size = dtype_size(m->grad_type);
-            void *raw = xmalloc(n * size);
-            double *g = xmalloc(n * sizeof *g);
-            m->lane->dev->get(m->lane, raw,
-                              (char *)m->grad[b] + (m->layout.shard_at[b] + p->at) * size,
-                              n * size);
-            m->lane->dev->wait(m->lane);
-            dtype_convert(g, DT_F64, raw, m->grad_type, n);
-            int64_t j = 0;
-            while (j < n && isfinite(g[j]))
-                j++;
-            free(raw), free(g);
-            if (j < n) {
-                warn("step %lld: rank %d: the gradient of %s is not finite", (long long)step,
-                     t->mesh.rank, p->p->name);
-                return;
-            }
+            if (p->at > r->bad[b])
+                continue;
+            warn("step %lld: rank %d: the gradient of %s is not finite", (long long)step,
+                 t->mesh.rank, p->p->name);
+            return;
         }
 }
 
 double trainer_evaluate(struct trainer *t, struct set *set, double moments[2])
 {
     struct row_buffers row = row_buffers_new(t->o.seq);
-    double weight = 0, one = 1, zero[LOSS_SUMS] = {0};
+    double weight = 0;
     struct step_result r;
     memset(t->scores, 0, sizeof t->scores);
-    put_stat(t, t->denom, &one, 1);
-    put_stat(t, t->model.loss, zero, LOSS_SUMS);
+    zero_losses(t);
     for (int64_t first = 0; first < set_sequences(set); first += t->o.batch) {
         for (int64_t m = 0; m < t->micros; m++) {
             struct batch_host *h = &t->host[m];
@@ -427,8 +542,10 @@ double trainer_evaluate(struct trainer *t, struct set *set, double moments[2])
         }
         count_batch(t, &r);
         weight += r.weight;
+        put_inputs(t, 1, 1);
         run_schedule(t, &t->eval);
     }
+    sum_losses(t);
     read_losses(t, weight, 1, &r);
     row_buffers_free(&row);
     if (moments) {

@@ -20,16 +20,17 @@ static void case_sum_squares(struct run *r)
 }
 
 /* What the state becomes, variant by variant: a step in the warm-up that clips, one after it that
- * does not, the end of the plan and beyond, `bad`, a sum that is no number, an infinite one. */
+ * does not, the end of the plan and beyond, a loss that is
+ * no number, a sum that is no number, an infinite one. */
 static const struct control {
-    double count, sum, bad, warmup, clip;
+    double count, sum, loss, warmup, clip;
     double want[STEP_STATE]; /* of a plan of 30 steps, lr 1, floor 0.25, betas 0.5 and 0.75 */
 } controls[] = {
     {2, 16, 0, 10, 2, {3, 4, 0.5, 1, 0.3, 0.875, 0.578125}},
     {19, 16, 0, 10, 5, {20, 4, 1, 1, 0.625, 1 - 0x1p-20, 1 - 3486784401 * 0x1p-40}},
     {29, 9, 0, 10, 0, {30, 3, 1, 1, 0.25, 1 - 0x1p-30, 1 - 205891132094649 * 0x1p-60}},
     {39, 9, 0, 0, 0, {40, 3, 1, 1, 0.25, 1 - 0x1p-40, 1 - 12157665459056928801.0 * 0x1p-80}},
-    {2, 16, 1, 10, 2, {2, 4, 9, 0, 9, 9, 9}},
+    {2, 16, NAN, 10, 2, {2, 4, 9, 0, 9, 9, 9}},
     {2, NAN, 0, 10, 2, {2, NAN, 9, 0, 9, 9, 9}},
     {2, INFINITY, 0, 10, 2, {2, INFINITY, 9, 0, 9, 9, 9}},
 };
@@ -40,18 +41,39 @@ static void case_step_control(struct run *r)
     struct step_plan plan = {1, 0.25, c->warmup, 30, 0.5, 0.75, 1e-8, c->clip};
     enum dtype type = r->op->stat;
     void *state = draw_stat(r, STEP_STATE, 9, 9), *sum = draw_stat(r, 1, 0, 0),
-         *bad = draw_stat(r, 1, 0, 0);
+         *loss = draw_stat(r, 3, 1, 1);
     set(state, type, STEP_COUNT, c->count);
     set(sum, type, 0, c->sum);
-    set(bad, type, 0, c->bad);
+    set(loss, type, 1, c->loss);
     output_of(r, "state", type, state, STEP_STATE);
     last_output(r)->live = work(r, STEP_STATE);
     for (int64_t i = 0; i < STEP_STATE; i++) /* a norm that is no number is checked apart */
         last_output(r)->live[i] = isfinite(c->sum) || i == STEP_OK;
-    RUN(r, step_control, state, sum, bad, &plan);
+    RUN(r, step_control, state, sum, loss, 3, &plan);
     last_output(r)->start[STEP_NORM] = get(state, type, STEP_NORM);
     if (stating(r))
         expect(r, "state", c->want);
+}
+
+/* Variants: nothing bad, something bad in a step that commits, in one that does not; bits as of
+ * gradients. */
+static void case_first_bad(struct run *r)
+{
+    int64_t n = shard_length(r), third = n / 3;
+    enum dtype stat = r->op->stat, type = r->variant & 1 ? r->op->real : stat;
+    int what = (int)r->variant / 2;
+    void *g = draw_of_type(r, type, n, -1, 1, 0), *state = draw_stat(r, STEP_STATE, 1, 1);
+    int32_t *where = output_int(r, "where", 2); /* an int64_t, as its halves */
+    set(state, stat, STEP_OK, what == 1);
+    for (int64_t i = third; what && n && i < n; i += third + 1)
+        set(g, type, i, i == third ? INFINITY : NAN);
+    r->bytes = (double)(n * dtype_size(type)) * (what == 2);
+    RUN(r, first_bad, (int64_t *)where, mat(g, type, 1, n), state);
+    double want[2] = {-1, -1};
+    if (what == 2 && n)
+        want[0] = (double)third, want[1] = 0;
+    if (stating(r))
+        expect(r, "where", want);
 }
 
 /* Variants of an update. */
@@ -92,11 +114,12 @@ static struct stretches *draw_stretches(struct run *r, int64_t n)
     return s;
 }
 
+/* An operand that is read and written; one of bf16 is rounded by chance, on the CPU as well. */
 static struct mat updated(struct run *r, const char *name, enum dtype type, int64_t n, double lo,
-                          double hi)
+                          double hi, int coarse)
 {
     int chance = type == DT_BF16;
-    void *p = draw_of_type(r, type, n, lo, hi, chance || (r->coarse && type == r->op->real));
+    void *p = draw_of_type(r, type, n, lo, hi, chance || coarse);
     output_of(r, name, type, p, n);
     last_output(r)->chance = chance;
     return mat(p, type, 1, n);
@@ -105,25 +128,26 @@ static struct mat updated(struct run *r, const char *name, enum dtype type, int6
 static struct update_data draw_update(struct run *r, int adam)
 {
     int64_t n = shard_length(r);
-    enum dtype real = r->op->real, stat = r->op->stat, weight = r->weight ? r->weight : real;
+    enum dtype real = r->op->real, stat = r->op->stat,
+               weight = r->weight == DT_BF16 ? DT_BF16 : real;
     enum dtype moments = r->variant & MOMENTS_BF16 ? DT_BF16 : stat;
     enum dtype grads = r->variant & GRADS ? real : stat;
     struct update_data u = {.n = n, .s = draw_stretches(r, n)};
     u.plan = (struct step_plan){.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-6};
-    u.g = mat(draw_of_type(r, grads, n, -1, 1, r->coarse && grads == real), grads, 1, n);
+    u.g = mat(draw_of_type(r, grads, n, -1, 1, r->coarse && r->variant & GRADS), grads, 1, n);
     u.state = draw_stat(r, STEP_STATE, 0.3, 0.8);
     set(u.state, stat, STEP_OK, !(r->variant & IDLE));
     set(u.state, stat, STEP_COUNT, 7);
     if (r->variant & OWN) {
-        u.master = u.w = updated(r, "w", weight, n, -1, 1);
+        u.master = u.w = updated(r, "w", weight, n, -1, 1, r->coarse);
     } else {
-        u.w = updated(r, "w", real, n, -1, 1);
+        u.w = updated(r, "w", real, n, -1, 1, r->coarse);
         last_output(r)->chance = 0;
-        u.master = updated(r, "master", stat, n, -1, 1);
+        u.master = updated(r, "master", stat, n, -1, 1, 0);
     }
     if (adam) {
-        u.m = updated(r, "m", moments, n, -1, 1);
-        u.v = updated(r, "v", moments, n, 0.1, 1);
+        u.m = updated(r, "m", moments, n, -1, 1, 0);
+        u.v = updated(r, "v", moments, n, 0.1, 1, 0);
     }
     r->bytes = (double)n * (double)(dtype_size(grads) + 2 * dtype_size(u.master.type) +
                                     (r->variant & OWN ? 0 : dtype_size(real)) +
