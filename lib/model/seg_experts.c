@@ -31,7 +31,7 @@ void experts_forward(struct task_context *t)
     void *a = scratch(t, rows * f * rsz); /* R (M,F) */
     void *y = scratch(t, rows * d * rsz); /* R (M,D) */
     op->experts_up(t->l, h, a, saved_fetch(s, SLOT_RX), weights(t)->w[P_UP],
-                   saved_fetch(s, SLOT_RGATE), at, count, source, e, k, d, f);
+                   saved_fetch(s, SLOT_RGATE), at, count, source, r * k, e, k, d, f);
     op->experts_down(t->l, y, a, weights(t)->w[P_DOWN], at, count, e, d, f);
     const void *res;
     void *out = answers(t, &res); /* R (R,D) */
@@ -68,10 +68,10 @@ void experts_wgrad(struct task_context *t)
 
     m->op->experts_down_wgrad(t->l, grad_mat(m, weights(t)->g[P_DOWN], e * d, f),
                               saved_fetch(s, SLOT_DRY), saved_fetch(s, SLOT_A), at, count, source,
-                              e, k, t->add);
+                              s->received * k, e, k, t->add);
     m->op->experts_up_wgrad(t->l, grad_mat(m, weights(t)->g[P_UP], e * 2 * f, d),
-                            saved_fetch(s, SLOT_DH), saved_fetch(s, SLOT_RX), at, count, source, e,
-                            k, t->add);
+                            saved_fetch(s, SLOT_DH), saved_fetch(s, SLOT_RX), at, count, source,
+                            s->received * k, e, k, t->add);
     static const enum slot done[] = {SLOT_RX,        SLOT_RINDEX,     SLOT_RGATE,     SLOT_MAP_AT,
                                      SLOT_MAP_COUNT, SLOT_MAP_SOURCE, SLOT_MAP_PLACE, SLOT_H,
                                      SLOT_RY,        SLOT_DRY,        SLOT_DH,        SLOT_A};

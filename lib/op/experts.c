@@ -23,7 +23,8 @@ static void up_tile(void *arg, int64_t task, void *scratch)
 
 void OPNAME(experts_up)(struct lane *l, void *h, void *a, const void *x, const void *up,
                         const void *gate, const int32_t *at, const int32_t *count,
-                        const int32_t *source, int64_t e, int64_t k, int64_t d, int64_t f)
+                        const int32_t *source, int64_t live, int64_t e, int64_t k, int64_t d,
+                        int64_t f)
 {
     struct arena_mark mark = arena_mark(&l->scratch);
     struct experts m = experts_cut(l, at, count, source, e, k, d, f);

@@ -25,11 +25,11 @@ static __global__ void activate_kernel(real *a, const real *h, const stat *gate,
 
 extern "C" void OPNAME(experts_up)(struct lane *l, void *h, void *a, const void *x, const void *up,
                                    const void *gate, const int32_t *at, const int32_t *count,
-                                   const int32_t *source, int64_t e, int64_t k, int64_t d,
-                                   int64_t f)
+                                   const int32_t *source, int64_t live, int64_t e, int64_t k,
+                                   int64_t d, int64_t f)
 {
     struct map r = {at, count, source, (int)e, (int)k};
-    if (mma_up(l, h, a, x, up, gate, r, d, f))
+    if (mma_up(l, h, a, x, up, gate, r, live, d, f))
         return;
     plain_rows<1, 1><<<plain_grid(l, 2 * f), PLAIN_THREADS, 0, stream(l)>>>(
         (real *)h, (const real *)x, (const real *)up, r, 2 * f, d);

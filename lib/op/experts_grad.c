@@ -41,6 +41,9 @@ static void dh_tile(void *arg, int64_t task, void *scratch)
         x->dgate[choice] = (stat)activation_dgrad(dh, dh + f, x->a + m * f, da + i * f, h, h + f,
                                                   x->gate[choice], f);
     }
+    int64_t end = t->at + t->rows, pads = (ROW_ALIGN - end % ROW_ALIGN) % ROW_ALIGN;
+    memset(x->out + end * 2 * f, 0, (size_t)(pads * 2 * f) * sizeof(real));
+    memset(x->a + end * f, 0, (size_t)(pads * f) * sizeof(real));
 }
 
 void OPNAME(experts_dh)(struct lane *l, void *dh, void *a, void *dgate, const void *dout,
@@ -124,7 +127,7 @@ static void wgrad_all(struct lane *l, struct experts *x, struct wgrad *w)
 
 void OPNAME(experts_up_wgrad)(struct lane *l, struct mat dw, const void *dh, const void *x,
                               const int32_t *at, const int32_t *count, const int32_t *source,
-                              int64_t e, int64_t k, int add)
+                              int64_t live, int64_t e, int64_t k, int add)
 {
     int64_t d = dw.cols, f = dw.rows / e / 2;
     struct wgrad w = {.left = dh, .rows = 2 * f, .cols = d, .add = add};
@@ -138,7 +141,7 @@ void OPNAME(experts_up_wgrad)(struct lane *l, struct mat dw, const void *dh, con
 
 void OPNAME(experts_down_wgrad)(struct lane *l, struct mat dw, const void *dout, const void *a,
                                 const int32_t *at, const int32_t *count, const int32_t *source,
-                                int64_t e, int64_t k, int add)
+                                int64_t live, int64_t e, int64_t k, int add)
 {
     int64_t d = dw.rows / e, f = dw.cols;
     struct wgrad w = {.right = a, .rows = d, .cols = f, .add = add};

@@ -17,8 +17,13 @@ static __global__ void activation_dgrad_kernel(real *dh, real *a, stat *dgate, c
     for (int64_t m = blockIdx.x; m < r.at[r.e]; m += gridDim.x) {
         int32_t choice = r.source[m];
         float sum = 0;
-        if (choice < 0)
+        if (choice < 0) {
+            for (int64_t j = threadIdx.x; j < 2 * f; j += THREADS) {
+                store(dh + m * 2 * f + j, 0);
+                store(a + m * f + j / 2, 0);
+            }
             continue;
+        }
         float g = gate[choice];
         for (int64_t j = threadIdx.x; j < f; j += THREADS) {
             float u = f32(h[m * 2 * f + j]), v = f32(h[m * 2 * f + f + j]), d = f32(da[m * f + j]);
@@ -42,7 +47,7 @@ extern "C" void OPNAME(experts_dh)(struct lane *l, void *dh, void *a, void *dgat
     struct map r = {at, count, source, (int)e, (int)k};
     struct arena_mark mark = arena_mark(&l->scratch);
     cu(cudaMemsetAsync(dgate, 0, (size_t)(n * k) * sizeof(stat), stream(l)));
-    if (mma_dh(l, dh, a, dgate, dout, down, h, gate, r, n, d, f))
+    if (mma_dh(l, dh, a, dgate, dout, down, h, gate, r, n * k, d, f))
         return;
     int64_t rows = n * k + e * (ROW_ALIGN - 1);
     real *da = (real *)arena_take(&l->scratch, rows * f * (int64_t)sizeof *da); /* (M,F) */
@@ -73,12 +78,13 @@ static dim3 wgrad_grid(int64_t e, int64_t rows, int64_t cols)
 
 extern "C" void OPNAME(experts_up_wgrad)(struct lane *l, struct mat dw, const void *dh,
                                          const void *x, const int32_t *at, const int32_t *count,
-                                         const int32_t *source, int64_t e, int64_t k, int add)
+                                         const int32_t *source, int64_t live, int64_t e, int64_t k,
+                                         int add)
 {
     struct map r = {at, count, source, (int)e, (int)k};
     struct grad g = grad_of("experts_up_wgrad", dw, add);
     int64_t d = dw.cols, f = dw.rows / e / 2;
-    if (mma_up_wgrad(l, g, dh, x, r, d, f))
+    if (mma_up_wgrad(l, g, dh, x, r, live, d, f))
         return;
     plain_wgrad<0><<<wgrad_grid(e, 2 * f, d), PLAIN_THREADS, 0, stream(l)>>>(
         g, (const real *)dh, (const real *)x, r, 2 * f, d);
@@ -87,12 +93,13 @@ extern "C" void OPNAME(experts_up_wgrad)(struct lane *l, struct mat dw, const vo
 
 extern "C" void OPNAME(experts_down_wgrad)(struct lane *l, struct mat dw, const void *dout,
                                            const void *a, const int32_t *at, const int32_t *count,
-                                           const int32_t *source, int64_t e, int64_t k, int add)
+                                           const int32_t *source, int64_t live, int64_t e,
+                                           int64_t k, int add)
 {
     struct map r = {at, count, source, (int)e, (int)k};
     struct grad g = grad_of("experts_down_wgrad", dw, add);
     int64_t d = dw.rows / e, f = dw.cols;
-    if (mma_down_wgrad(l, g, dout, a, r, d, f))
+    if (mma_down_wgrad(l, g, dout, a, r, live, d, f))
         return;
     plain_wgrad<1><<<wgrad_grid(e, d, f), PLAIN_THREADS, 0, stream(l)>>>(g, (const real *)dout,
                                                                          (const real *)a, r, d, f);

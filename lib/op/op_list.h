@@ -91,29 +91,30 @@ OP(row_map, (struct lane *l, int32_t *at /* = (E+1) */, int32_t *count /* = (E) 
 
 /* Experts: SwiGLU (Shazeer 2020), up = rows [gate; up] of 2F, gate weight applied inside.
  * h[m] = up_e x[row];  a[m] = gate[row,choice] * silu(h[m, :F]) * h[m, F:].  Rows of padding are not
- * touched. */
+ * touched.  At most `live` rows are no padding: n K, say, which the host knows. */
 OP(experts_up, (struct lane *l, void *h /* R= (M,2F) */, void *a /* R= (M,F) */,
                 const void *x /* R (n,D) */, const void *up /* R (E,2F,D) */,
                 const void *gate /* S (n,K) */, const int32_t *at, const int32_t *count,
-                const int32_t *source, int64_t e, int64_t k, int64_t d, int64_t f))
+                const int32_t *source, int64_t live, int64_t e, int64_t k, int64_t d, int64_t f))
 OP(experts_down, (struct lane *l, void *y /* R= (M,D) */, const void *a,
                   const void *down /* R (E,D,F) */, const int32_t *at, const int32_t *count,
                   int64_t e, int64_t d, int64_t f))
 /* da = down_e^T dout[row]; dgate[row,choice] = <da, silu(h) h>; dh from gate * da; a as above, again,
- * for the weight gradient.  dgate of choices that are not here is 0. */
+ * for the weight gradient.  dgate of choices that are not here is 0, and so are the rows of padding
+ * of dh and a. */
 OP(experts_dh, (struct lane *l, void *dh /* R= (M,2F) */, void *a /* R= (M,F) */,
                 void *dgate /* S= (n,K) */, const void *dout /* R (n,D) */, const void *down,
                 const void *h, const void *gate, const int32_t *at, const int32_t *count,
                 const int32_t *source, int64_t n, int64_t e, int64_t k, int64_t d, int64_t f))
 OP(experts_dx, (struct lane *l, void *dx /* R= (M,D) */, const void *dh, const void *up,
                 const int32_t *at, const int32_t *count, int64_t e, int64_t d, int64_t f))
-/* An expert without rows has a gradient of 0. */
+/* Rows of padding must be numbers, whatever they are.  An expert without rows has a gradient of 0. */
 OP(experts_up_wgrad, (struct lane *l, struct mat dw /* (E 2F,D) */, const void *dh, const void *x,
-                      const int32_t *at, const int32_t *count, const int32_t *source, int64_t e,
-                      int64_t k, int add))
+                      const int32_t *at, const int32_t *count, const int32_t *source,
+                      int64_t live, int64_t e, int64_t k, int add))
 OP(experts_down_wgrad, (struct lane *l, struct mat dw /* (E D,F) */, const void *dout,
                         const void *a, const int32_t *at, const int32_t *count,
-                        const int32_t *source, int64_t e, int64_t k, int add))
+                        const int32_t *source, int64_t live, int64_t e, int64_t k, int add))
 
 /* Moving rows; mats say their type, so these serve R and S alike.  gather_rows: y[i] = x[row[i]], 0
  * where row[i] < 0.  scatter_rows: y[row[i]] = x[i].  gather_sum: y[i] = res[i] + sum over j < K of

@@ -56,6 +56,19 @@ static __device__ __forceinline__ void barrier_arrive(uint64_t *b)
     asm volatile("{ .reg .b64 s; mbarrier.arrive.shared::cta.b64 s, [%0]; }" ::"r"(shared_addr(b))
                  : "memory");
 }
+/* Arrives, and makes the phase wait for this many bytes of bulk copies too. */
+static __device__ __forceinline__ void barrier_arrive_bytes(uint64_t *b, int bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_addr(b)),
+                 "r"(bytes)
+                 : "memory");
+}
+/* Counts this thread as arrived when all copies of 16 bytes it has begun are there. */
+static __device__ __forceinline__ void copies_arrive(uint64_t *b)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_addr(b))
+                 : "memory");
+}
 /* Until the phase of this parity is complete. */
 static __device__ __forceinline__ void barrier_wait(uint64_t *b, int parity)
 {
@@ -65,10 +78,35 @@ static __device__ __forceinline__ void barrier_wait(uint64_t *b, int parity)
                  "r"(parity)
                  : "memory");
 }
+/* A box of a tensor (CUDA's tensor map, three dimensions) from element (z, y, x) on; its bytes
+ * arrive at barrier b. */
+static __device__ __forceinline__ void copy_box(uint32_t dst, const void *map, int x, int y, int z,
+                                                uint64_t *b)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(dst),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(shared_addr(b))
+                 : "memory");
+}
+/* 1 in one thread of a warp, whose threads are all here. */
+static __device__ __forceinline__ int elected()
+{
+    int mine;
+    asm volatile("{ .reg .pred p;\n elect.sync _|p, 0xffffffff;\n selp.b32 %0, 1, 0, p; }"
+                 : "=r"(mine));
+    return mine;
+}
+
 /* A barrier among some warps of a block. */
 static __device__ __forceinline__ void named_sync(int id, int threads)
 {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/* The part in it of warps that do not wait. */
+static __device__ __forceinline__ void named_arrive(int id, int threads)
+{
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 template <int N>
@@ -146,6 +184,35 @@ static __device__ __forceinline__ void wgmma128(float *d, uint64_t a, uint64_t b
                    "+f"(d[54]), "+f"(d[55]), "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),
                    "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
                  : "l"(a), "l"(b), "r"(add), "n"(AT), "n"(BT));
+}
+template <int AT, int BT>
+static __device__ __forceinline__ void wgmma192(float *d, uint64_t a, uint64_t b, int add)
+{
+    asm volatile(
+        "{\n .reg .pred p;\n setp.ne.b32 p, %98, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "
+        "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, "
+        "%36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, "
+        "%53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, "
+        "%70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, "
+        "%87, %88, %89, %90, %91, %92, %93, %94, %95}, "
+        "%96, %97, p, 1, 1, %99, %100;\n}"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+          "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
+          "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
+          "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+          "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]),
+          "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]),
+          "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]),
+          "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
+          "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]),
+          "+f"(d[63]), "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]),
+          "+f"(d[70]), "+f"(d[71]), "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]),
+          "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]),
+          "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), "+f"(d[88]), "+f"(d[89]), "+f"(d[90]),
+          "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
+        : "l"(a), "l"(b), "r"(add), "n"(AT), "n"(BT));
 }
 template <int AT, int BT>
 static __device__ __forceinline__ void wgmma256(float *d, uint64_t a, uint64_t b, int add)
@@ -234,6 +301,8 @@ static __device__ __forceinline__ void wgmma(float *d, uint64_t a, uint64_t b, i
         wgmma64<AT, BT>(d, a, b, add);
     else if constexpr (N == 128)
         wgmma128<AT, BT>(d, a, b, add);
+    else if constexpr (N == 192)
+        wgmma192<AT, BT>(d, a, b, add);
     else
         wgmma256<AT, BT>(d, a, b, add);
 }

@@ -54,6 +54,15 @@ static void only_live(const struct expert_data *x, int64_t width)
         t->live[i] = x->source[i / width] >= 0;
 }
 
+/* The same, but that rows of padding of experts with rows are written too, with zeros. */
+static void only_mapped(const struct expert_data *x, int64_t width)
+{
+    struct tensor *t = last_output(x->r);
+    t->live = work(x->r, t->n);
+    for (int64_t i = 0; i < t->n; i++)
+        t->live[i] = i / width < x->at[x->e];
+}
+
 static int64_t expert_of(const struct expert_data *x, int64_t m)
 {
     int64_t e = 0;
@@ -85,7 +94,7 @@ static void case_experts_up(struct run *r)
     double *a = output(r, "a", x.m * f);
     only_live(&x, f);
     expert_cost(&x, 2, 1, 3, r->op->real);
-    RUN(r, experts_up, h, a, x.x, x.up, x.gate, x.at, x.count, x.source, x.e, x.k, d, f);
+    RUN(r, experts_up, h, a, x.x, x.up, x.gate, x.at, x.count, x.source, x.n * x.k, x.e, x.k, d, f);
     if (!stating(r))
         return;
     double *want_h = work(r, x.m * 2 * f), *want_a = work(r, x.m * f);
@@ -139,9 +148,9 @@ static void case_experts_dh(struct run *r)
     struct expert_data x = draw_experts(r);
     int64_t d = x.d, f = x.f;
     double *dh = output(r, "dh", x.m * 2 * f);
-    only_live(&x, 2 * f);
+    only_mapped(&x, 2 * f);
     output(r, "a", x.m * f);
-    only_live(&x, f);
+    only_mapped(&x, f);
     double *a = last_output(r)->data, *dgate = output_stat(r, "dgate", x.n * x.k);
     expert_cost(&x, 1, 1, 5, r->op->real);
     RUN(r, experts_dh, dh, a, dgate, x.dout, x.down, x.h, x.gate, x.at, x.count, x.source, x.n, x.e,
@@ -203,7 +212,7 @@ static void case_experts_up_wgrad(struct run *r)
     int64_t kind = r->variant / 2;
     struct mat dw = gradient(r, x.e * 2 * x.f, x.d, kind);
     expert_cost(&x, 2, 1, 2, dw.type);
-    RUN(r, experts_up_wgrad, dw, x.h, x.x, x.at, x.count, x.source, x.e, x.k, kind & 1);
+    RUN(r, experts_up_wgrad, dw, x.h, x.x, x.at, x.count, x.source, x.n * x.k, x.e, x.k, kind & 1);
     if (!stating(r))
         return;
     double *want = gradient_start(r, kind);
@@ -217,7 +226,8 @@ static void case_experts_down_wgrad(struct run *r)
     int64_t kind = r->variant / 2;
     struct mat dw = gradient(r, x.e * x.d, x.f, kind);
     expert_cost(&x, 1, 1, 1, dw.type);
-    RUN(r, experts_down_wgrad, dw, x.dout, x.a, x.at, x.count, x.source, x.e, x.k, kind & 1);
+    RUN(r, experts_down_wgrad, dw, x.dout, x.a, x.at, x.count, x.source, x.n * x.k, x.e, x.k,
+        kind & 1);
     if (!stating(r))
         return;
     double *want = gradient_start(r, kind);

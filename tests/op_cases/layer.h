@@ -104,8 +104,8 @@ static void layer_forward(struct layer *x)
     op->route(l, x->index, x->gate, x->prob, x->lse, x->count_a, x->psum, x->drawn, x->group, x->n,
               x->e, x->k, x->r->s->a, 1);
     op->row_map(l, x->at, x->count, x->source, x->place, x->index, x->n, x->k, x->e, x->m);
-    op->experts_up(l, x->h, x->a, x->x, x->up, x->gate, x->at, x->count, x->source, x->e, x->k,
-                   x->d, x->f);
+    op->experts_up(l, x->h, x->a, x->x, x->up, x->gate, x->at, x->count, x->source, x->n * x->k,
+                   x->e, x->k, x->d, x->f);
     op->experts_down(l, x->y, x->a, x->down, x->at, x->count, x->e, x->d, x->f);
     op->gather_sum(l, mat(x->dx, op->real, x->n, x->d), x->x, mat(x->y, op->real, x->m, x->d),
                    x->place, x->k);
@@ -121,9 +121,9 @@ static void layer_backward(struct layer *x)
     op->gather_sum(l, mat(x->dx, op->real, x->n, x->d), NULL, mat(x->y, op->real, x->m, x->d),
                    x->place, x->k);
     op->experts_down_wgrad(l, mat(x->ddown, op->stat, x->e * x->d, x->f), x->dy, x->a, x->at,
-                           x->count, x->source, x->e, x->k, 0);
+                           x->count, x->source, x->n * x->k, x->e, x->k, 0);
     op->experts_up_wgrad(l, mat(x->dup, op->stat, x->e * 2 * x->f, x->d), x->dh, x->x, x->at,
-                         x->count, x->source, x->e, x->k, 0);
+                         x->count, x->source, x->n * x->k, x->e, x->k, 0);
 }
 
 static struct layer draw_layer(struct run *r)
