@@ -173,13 +173,14 @@ struct pref_rwr {
     enum pref_baseline baseline;
     double base; /* PREF_BASE_VALUE */
     enum pref_weight_norm norm;
-    /* What came of it: the mean of all scores; (sum w)^2 / sum w^2; the largest; rows at the cap. */
+    /* What came of it: mean of all scores; (sum w)^2 / sum w^2; the largest; rows at the cap. */
     double mean, effective, largest;
     int64_t clipped;
 };
 /* score := min(exp((score - b) / beta), max_weight), normalised; b is the mean of the row's group
  * (of all rows for a group of one), of all rows, 0, or a value given.  softmax-prompt: a group's
- * weights add up to 1.  A weight may overflow only where it is not normalised; it is INFINITY then. */
+ * weights add up to 1.  A weight may overflow only where it is not normalised:
+ * INFINITY. */
 void pref_weigh(struct pref_rwr *p, struct pref_set *s);
 
 /* ---- tag.c: conditional alignment ---- */
