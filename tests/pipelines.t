@@ -40,6 +40,8 @@ data 'hh-align takes HH rows as they are' hh/harmless-base-test.jsonl.gz \
 data 'hh-align takes HH rows with scores' hh/scored_helpful_base.jsonl.zst \
      "D=hh2 $small/hh-align \$DATA/hh/scored_helpful_base.jsonl.zst --steps 50 >table && grep '^mean difference' table"
 x    'hh-align needs a file' 1 'usage' '$TOP/pipelines/hh-align'
+x    'one that is there, before old results go' 1 'nowhere cannot be read' 'mkdir -p hh3/fa; D=hh3 $TOP/pipelines/hh-align nowhere; s=$?; [ -d hh3/fa ] && exit $s'
+x    'and a number of steps' 2 'usage' '$TOP/pipelines/hh-align "$TOP/LICENSE" --steps'
 data 'judge compares reward models with length' ukp-humour/pairs.csv \
      "$small/judge judge.work >table && grep 'chosen scores higher' table && ! sort -u judge.work/humour.held.jsonl | grep -Fxf - judge.work/humour.train.jsonl"
 data 'align-gpu goes its way on the CPU' text/books.txt.zst \
