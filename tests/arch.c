@@ -20,17 +20,37 @@ static const char mixtral_8x7b[] =
     "\"num_local_experts\": 8, \"rms_norm_eps\": 1e-05, \"rope_theta\": 1000000.0, "
     "\"router_aux_loss_coef\": 0.02, \"sliding_window\": null, \"attention_dropout\": 0.0, "
     "\"torch_dtype\": \"bfloat16\", \"use_cache\": true, \"vocab_size\": 32000}";
+static const char qwen3_30b_a3b[] =
+    "{\"architectures\": [\"Qwen3MoeForCausalLM\"], \"model_type\": \"qwen3_moe\", "
+    "\"attention_bias\": false, \"attention_dropout\": 0.0, \"bos_token_id\": 151643, "
+    "\"eos_token_id\": 151645, \"decoder_sparse_step\": 1, \"head_dim\": 128, "
+    "\"hidden_act\": \"silu\", \"hidden_size\": 2048, \"initializer_range\": 0.02, "
+    "\"intermediate_size\": 6144, \"max_position_embeddings\": 40960, \"mlp_only_layers\": [], "
+    "\"moe_intermediate_size\": 768, \"norm_topk_prob\": true, \"num_attention_heads\": 32, "
+    "\"num_experts\": 128, \"num_experts_per_tok\": 8, \"num_hidden_layers\": 48, "
+    "\"num_key_value_heads\": 4, \"rms_norm_eps\": 1e-06, \"rope_scaling\": null, "
+    "\"rope_theta\": 1000000.0, \"router_aux_loss_coef\": 0.001, \"sliding_window\": null, "
+    "\"tie_word_embeddings\": false, \"use_sliding_window\": false, \"vocab_size\": 151936}";
+static const char olmoe_1b_7b[] =
+    "{\"architectures\": [\"OlmoeForCausalLM\"], \"model_type\": \"olmoe\", "
+    "\"attention_bias\": false, \"clip_qkv\": null, \"eos_token_id\": 50279, "
+    "\"hidden_act\": \"silu\", \"hidden_size\": 2048, \"intermediate_size\": 1024, "
+    "\"max_position_embeddings\": 4096, \"norm_topk_prob\": false, \"num_attention_heads\": 16, "
+    "\"num_experts\": 64, \"num_experts_per_tok\": 8, \"num_hidden_layers\": 16, "
+    "\"num_key_value_heads\": 16, \"rms_norm_eps\": 1e-05, \"rope_scaling\": null, "
+    "\"rope_theta\": 10000.0, \"router_aux_loss_coef\": 0.01, "
+    "\"tie_word_embeddings\": false, \"vocab_size\": 50304}";
 /* clang-format on */
 
 struct change { /* value NULL drops the member */
     const char *key, *value;
 };
 
-/* The 8x7B text with up to 12 changes. */
-static struct buf changed(const struct change *to)
+/* A text with up to 12 changes; the 8x7B text. */
+static struct buf changed_of(const char *base, const struct change *to)
 {
     struct buf text = {0};
-    buf_str(&text, mixtral_8x7b);
+    buf_str(&text, base);
     for (; to && to->key; to++) {
         struct buf next = {0};
         json_edit(&next, text.data, text.len, to->key, to->value);
@@ -40,13 +60,22 @@ static struct buf changed(const struct change *to)
     return text;
 }
 
-static struct config parsed(const struct change *to)
+static struct buf changed(const struct change *to)
+{
+    return changed_of(mixtral_8x7b, to);
+}
+
+static struct config parsed_of(const char *base, const struct change *to)
 {
     struct config c;
-    struct buf text = changed(to);
+    struct buf text = changed_of(base, to);
     config_parse(&c, text.data, text.len, "config.json");
     buf_release(&text);
     return c;
+}
+static struct config parsed(const struct change *to)
+{
+    return parsed_of(mixtral_8x7b, to);
 }
 #define CHANGES(...) ((const struct change[12]){__VA_ARGS__})
 
@@ -120,7 +149,8 @@ static void test_refusals(void)
         const char *says;
     } cases[] = {
         {{"model_type", NULL}, "\"model_type\" is missing"},
-        {{"model_type", "\"t5\""}, "\"model_type\" is \"t5\"; known are: mixtral"},
+        {{"model_type", "\"t5\""},
+         "\"model_type\" is \"t5\"; known are: mixtral, olmoe, qwen3_moe"},
         {{"num_hidden_layers", NULL}, "\"num_hidden_layers\" is missing"},
         {{"num_local_experts", NULL}, "\"num_local_experts\" is missing"},
         {{"rope_theta", NULL}, "\"rope_theta\" is missing"},
@@ -173,6 +203,57 @@ static void test_refusals(void)
     ok(refuses("[]", 2, "not a JSON object"), "not an object");
 }
 
+/* What the other families read, refuse and write of their own. */
+static void test_families(void)
+{
+    struct config c = parsed_of(qwen3_30b_a3b, NULL);
+    ok(c.f == 768 && c.c == 128 && c.experts == 128 && c.k == 8 && c.norm_gate && !c.qk_whole,
+       "Qwen3-MoE: sizes, and gates that are normed");
+    config_release(&c);
+    c = parsed_of(qwen3_30b_a3b, CHANGES({"num_experts", NULL}, {"num_local_experts", "16"},
+                                         {"norm_topk_prob", NULL}, {"mlp_only_layers", "null"}));
+    struct buf out = {0};
+    config_write(&c, &out, "bfloat16");
+    ok(c.experts == 16 && !c.norm_gate && strstr(out.data, "\"num_experts\":16") &&
+           !strstr(out.data, "num_local_experts"),
+       "num_local_experts is num_experts by another name, and written as that");
+    config_release(&c);
+    buf_release(&out);
+    c = parsed_of(olmoe_1b_7b, NULL);
+    ok(c.f == 1024 && c.c == 128 && c.experts == 64 && !c.norm_gate && c.qk_whole,
+       "OLMoE: sizes, gates as they are, norms over all heads");
+    config_release(&c);
+
+    static const struct {
+        const char *base;
+        struct change change;
+        const char *says;
+    } cases[] = {
+        {qwen3_30b_a3b, {"num_experts", NULL}, "\"num_experts\" is missing"},
+        {qwen3_30b_a3b,
+         {"decoder_sparse_step", "2"},
+         "\"decoder_sparse_step\" is not 1; layers without experts are not implemented"},
+        {qwen3_30b_a3b,
+         {"mlp_only_layers", "[0]"},
+         "\"mlp_only_layers\" is not []; layers without experts are not implemented"},
+        {qwen3_30b_a3b,
+         {"use_sliding_window", "true"},
+         "\"use_sliding_window\" is not false; windows are not implemented"},
+        {olmoe_1b_7b, {"clip_qkv", "8.0"}, "\"clip_qkv\" is not null; clipping is not implemented"},
+        {olmoe_1b_7b,
+         {"head_dim", "64"},
+         "\"head_dim\" is not \"hidden_size\" / \"num_attention_heads\""},
+        {olmoe_1b_7b,
+         {"attention_bias", "true"},
+         "\"attention_bias\" is not 0, the only value implemented"},
+    };
+    for (int64_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct buf text = changed_of(cases[i].base, CHANGES(cases[i].change));
+        ok(refuses(text.data, text.len, cases[i].says), "%s", cases[i].says);
+        buf_release(&text);
+    }
+}
+
 static void test_write(void)
 {
     struct config c =
@@ -223,12 +304,15 @@ static void test_write(void)
 static void test_counts(void)
 {
     static const struct {
-        const char *name;
+        const char *name, *base;
         struct change change[8];
         int64_t params; /* published */
     } models[] = {
-        {"Mixtral-8x7B", {{NULL, NULL}}, 46702792704},
+        {"Mixtral-8x7B", mixtral_8x7b, {{NULL, NULL}}, 46702792704},
+        {"Qwen3-30B-A3B", qwen3_30b_a3b, {{NULL, NULL}}, 30532122624},
+        {"OLMoE-1B-7B", olmoe_1b_7b, {{NULL, NULL}}, 6919161856},
         {"Mixtral-8x22B",
+         mixtral_8x7b,
          {{"hidden_size", "6144"},
           {"num_attention_heads", "48"},
           {"num_hidden_layers", "56"},
@@ -237,7 +321,7 @@ static void test_counts(void)
          140620634112},
     };
     for (int64_t i = 0; i < ARRAY_LEN(models); i++) {
-        struct config c = parsed(models[i].change);
+        struct config c = parsed_of(models[i].base, models[i].change);
         int64_t n, count;
         struct param *p = arch_params(&c, &n);
         count = params_count(p, n);
@@ -250,24 +334,24 @@ static void test_counts(void)
 /* name layer expert role rows cols kind cut, a line each; of two layers and two experts. */
 /* clang-format off */
 static const char list[] =
-    "model.embed_tokens.weight -1 -1 7 96x32 a rows decay\n"
+    "model.embed_tokens.weight -1 -1 8 96x32 a rows decay\n"
 #define LAYER(l) \
     "model.layers." #l ".input_layernorm.weight " #l " -1 0 32x0 a none 1\n" \
     "model.layers." #l ".self_attn.q_proj.weight " #l " -1 1 48x32 a rows decay\n" \
     "model.layers." #l ".self_attn.k_proj.weight " #l " -1 1 24x32 a rows decay\n" \
     "model.layers." #l ".self_attn.v_proj.weight " #l " -1 1 24x32 a rows decay\n" \
-    "model.layers." #l ".self_attn.o_proj.weight " #l " -1 2 32x48 a cols decay\n" \
-    "model.layers." #l ".post_attention_layernorm.weight " #l " -1 3 32x0 a none 1\n" \
-    "model.layers." #l ".block_sparse_moe.gate.weight " #l " -1 4 2x32 a none decay\n" \
-    "model.layers." #l ".block_sparse_moe.experts.0.w1.weight " #l " 0 5 40x32 e rows decay\n" \
-    "model.layers." #l ".block_sparse_moe.experts.0.w3.weight " #l " 0 5 40x32 e rows decay\n" \
-    "model.layers." #l ".block_sparse_moe.experts.1.w1.weight " #l " 1 5 40x32 e rows decay\n" \
-    "model.layers." #l ".block_sparse_moe.experts.1.w3.weight " #l " 1 5 40x32 e rows decay\n" \
-    "model.layers." #l ".block_sparse_moe.experts.0.w2.weight " #l " 0 6 32x40 e cols decay\n" \
-    "model.layers." #l ".block_sparse_moe.experts.1.w2.weight " #l " 1 6 32x40 e cols decay\n"
+    "model.layers." #l ".self_attn.o_proj.weight " #l " -1 3 32x48 a cols decay\n" \
+    "model.layers." #l ".post_attention_layernorm.weight " #l " -1 4 32x0 a none 1\n" \
+    "model.layers." #l ".block_sparse_moe.gate.weight " #l " -1 5 2x32 a none decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.0.w1.weight " #l " 0 6 40x32 e rows decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.0.w3.weight " #l " 0 6 40x32 e rows decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.1.w1.weight " #l " 1 6 40x32 e rows decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.1.w3.weight " #l " 1 6 40x32 e rows decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.0.w2.weight " #l " 0 7 32x40 e cols decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.1.w2.weight " #l " 1 7 32x40 e cols decay\n"
     LAYER(0) LAYER(1)
-    "model.norm.weight -2 -1 8 32x0 a none 1\n"
-    "lm_head.weight -2 -1 9 96x32 a rows decay\n";
+    "model.norm.weight -2 -1 9 32x0 a none 1\n"
+    "lm_head.weight -2 -1 10 96x32 a rows decay\n";
 
 static const struct change small[] = {
     {"hidden_size", "32"}, {"intermediate_size", "40"}, {"num_hidden_layers", "2"},
@@ -395,6 +479,7 @@ int main(void)
     tool_name = "arch";
     test_read();
     test_refusals();
+    test_families();
     test_write();
     test_counts();
     test_list();

@@ -5,7 +5,7 @@
 . "$(dirname "$0")/tap.sh"
 
 python=$(command -v python3) || { skip 'everything' 'no python3'; finish; }
-export hf="$python $TOP/tests/hf_folder.py" golden="$TOP/tests/golden/hf/mixtral.safetensors"
+export hf="$python $TOP/tests/hf_folder.py" golden="$TOP/tests/golden/hf"
 export hf_golden="$python $TOP/tests/hf_golden.py"
 there_and_back() { # NAME DTYPE FILES [OPTION ...]
     rm -rf "$1".* && $hf make "$1.hf" "${@:2}" && ckpt-reshard --from-hf "$1.hf" -o "$1.ckpt/" &&
@@ -18,6 +18,11 @@ export -f there_and_back
 for type in F32 BF16 F16 mixed; do
     ok "$type: there and back, the same bytes" "there_and_back $type $type 1"
 done
+for family in qwen3_moe olmoe; do
+    ok "$family: there and back" "there_and_back $family mixed 2 family=$family"
+done
+ok 'norms of queries and keys cut into files, and back' \
+   'ckpt-reshard --files 4 olmoe.ckpt -o norms/ && ckpt-reshard norms -o norms.whole/ && diff -r olmoe.ckpt norms.whole'
 ok 'from three files and an index'     'there_and_back three F32 3'
 ok 'a tied head stays tied'            'there_and_back tied F32 1 tied && ! grep -r lm_head tied.ckpt tied.back &&
                                         grep -q "\"tie_word_embeddings\": *true" tied.back/config.json'
@@ -149,11 +154,13 @@ else
 fi
 if has transformers models/mixtral && has torch . && has safetensors numpy.py; then
     ok 'what save_pretrained wrote, there and back' \
-       '$hf_golden --save tf 60KB && [ -e tf/model.safetensors.index.json ] &&
-        ckpt-reshard --from-hf tf -o tf.ckpt && ckpt-reshard --files 2 tf.ckpt -o tf.cut &&
-        ckpt-reshard --to-hf tf.cut -o tf.back && $hf same tf tf.back'
+       '$hf_golden --save tf 60KB && for f in mixtral qwen3_moe olmoe; do
+            [ -e tf/$f/model.safetensors.index.json ] && mkdir -p tf.in tf.cut tf.out &&
+            ckpt-reshard --from-hf tf/$f -o tf.in/$f && ckpt-reshard --files 2 tf.in/$f -o tf.cut/$f &&
+            ckpt-reshard --to-hf tf.cut/$f -o tf.out/$f && $hf same tf/$f tf.out/$f || exit 1
+        done'
     ok 'transformers opens it, and the checkpoint: every key, the same logits' \
-       '$hf_golden --logits $golden tf.back tf.ckpt'
+       '$hf_golden --logits $golden tf.out tf.in'
 else
     skip 'what save_pretrained wrote, there and back' 'no transformers package'
     skip 'transformers opens it, and the checkpoint: every key, the same logits' 'no transformers package'

@@ -1,9 +1,9 @@
 /* gpu.c -- training on a GPU against training on the CPU: the same model, the same rows, the same
  * gradients and losses; and bf16 against f32.
  *
- * Rows are drawn, with documents of mixed lengths and pads.  Two models: one of odd sizes, which
- * goes through the plain kernels, and one whose sizes are whole tiles, which goes through those for
- * tensor cores where the type is bf16. */
+ * Rows are drawn, with documents of mixed lengths and pads.  Models: one of odd sizes, which
+ * goes through the plain kernels, one whose sizes are whole tiles, which goes through those for
+ * tensor cores where the type is bf16, and one of each family that norms queries and keys. */
 #include "tap.h"
 
 #include "train/train.h"
@@ -28,6 +28,20 @@ static const char whole_model[] =
     "10000.0,"
     "\"rms_norm_eps\":1e-5,\"initializer_range\":0.05,\"tie_word_embeddings\":false,"
     "\"router_aux_loss_coef\":0.02,\"hidden_act\":\"silu\"}";
+
+/* Norms of each head, and of all heads together. */
+static const char qwen3_model[] =
+    "{\"model_type\":\"qwen3_moe\",\"hidden_size\":128,\"num_hidden_layers\":2,"
+    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":64,\"num_experts\":8,"
+    "\"num_experts_per_tok\":2,\"moe_intermediate_size\":128,\"norm_topk_prob\":true,"
+    "\"vocab_size\":512,\"max_position_embeddings\":256,\"rope_theta\":1000000.0,"
+    "\"rms_norm_eps\":1e-6,\"initializer_range\":0.05,\"router_aux_loss_coef\":0.02}";
+static const char olmoe_model[] =
+    "{\"model_type\":\"olmoe\",\"hidden_size\":256,\"num_hidden_layers\":2,"
+    "\"num_attention_heads\":4,\"num_key_value_heads\":4,\"num_experts\":8,"
+    "\"num_experts_per_tok\":2,\"intermediate_size\":128,\"vocab_size\":512,"
+    "\"max_position_embeddings\":256,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
+    "\"initializer_range\":0.05,\"router_aux_loss_coef\":0.02}";
 
 struct made { /* a trainer and the world it lives in */
     struct trainer t;
@@ -266,10 +280,14 @@ int main(void)
     }
     against_cpu("odd sizes", odd_model, 48);
     against_cpu("whole tiles", whole_model, 256);
+    against_cpu("Qwen3-MoE", qwen3_model, 256);
+    against_cpu("OLMoE", olmoe_model, 256);
     reruns("odd sizes", odd_model, 48, "f32");
     reruns("odd sizes", odd_model, 48, "bf16");
     reruns("whole tiles", whole_model, 256, "f32");
     reruns("whole tiles", whole_model, 256, "bf16");
+    reruns("Qwen3-MoE", qwen3_model, 256, "f32");
+    reruns("OLMoE", olmoe_model, 256, "f32");
     captured("odd sizes", odd_model, 48, "f32");
     captured("whole tiles", whole_model, 256, "f32");
     captured("whole tiles", whole_model, 256, "bf16");
@@ -277,5 +295,7 @@ int main(void)
     against_f32("odd sizes", odd_model, 48, "bf16", 0.01);
     against_f32("whole tiles", whole_model, 256, "f32", 0.005);
     against_f32("whole tiles", whole_model, 256, "bf16", 0.01);
+    against_f32("Qwen3-MoE", qwen3_model, 256, "f32", 0.005);
+    against_f32("OLMoE", olmoe_model, 256, "f32", 0.005);
     return finish();
 }

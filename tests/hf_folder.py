@@ -2,8 +2,8 @@
 """hf_folder.py -- Hugging Face folders by hand: a witness that needs nothing but Python.
 
     hf_folder.py make DIR DTYPE [FILES [OPTION ...]]
-        a tiny Mixtral of arbitrary bits: F32, BF16, F16 or mixed; FILES > 1 come with an index.
-        OPTION: tied; finite (F32 without NaN and infinity); drop=NAME, add=NAME, transpose=NAME, type=NAME:DTYPE, twice=NAME (in two files)
+        a tiny model of arbitrary bits: F32, BF16, F16 or mixed; FILES > 1 come with an index.
+        OPTION: family=mixtral (or qwen3_moe, olmoe); tied; finite (F32 without NaN and infinity); drop=NAME, add=NAME, transpose=NAME, type=NAME:DTYPE, twice=NAME (in two files)
     hf_folder.py same A B
         fails unless both hold the same tensors: name, type, shape, every byte
     hf_folder.py rounded A B
@@ -19,26 +19,41 @@ import struct
 import sys
 
 SIZE = {"F32": 4, "BF16": 2, "F16": 2, "F64": 8, "I32": 4}
-CONFIG = {
-    "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "hidden_size": 8,
-    "intermediate_size": 10, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 6, "num_local_experts": 3, "num_experts_per_tok": 2,
-    "vocab_size": 11, "max_position_embeddings": 16, "hidden_act": "silu", "rms_norm_eps": 1e-05,
-    "rope_theta": 10000.0, "initializer_range": 0.02, "router_aux_loss_coef": 0.001,
-    "sliding_window": None, "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2,
+COMMON = {
+    "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "num_experts_per_tok": 2, "vocab_size": 11, "max_position_embeddings": 16, "hidden_act": "silu",
+    "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "initializer_range": 0.02,
+    "router_aux_loss_coef": 0.001, "sliding_window": None, "bos_token_id": 1, "eos_token_id": 2,
     "torch_dtype": "float32", "a field of somebody else's": {"kept": [1, 2.5, None]},
+}
+CONFIGS = {
+    "mixtral": dict(COMMON, **{
+        "architectures": ["MixtralForCausalLM"], "intermediate_size": 10, "head_dim": 6,
+        "num_local_experts": 3}),
+    "qwen3_moe": dict(COMMON, **{
+        "architectures": ["Qwen3MoeForCausalLM"], "intermediate_size": 64, "moe_intermediate_size": 10,
+        "head_dim": 6, "num_experts": 3, "norm_topk_prob": True, "decoder_sparse_step": 1,
+        "mlp_only_layers": [], "use_sliding_window": False}),
+    "olmoe": dict(COMMON, **{
+        "architectures": ["OlmoeForCausalLM"], "intermediate_size": 10, "num_experts": 3,
+        "norm_topk_prob": False, "clip_qkv": None}),
 }
 SIDE = {"tokenizer.json": b'{"model":{}}\n', "generation_config.json": b"{}", "vocab.json": b"\n"}
 
 
-def shapes(tied):
-    d, f, v = CONFIG["hidden_size"], CONFIG["intermediate_size"], CONFIG["vocab_size"]
-    q = CONFIG["num_attention_heads"] * CONFIG["head_dim"]
-    kv = CONFIG["num_key_value_heads"] * CONFIG["head_dim"]
+def shapes(family, tied):
+    config, own = CONFIGS[family], family == "mixtral"
+    d, v, heads = config["hidden_size"], config["vocab_size"], config["num_attention_heads"]
+    c = config.get("head_dim", d // heads)
+    f = config.get("moe_intermediate_size", config["intermediate_size"])
+    e = config["num_local_experts" if own else "num_experts"]
+    q, kv = heads * c, config["num_key_value_heads"] * c
+    moe, gate, up, down = ("block_sparse_moe", "w1", "w3", "w2") if own else (
+        "mlp", "gate_proj", "up_proj", "down_proj")
     out = {"model.embed_tokens.weight": (v, d), "model.norm.weight": (d,)}
     if not tied:
         out["lm_head.weight"] = (v, d)
-    for l in range(CONFIG["num_hidden_layers"]):
+    for l in range(config["num_hidden_layers"]):
         p = f"model.layers.{l}."
         out[p + "input_layernorm.weight"] = (d,)
         out[p + "post_attention_layernorm.weight"] = (d,)
@@ -46,10 +61,14 @@ def shapes(tied):
         out[p + "self_attn.k_proj.weight"] = (kv, d)
         out[p + "self_attn.v_proj.weight"] = (kv, d)
         out[p + "self_attn.o_proj.weight"] = (d, q)
-        out[p + "block_sparse_moe.gate.weight"] = (CONFIG["num_local_experts"], d)
-        for e in range(CONFIG["num_local_experts"]):
-            x = f"{p}block_sparse_moe.experts.{e}."
-            out[x + "w1.weight"], out[x + "w2.weight"], out[x + "w3.weight"] = (f, d), (d, f), (f, d)
+        if not own:
+            out[p + "self_attn.q_norm.weight"] = (q if family == "olmoe" else c,)
+            out[p + "self_attn.k_norm.weight"] = (kv if family == "olmoe" else c,)
+        out[f"{p}{moe}.gate.weight"] = (e, d)
+        for i in range(e):
+            x = f"{p}{moe}.experts.{i}."
+            out[f"{x}{gate}.weight"] = out[f"{x}{up}.weight"] = (f, d)
+            out[f"{x}{down}.weight"] = (d, f)
     return out
 
 
@@ -108,8 +127,9 @@ def make(folder, dtype, files="1", *options):
     bits = random.Random(dtype)
     options = [o.partition("=")[::2] for o in options]
     tied, finite = ("tied", "") in options, ("finite", "") in options
+    family = dict(options).get("family", "mixtral")
     tensors = {}
-    for i, (name, shape) in enumerate(sorted(shapes(tied).items())):
+    for i, (name, shape) in enumerate(sorted(shapes(family, tied).items())):
         t = ("F32", "BF16", "F16")[i % 3] if dtype == "mixed" else dtype
         raw = bytearray(bits.randbytes(SIZE[t] * count(shape)))
         if finite:
@@ -134,7 +154,7 @@ def make(folder, dtype, files="1", *options):
         where.update({n: path for n in part})
         part += [v for w, v in options if w == "twice" and v not in part]
         write_file(os.path.join(folder, path), {n: tensors[n] for n in part})
-    config = dict(CONFIG, tie_word_embeddings=tied)
+    config = dict(CONFIGS[family], model_type=family, tie_word_embeddings=tied)
     side = dict(SIDE, **{"config.json": json.dumps(config, indent=1).encode()})
     if files > 1:
         total = sum(len(x[2]) for x in tensors.values())

@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
-"""hf_golden.py -- asks Hugging Face transformers what a small Mixtral computes.
+"""hf_golden.py -- asks Hugging Face transformers what a small model of each family computes.
 
-    hf_golden.py DIR          writes DIR/mixtral.safetensors and DIR/config.json (tests/golden/hf)
+    hf_golden.py DIR          writes DIR/FAMILY.safetensors and DIR/FAMILY.json (tests/golden/hf)
     hf_golden.py --save DIR SIZE
-                              writes the same model as save_pretrained does, in files of that size
+                              writes the same models as save_pretrained does, DIR/FAMILY, in files of
+                              that size
     hf_golden.py --logits GOLDEN DIR ...
-                              fails unless transformers opens each folder with no key missing or
-                              unexpected and it gives the logits in GOLDEN (mixtral.safetensors)
+                              fails unless transformers opens each DIR/FAMILY with no key missing or
+                              unexpected and it gives the logits in GOLDEN/FAMILY.safetensors
 
-mixtral.safetensors holds the weights under their checkpoint names, "tokens" I32 (2, 24), "logits" F32
-(2, 24, 96), "loss" F32 (1) -- the mean next-token cross entropy over all 46 predictions, without the
-auxiliary loss -- and "grad/NAME", its gradient, for every weight.  All in float32 on the CPU with eager
-attention.  Transformers keeps experts fused in memory; the checkpoint names are its own doing: weights
-and gradients alike go through save_pretrained, so this script has no table of names.
+FAMILY is mixtral, qwen3_moe or olmoe.  FAMILY.json is the configuration, as config.json has it in the
+checkpoints people have.  FAMILY.safetensors holds the weights under their checkpoint names, "tokens"
+I32 (2, 24), "logits" F32 (2, 24, vocabulary), "loss" F32 (1) -- the mean next-token cross entropy over
+all 46 predictions, without the auxiliary loss -- and "grad/NAME", its gradient, for every weight.  All
+in float32 on the CPU with eager attention.  Transformers keeps experts fused in memory; the checkpoint
+names are its own doing: weights and gradients alike go through save_pretrained, so this script has no
+table of names.
 """
 import json
 import os
@@ -27,39 +30,41 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-# As config.json has them in the Mixtral checkpoints people have.
-CONFIG = {
-    "architectures": ["MixtralForCausalLM"],
-    "model_type": "mixtral",
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_local_experts": 4,
-    "num_experts_per_tok": 2,
-    "vocab_size": 96,
-    "max_position_embeddings": 64,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-05,
-    "rope_theta": 10000.0,
-    "initializer_range": 0.02,
-    "router_aux_loss_coef": 0.02,
-    "output_router_logits": False,
-    "sliding_window": None,
-    "tie_word_embeddings": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "float32",
+COMMON = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "num_experts_per_tok": 2, "max_position_embeddings": 64, "hidden_act": "silu", "initializer_range": 0.02,
+    "output_router_logits": False, "tie_word_embeddings": False, "torch_dtype": "float32",
+}
+FAMILIES = {
+    "mixtral": dict(COMMON, **{
+        "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "intermediate_size": 48,
+        "num_local_experts": 4, "vocab_size": 96, "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
+        "router_aux_loss_coef": 0.02, "sliding_window": None, "bos_token_id": 1, "eos_token_id": 2,
+    }),
+    "qwen3_moe": dict(COMMON, **{
+        "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "intermediate_size": 64,
+        "moe_intermediate_size": 20, "head_dim": 12, "num_experts": 4, "norm_topk_prob": True,
+        "decoder_sparse_step": 1, "mlp_only_layers": [], "vocab_size": 64, "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0, "rope_scaling": None, "router_aux_loss_coef": 0.001,
+        "attention_bias": False, "attention_dropout": 0.0, "sliding_window": None,
+        "use_sliding_window": False, "bos_token_id": 1, "eos_token_id": 2,
+    }),
+    "olmoe": dict(COMMON, **{
+        "architectures": ["OlmoeForCausalLM"], "model_type": "olmoe", "intermediate_size": 20,
+        "num_experts": 4, "norm_topk_prob": False, "vocab_size": 64, "rms_norm_eps": 1e-05,
+        "rope_theta": 10000.0, "rope_scaling": None, "router_aux_loss_coef": 0.01,
+        "attention_bias": False, "attention_dropout": 0.0, "clip_qkv": None, "pad_token_id": 1,
+        "eos_token_id": 2,
+    }),
 }
 SEED, BATCH, TIME = 7, 2, 24
 
 
-def make_model():
+def make_model(family):
     """Weights wide enough that every expert, head and norm leaves its mark on the logits."""
-    config = transformers.MixtralConfig(**CONFIG)
+    config = transformers.AutoConfig.for_model(**FAMILIES[family])
     config._attn_implementation = "eager"
-    model = transformers.MixtralForCausalLM(config).float().eval()
+    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     g = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -76,21 +81,29 @@ def checkpoint_tensors(model):
 
 
 def golden(folder):
-    model = make_model()
+    os.makedirs(folder, exist_ok=True)
+    for family, config in FAMILIES.items():
+        save_file(golden_of(family), os.path.join(folder, family + ".safetensors"))
+        with open(os.path.join(folder, family + ".json"), "w") as f:
+            json.dump(config, f, indent=2)
+            f.write("\n")
+
+
+def golden_of(family):
+    model, vocab = make_model(family), FAMILIES[family]["vocab_size"]
     out = dict(checkpoint_tensors(model))
-    tokens = torch.randint(3, CONFIG["vocab_size"], (BATCH, TIME),
-                           generator=torch.Generator().manual_seed(SEED + 1))
+    tokens = torch.randint(3, vocab, (BATCH, TIME), generator=torch.Generator().manual_seed(SEED + 1))
     gaps = []
     for layer in model.model.layers:
         def watch(_, __, output):
-            top = torch.topk(output[0].softmax(-1), CONFIG["num_experts_per_tok"] + 1).values
+            top = torch.topk(output[0].softmax(-1), FAMILIES[family]["num_experts_per_tok"] + 1).values
             gaps.append((top[:, -2] - top[:, -1]).min().item())
         layer.mlp.gate.register_forward_hook(watch)
     logits = model(tokens).logits
     # A near tie could fall differently elsewhere and the golden file would then judge luck.
     assert len(gaps) == 2 and min(gaps) > 1e-4, gaps
     loss = torch.nn.functional.cross_entropy(
-        logits[:, :-1].reshape(-1, CONFIG["vocab_size"]), tokens[:, 1:].reshape(-1))
+        logits[:, :-1].reshape(-1, vocab), tokens[:, 1:].reshape(-1))
     loss.backward()
     gradients = {n: p.grad.clone() for n, p in model.named_parameters()}
     assert all(torch.isfinite(v).all() and v.abs().max() > 0 for v in gradients.values())
@@ -103,21 +116,18 @@ def golden(folder):
     out["tokens"] = tokens.numpy().astype(np.int32)
     out["logits"] = logits.detach().numpy()
     out["loss"] = loss.detach().numpy().reshape(1)
-    os.makedirs(folder, exist_ok=True)
-    save_file(out, os.path.join(folder, "mixtral.safetensors"))
-    with open(os.path.join(folder, "config.json"), "w") as f:
-        json.dump(CONFIG, f, indent=2)
-        f.write("\n")
+    return out
 
 
 def save(folder, size):
-    make_model().save_pretrained(folder, max_shard_size=size)
+    for family in FAMILIES:
+        make_model(family).save_pretrained(os.path.join(folder, family), max_shard_size=size)
 
 
-def same_logits(golden_file, *folders):
-    want = load_file(golden_file)
-    tokens = torch.from_numpy(want["tokens"].astype(np.int64))
-    for folder in folders:
+def same_logits(golden_folder, *folders):
+    for family, folder in [(f, os.path.join(d, f)) for d in folders for f in FAMILIES]:
+        want = load_file(os.path.join(golden_folder, family + ".safetensors"))
+        tokens = torch.from_numpy(want["tokens"].astype(np.int64))
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             folder, output_loading_info=True, attn_implementation="eager", dtype=torch.float32)
         faults = {k: v for k, v in info.items() if v}

@@ -7,14 +7,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A small model of each family. */
+#define SIZES                                                                                      \
+    "\"hidden_size\":16,\"num_hidden_layers\":2,\"num_attention_heads\":4,"                        \
+    "\"num_key_value_heads\":2,\"num_experts_per_tok\":2,\"vocab_size\":37,"                       \
+    "\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"                 \
+    "\"initializer_range\":0.3,\"router_aux_loss_coef\":0.02"
 static const char small[] =
-    "{\"model_type\":\"mixtral\",\"hidden_size\":16,\"num_hidden_layers\":2,\"num_attention_"
-    "heads\":4,"
-    "\"num_key_value_heads\":2,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"intermediate_"
-    "size\":12,"
-    "\"vocab_size\":37,\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
-    "\"initializer_range\":0.3,\"tie_word_embeddings\":false,\"router_aux_loss_coef\":0.02,"
-    "\"hidden_act\":\"silu\"}";
+    "{\"model_type\":\"mixtral\"," SIZES ",\"num_local_experts\":4,\"intermediate_size\":12}";
+static const char small_qwen3[] = "{\"model_type\":\"qwen3_moe\"," SIZES
+                                  ",\"num_experts\":4,\"moe_intermediate_size\":12,\"head_dim\":6,"
+                                  "\"norm_topk_prob\":true}";
+static const char small_olmoe[] =
+    "{\"model_type\":\"olmoe\"," SIZES ",\"num_experts\":4,\"intermediate_size\":12}";
 
 static struct trainer *trainer_of(struct world *w, const char *loss, const char *config, size_t len,
                                   const char *type, int64_t batch, int64_t micro, int64_t seq,
@@ -146,12 +151,12 @@ static void fill_pairs(struct trainer *t)
     }
 }
 
-static void test_finite_differences(struct world *w, const char *loss)
+static void test_finite_differences(struct world *w, const char *loss, const char *config)
 {
-    struct trainer *t = trainer_of(w, loss, small, sizeof small - 1, "f64", 2, 2, 24, 0.01);
+    struct trainer *t = trainer_of(w, loss, config, strlen(config), "f64", 2, 2, 24, 0.01);
     double worst = 0;
     const char *where = "";
-    model_random(&t->model, 5);
+    model_random(&t->model, 6); /* no token is near a tie between experts */
     if (t->loss->pairs)
         fill_pairs(t);
     else
@@ -175,8 +180,9 @@ static void test_finite_differences(struct world *w, const char *loss)
             worst = d / scale, where = l->p->name;
         free(g);
     }
-    ok(worst <= 1e-6, "%s: f64 gradients of every tensor equal finite differences (worst %.1e, %s)",
-       loss, worst, where);
+    ok(worst <= 1e-6,
+       "%s, %s: f64 gradients of every tensor equal finite differences (worst %.1e, %s)",
+       t->model.cfg.arch->model_type, loss, worst, where);
     trainer_done(t);
 }
 
@@ -197,11 +203,12 @@ static void test_agree(struct trainer *a, struct trainer *b, double tolerance, c
     ok(worst <= tolerance, "%s (worst %.1e, %s)", claim, worst, where);
 }
 
-static void test_types_and_micro_batches(struct world *w)
+static void test_types_and_micro_batches(struct world *w, const char *config)
 {
-    struct trainer *a = trainer_new(w, small, sizeof small - 1, "f32", 2, 2, 24, 0.01);
-    struct trainer *b = trainer_new(w, small, sizeof small - 1, "f64", 2, 2, 24, 0.01);
-    struct trainer *c = trainer_new(w, small, sizeof small - 1, "f64", 2, 1, 24, 0.01);
+    size_t len = strlen(config);
+    struct trainer *a = trainer_new(w, config, len, "f32", 2, 2, 24, 0.01);
+    struct trainer *b = trainer_new(w, config, len, "f64", 2, 2, 24, 0.01);
+    struct trainer *c = trainer_new(w, config, len, "f64", 2, 1, 24, 0.01);
     model_random(&a->model, 5), model_random(&b->model, 5), model_random(&c->model, 5);
     fill(a), fill(b), fill(c);
     test_agree(a, b, 1e-4, "f32 loss and gradients equal f64");
@@ -278,9 +285,9 @@ static void test_documents_do_not_see_each_other(struct world *w)
 
 /* Decoding with a cache, prompt by prompt in odd pieces, against one pass over the whole sequence.
  */
-static void test_decoder(struct world *w)
+static void test_decoder(struct world *w, const char *config)
 {
-    struct trainer *t = trainer_new(w, small, sizeof small - 1, "f64", 1, 1, 24, 0);
+    struct trainer *t = trainer_new(w, config, strlen(config), "f64", 1, 1, 24, 0);
     struct decoder d;
     int32_t token[16], document[24];
     uint8_t target[24] = {0};
@@ -312,8 +319,8 @@ static void test_decoder(struct world *w)
             decoder_push(&d, other, 1);
     }
     ok(worst < 1e-12,
-       "decoding token by token beside another sequence gives the logits of one pass (%.1e)",
-       worst);
+       "%s: decoding token by token beside another sequence gives the logits of one pass (%.1e)",
+       t->model.cfg.arch->model_type, worst);
     decoder_release(&d);
     trainer_done(t);
 }
@@ -341,7 +348,7 @@ static double *golden_tensor(struct shard_file *f, const char *name, int64_t *n)
 {
     const struct tensor *t = blob_find(shard_header(f), name);
     if (!t)
-        die("tests/golden/hf/mixtral.safetensors has no %s", name);
+        die("a golden file has no %s", name);
     *n = t->bytes / dtype_size(t->type);
     void *raw = xmalloc(t->bytes + 1);
     double *x = xmalloc(*n * sizeof *x);
@@ -355,10 +362,12 @@ static double *golden_tensor(struct shard_file *f, const char *name, int64_t *n)
     return x;
 }
 
-static void test_transformers(struct world *w)
+static void test_transformers(struct world *w, const char *family)
 {
-    struct buf text = read_file("tests/golden/hf/config.json");
-    struct shard_file *f = shard_open("tests/golden/hf/mixtral.safetensors");
+    char *config = xasprintf("tests/golden/hf/%s.json", family);
+    char *tensors = xasprintf("tests/golden/hf/%s.safetensors", family);
+    struct buf text = read_file(config);
+    struct shard_file *f = shard_open(tensors);
     const struct tensor *input = blob_find(shard_header(f), "tokens");
     int64_t b = input->shape[0], s = input->shape[1], n;
     struct trainer *t = trainer_new(w, text.data, text.len, "f32", b, b, s, 0);
@@ -383,8 +392,8 @@ static void test_transformers(struct world *w)
     }
     double *loss = golden_tensor(f, "loss", &n), ours = objective(t), worst = 0;
     const char *where = "";
-    ok(fabs(ours - *loss) / fabs(*loss) <= 1e-4, "loss equals transformers' (%.7f, %.7f)", ours,
-       *loss);
+    ok(fabs(ours - *loss) / fabs(*loss) <= 1e-4, "%s: loss equals transformers' (%.7f, %.7f)",
+       family, ours, *loss);
     for (int64_t i = 0; i < t->model.layout.n; i++) {
         const struct local *l = &t->model.layout.local[i];
         char *name = xasprintf("grad/%s", l->p->name);
@@ -394,33 +403,41 @@ static void test_transformers(struct world *w)
             worst = d, where = l->p->name;
         free(name), free(g), free(theirs);
     }
-    ok(worst <= 1e-4, "every parameter's gradient equals transformers' (worst %.1e, %s)", worst,
-       where);
+    ok(worst <= 1e-4, "%s: every parameter's gradient equals transformers' (worst %.1e, %s)",
+       family, worst, where);
 
     double *logits = xmalloc(b * s * v * sizeof *logits), *theirs = golden_tensor(f, "logits", &n);
     int32_t *row = xmalloc(b * s * sizeof *row);
     for (int64_t i = 0; i < b * s; i++)
         row[i] = i;
     model_logits(&t->model, &t->batch[0], row, b * s, logits);
-    ok(n == b * s * v && difference(logits, theirs, n) <= 1e-4, "logits equal transformers' (%.1e)",
-       difference(logits, theirs, n));
+    ok(n == b * s * v && difference(logits, theirs, n) <= 1e-4,
+       "%s: logits equal transformers' (%.1e)", family, difference(logits, theirs, n));
     free(ids), free(loss), free(logits), free(theirs), free(row);
     shard_close(f);
     buf_release(&text);
+    free(config), free(tensors);
     trainer_done(t);
 }
 
 int main(void)
 {
     struct world *w = world_self();
-    test_transformers(w);
-    test_finite_differences(w, "nll");
-    test_finite_differences(w, "bt");
-    test_finite_differences(w, "dpo");
-    test_types_and_micro_batches(w);
+    test_transformers(w, "mixtral");
+    test_transformers(w, "qwen3_moe");
+    test_transformers(w, "olmoe");
+    test_finite_differences(w, "nll", small);
+    test_finite_differences(w, "bt", small);
+    test_finite_differences(w, "dpo", small);
+    test_finite_differences(w, "nll", small_qwen3);
+    test_finite_differences(w, "bt", small_olmoe);
+    test_types_and_micro_batches(w, small);
+    test_types_and_micro_batches(w, small_olmoe);
     test_memory(w);
     test_documents_do_not_see_each_other(w);
-    test_decoder(w);
+    test_decoder(w, small);
+    test_decoder(w, small_qwen3);
+    test_decoder(w, small_olmoe);
     test_sampling();
     world_free(w);
     return finish();

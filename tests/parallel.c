@@ -12,14 +12,19 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char config_text[] =
-    "{\"model_type\":\"mixtral\",\"hidden_size\":16,\"num_hidden_layers\":4,\"num_attention_"
-    "heads\":4,"
-    "\"num_key_value_heads\":2,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"intermediate_"
-    "size\":12,"
-    "\"vocab_size\":40,\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
-    "\"initializer_range\":0.2,\"tie_word_embeddings\":false,\"router_aux_loss_coef\":0.02,"
-    "\"hidden_act\":\"silu\"}";
+/* A model of each way to norm queries and keys. */
+#define SIZES                                                                                      \
+    "\"hidden_size\":16,\"num_hidden_layers\":4,\"num_attention_heads\":4,"                        \
+    "\"num_key_value_heads\":2,\"num_experts_per_tok\":2,\"vocab_size\":40,"                       \
+    "\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"                 \
+    "\"initializer_range\":0.2,\"router_aux_loss_coef\":0.02"
+static const char mixtral[] =
+    "{\"model_type\":\"mixtral\"," SIZES ",\"num_local_experts\":4,\"intermediate_size\":12}";
+static const char qwen3[] = "{\"model_type\":\"qwen3_moe\"," SIZES
+                            ",\"num_experts\":4,\"moe_intermediate_size\":12,\"head_dim\":6,"
+                            "\"norm_topk_prob\":true}";
+static const char olmoe[] =
+    "{\"model_type\":\"olmoe\"," SIZES ",\"num_experts\":4,\"intermediate_size\":12}";
 
 enum { SEQ = 16, BATCH = 8, STEPS = 20 };
 
@@ -29,7 +34,7 @@ struct mapping {
     const char *layout; /* of the pipeline, NULL for even */
 };
 struct method {
-    const char *loss, *optimizer, *set;
+    const char *loss, *optimizer, *set, *model;
     int f32; /* no clipping, and only losses are kept */
     const char *moments;
 };
@@ -43,6 +48,7 @@ struct outcome { /* of one mapping, as its rank 0 keeps it */
     int64_t *at;  /* (params + 1) where each begins in grad */
     char **name;
     int64_t params;
+    const char *family;
 };
 
 static const char *mapping_name(const struct mapping *x)
@@ -59,6 +65,7 @@ static const char *mapping_name(const struct mapping *x)
 static void outcome_init(struct outcome *o, const struct model *m)
 {
     o->params = m->params;
+    o->family = m->cfg.arch->model_type;
     o->at = xcalloc(m->params + 1, sizeof *o->at);
     o->name = xmalloc(m->params * sizeof *o->name);
     for (int64_t i = 0; i < m->params; i++) {
@@ -127,7 +134,7 @@ static void rank_main(struct world *w, void *arg)
         why = mesh_place(&mesh, x->layout);
     if (why)
         die("%s: %s", mapping_name(x), why);
-    config_parse(&c, config_text, sizeof config_text - 1, "test");
+    config_parse(&c, o.method.model, strlen(o.method.model), "test");
     c.reward = loss_find(o.method.loss)->reward;
     trainer_init(&t, w, &mesh, &c, &opt);
     model_random(&t.model, 1);
@@ -355,7 +362,8 @@ static void test_bits(const struct mapping *one_rank, const char *set)
         {2, 1, 1, 2, 1, 1, 2}, {2, 1, 1, 2, 1, 1, 2, "1,1,1,1"}, {4, 1, 1, 4, 1, 1, 1}};
     struct world *w = world_self();
     for (int64_t i = 0; i < ARRAY_LEN(pipes); i++) {
-        struct outcome one = {.map = *one_rank, .method = {"nll", "adamw", set, 1}}, o = one;
+        struct outcome one = {.map = *one_rank, .method = {"nll", "adamw", set, mixtral, 1}},
+                       o = one;
         one.map.micro = pipes[i].micro;
         o.map = pipes[i];
         run(&one, w);
@@ -393,18 +401,22 @@ int main(int argc, char **argv)
         write_set(pairs, 1);
     }
     const struct method methods[] = {
-        {"nll", "sgd", set},
-        {"nll", "adamw", set},
-        {"nll", "adamw", set, 0, "bf16"}, /* rounded by chance, which no mapping changes */
-        {"bt", "adamw", pairs},
-        {"dpo", "sgd", pairs}};
+        {"nll", "sgd", set, mixtral},
+        {"nll", "adamw", set, mixtral},
+        {"nll", "adamw", set, mixtral, 0, "bf16"}, /* rounded by chance, which no mapping changes */
+        {"bt", "adamw", pairs, mixtral},
+        {"dpo", "sgd", pairs, mixtral},
+        {"nll", "sgd", set, qwen3},
+        {"bt", "adamw", pairs, olmoe},
+    };
     comm_barrier(c);
     for (int64_t k = 0; k < ARRAY_LEN(methods); k++) {
         struct outcome base = {.map = one_rank, .method = methods[k]};
         if (first) {
             run(&base, job);
-            ok(base.loss[STEPS - 1] < base.loss[0], "one rank learns %s with %s (%.4f to %.4f)",
-               methods[k].loss, methods[k].optimizer, base.loss[0], base.loss[STEPS - 1]);
+            ok(base.loss[STEPS - 1] < base.loss[0],
+               "one rank of %s learns %s with %s (%.4f to %.4f)", base.family, methods[k].loss,
+               methods[k].optimizer, base.loss[0], base.loss[STEPS - 1]);
         }
         for (int64_t i = 0; i < n; i++) {
             struct outcome o = {.map = list[i], .method = methods[k]};
@@ -415,9 +427,9 @@ int main(int argc, char **argv)
                 continue;
             struct difference d = compare(&o, &base);
             int same = grads_agree(&d) && losses_agree(&d);
-            ok(same, "%s, %s %s: gradients %.1e (%s), losses %.1e, auxiliary %.1e, norms %.1e",
-               mapping_name(&list[i]), methods[k].loss, methods[k].optimizer, d.grad, d.where,
-               d.loss, d.aux, d.norm);
+            ok(same, "%s, %s, %s %s: gradients %.1e (%s), losses %.1e, auxiliary %.1e, norms %.1e",
+               mapping_name(&list[i]), base.family, methods[k].loss, methods[k].optimizer, d.grad,
+               d.where, d.loss, d.aux, d.norm);
             worst = fmax(fmax(fmax(worst, d.grad), fmax(d.loss, d.aux)), d.norm);
             agreed += same, tried++;
             outcome_release(&o);

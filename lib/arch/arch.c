@@ -36,6 +36,7 @@ int64_t config_dim(const struct config *c, enum dim d)
     const int64_t dims[] = {
         [DIM_ONE] = 1,
         [DIM_D] = c->d,
+        [DIM_C] = c->c,
         [DIM_Q] = c->heads * c->c,
         [DIM_KV] = c->groups * c->c,
         [DIM_F] = c->f,

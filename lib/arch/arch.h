@@ -17,14 +17,16 @@ struct config {
     int64_t d;             /* hidden_size */
     int64_t heads, groups; /* num_attention_heads, num_key_value_heads */
     int64_t c;             /* head_dim */
-    int64_t f;             /* expert intermediate_size */
-    int64_t experts, k;    /* num_local_experts, num_experts_per_tok */
+    int64_t f;             /* intermediate_size of an expert */
+    int64_t experts, k;    /* num_local_experts or num_experts, num_experts_per_tok */
     int64_t vocab;         /* vocab_size */
     int64_t positions;     /* max_position_embeddings */
     double theta, eps;     /* rope_theta, rms_norm_eps */
     double init;           /* initializer_range */
     double aux, z;         /* router_aux_loss_coef, router_z_loss_coef */
-    int norm_gate;         /* gates of the chosen experts are divided by their sum; the family's */
+    int norm_gate;         /* gates of the chosen experts are divided by their sum: norm_topk_prob */
+    int qk_whole;          /* QK-norm, where the family has it, takes one mean of squares over all
+                            * query heads and one over all key heads, not one a head; the family's */
     int tied;              /* tie_word_embeddings: the head is the embedding */
     int reward;            /* a reward model: one score a token instead of the head
                             * (architectures: ...ForSequenceClassification with one label) */
@@ -32,10 +34,12 @@ struct config {
 };
 
 enum role { /* the fused tensors of a layer, then those outside the layers */
-    P_NORM1, P_QKV, P_OUT, P_NORM2, P_ROUTER, P_UP, P_DOWN, ROLE_LAYER,
+    P_NORM1, P_QKV, P_QKNORM, P_OUT, P_NORM2, P_ROUTER, P_UP, P_DOWN, ROLE_LAYER,
     P_EMBED = ROLE_LAYER, P_NORM, P_HEAD, P_SCORE, ROLES
 };
-enum dim { DIM_ONE, DIM_D, DIM_Q /* heads * c */, DIM_KV /* groups * c */, DIM_F, DIM_E, DIM_V };
+enum dim {
+    DIM_ONE, DIM_D, DIM_C, DIM_Q /* heads * c */, DIM_KV /* groups * c */, DIM_F, DIM_E, DIM_V
+};
 enum init { INIT_NORMAL, INIT_ONES, INIT_SCORE /* sd 1 / sqrt(hidden_size + 1) */ };
 
 struct arch_row {
@@ -58,6 +62,7 @@ struct config_field {
     int required;     /* must be in the file */
     int nullable;     /* null is as good as absent */
     double otherwise; /* when absent; 0 for what is derived */
+    const char *alias; /* read where key is absent, never written */
 };
 struct arch {
     const char *model_type;   /* config.json "model_type" */

@@ -87,7 +87,7 @@ static void read_fields(struct config *c, const struct config_field *f, int64_t 
     for (; n--; f++) {
         struct json v;
         double x = f->otherwise;
-        if (!json_get(root, f->key, &v)) {
+        if (!json_get(root, f->key, &v) && !(f->alias && json_get(root, f->alias, &v))) {
             if (f->required)
                 die_misused("%s: \"%s\" is missing", who, f->key);
         } else if (!(f->nullable && json_type(v) == JSON_NULL) && field_read(f->type, v, &x)) {
@@ -275,6 +275,8 @@ static void edit_fields(struct buf *text, const struct config *c, const struct c
         else
             buf_printf(&v, "%lld", (long long)x);
         edit(text, f->key, v.data);
+        if (f->alias)
+            edit(text, f->alias, NULL); /* two could disagree */
     }
     buf_release(&v);
 }

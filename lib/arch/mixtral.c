@@ -2,30 +2,16 @@
  * and in every layer a router with softmax over the k chosen experts, each a SwiGLU: w2 applied to
  * silu(w1 x) times w3 x.  With one expert it is a dense model of the Llama kind under these names.
  */
-#include "arch/arch.h"
+#include "arch/rows.h"
 
-#define LAYER  "model.layers.{l}."
 #define EXPERT LAYER "block_sparse_moe.experts.{e}."
-
-/* Every matrix is (out, in).  Attention is cut by heads, an expert by its inner width, embedding
- * and head by the vocabulary. */
 static const struct arch_row rows[] = {
-    {"model.embed_tokens.weight", P_EMBED, DIM_V, DIM_D, ON_ATTENTION, CUT_ROWS, INIT_NORMAL, 1},
-    {LAYER "input_layernorm.weight", P_NORM1, DIM_D, DIM_ONE, ON_ATTENTION, CUT_NONE, INIT_ONES, 0},
-    {LAYER "self_attn.q_proj.weight", P_QKV, DIM_Q, DIM_D, ON_ATTENTION, CUT_ROWS, INIT_NORMAL, 1},
-    {LAYER "self_attn.k_proj.weight", P_QKV, DIM_KV, DIM_D, ON_ATTENTION, CUT_ROWS, INIT_NORMAL, 1},
-    {LAYER "self_attn.v_proj.weight", P_QKV, DIM_KV, DIM_D, ON_ATTENTION, CUT_ROWS, INIT_NORMAL, 1},
-    {LAYER "self_attn.o_proj.weight", P_OUT, DIM_D, DIM_Q, ON_ATTENTION, CUT_COLS, INIT_NORMAL, 1},
-    {LAYER "post_attention_layernorm.weight", P_NORM2, DIM_D, DIM_ONE, ON_ATTENTION, CUT_NONE,
-     INIT_ONES, 0},
-    {LAYER "block_sparse_moe.gate.weight", P_ROUTER, DIM_E, DIM_D, ON_ATTENTION, CUT_NONE,
-     INIT_NORMAL, 1},
-    {EXPERT "w1.weight", P_UP, DIM_F, DIM_D, ON_EXPERTS, CUT_ROWS, INIT_NORMAL, 1},
-    {EXPERT "w3.weight", P_UP, DIM_F, DIM_D, ON_EXPERTS, CUT_ROWS, INIT_NORMAL, 1},
-    {EXPERT "w2.weight", P_DOWN, DIM_D, DIM_F, ON_EXPERTS, CUT_COLS, INIT_NORMAL, 1},
-    {"model.norm.weight", P_NORM, DIM_D, DIM_ONE, ON_ATTENTION, CUT_NONE, INIT_ONES, 0},
-    {"lm_head.weight", P_HEAD, DIM_V, DIM_D, ON_ATTENTION, CUT_ROWS, INIT_NORMAL, 1},
-    {"score.weight", P_SCORE, DIM_ONE, DIM_D, ON_ATTENTION, CUT_NONE, INIT_SCORE, 1},
+    ROW_EMBED,
+    ROWS_NORM_QKV,
+    ROWS_OUT_NORM,
+    ROW_ROUTER("block_sparse_moe.gate.weight"),
+    ROWS_EXPERT(EXPERT "w1.weight", EXPERT "w3.weight", EXPERT "w2.weight"),
+    ROWS_NORM_HEAD,
 };
 
 #define AT(member) offsetof(struct config, member)

@@ -96,14 +96,18 @@ static struct mat kv_rows(const struct task_context *t, const void *p, int64_t r
     return real_mat(t->m, p, rows, 2 * t->m->g * t->m->c);
 }
 
-void *context_gather(struct task_context *t, struct mat kv)
+void *context_gather(struct task_context *t, struct mat k, struct mat v)
 {
     const struct context *c = t->b->context;
     struct model *m = t->m;
-    int64_t n = kv.rows * kv.cols, rsz = real_size(m);
-    char *all = scratch(t, c->tokens * kv.cols * rsz), *own = all + m->mesh.i_cp * n * rsz;
-    void *whole = scratch(t, c->tokens * kv.cols * rsz);
-    m->op->gather_rows(t->l, kv_rows(t, own, kv.rows), kv, c->own);
+    int64_t wide = k.cols + v.cols, n = k.rows * wide, rsz = real_size(m);
+    char *all = scratch(t, c->tokens * wide * rsz), *own = all + m->mesh.i_cp * n * rsz;
+    void *whole = scratch(t, c->tokens * wide * rsz);
+    struct mat own_k = real_mat(m, own, k.rows, k.cols), own_v = own_k;
+    own_v.data = own + k.cols * rsz;
+    own_k.ld = own_v.ld = wide;
+    m->op->gather_rows(t->l, own_k, k, c->own);
+    m->op->gather_rows(t->l, own_v, v, c->own);
     comm_all_gather(m->comm[GROUP_CP], t->l, all, own, n, m->op->real);
     m->op->gather_rows(t->l, kv_rows(t, whole, c->tokens), kv_rows(t, all, c->tokens), c->from);
     return whole;

@@ -116,7 +116,7 @@ enum slot { /* activations of one (micro-batch, layer) */
     SLOT_H,                                  /* R (M,2F) before the activation */
     SLOT_RY,                                 /* R (R,D) */
     SLOT_DX, SLOT_DRY, SLOT_DH, SLOT_A, SLOT_DRX, SLOT_DRGATE, /* gradients, in the order of backward */
-    SLOT_DH2, SLOT_DGATE, SLOT_DLOGITS, SLOT_DX1, SLOT_DY1, SLOT_DQKV,
+    SLOT_DH2, SLOT_DGATE, SLOT_DLOGITS, SLOT_DX1, SLOT_DY1, SLOT_DQKV, SLOT_DQKNORM,
     SLOTS
 };
 struct pool; /* device memory for slots; blocks of like size are reused, so a steady step takes none

@@ -76,10 +76,10 @@ void recv_dgrad(struct task_context *t);
 void send_forward(struct task_context *t);
 void send_dgrad(struct task_context *t);
 
-/* Keys and values of the tokens held here, R (T,2GC), from all ranks of CP in the order of the
- * whole rows: R (tokens,2GC) scratch; and the gradients of these summed over CP into the gradients
- * of those. */
-void *context_gather(struct task_context *t, struct mat kv);
+/* Keys and values of the tokens held here, R (T,GC) each, from all ranks of CP in the order of the
+ * whole rows, side by side: R (tokens,2GC) scratch; and the gradients of these summed over CP into
+ * the gradients of those, R (T,2GC). */
+void *context_gather(struct task_context *t, struct mat k, struct mat v);
 void context_scatter(struct task_context *t, struct mat dkv, const void *whole);
 
 /* Whether all experts are held here, so that no row travels. */

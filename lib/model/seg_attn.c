@@ -1,8 +1,14 @@
-/* seg_attn.c -- attention(norm(x)) Wout, grouped-query attention with rotary positions, to which
- * seg_route.c adds x as it takes the next norm.
+/* seg_attn.c -- attention(norm(x)) Wout, grouped-query attention with rotary positions and QK-norm
+ * before them in the families that have it; seg_route.c adds x as it takes the next norm.
  *
- * Kept: x, rstd, qkv after rotation, o, lse.  The normed input is computed again in the weight
- * gradient; it costs two passes over x and saves a tensor of its size. */
+ * Kept: x, rstd, qkv, o, lse.  The normed input is computed again in the weight gradient; it costs
+ * two passes over x and saves a tensor of its size.
+ *
+ * Without QK-norm qkv is turned in place, since turning back is exact.  A norm's gradient needs
+ * what went into it, and that cannot be had from what came out: where a weight is small, dividing
+ * by it brings up the rounding of the element it was turned with.  So qkv is kept as the product
+ * gave it, attention sees normed and turned queries and keys in scratch memory, and backward makes
+ * these again, in one pass that is small beside the products. */
 #include "model/model_priv.h"
 
 #include <math.h>
@@ -39,12 +45,56 @@ static void *normed(struct task_context *t, void *rstd)
     return all;
 }
 
-/* Keys and values side by side, as h has them: R (T,2GC). */
-static struct mat kv_of(const struct task_context *t, struct heads h)
+/* Queries and keys as rope takes them. */
+static struct qk qk_of(const struct task_context *t)
 {
-    struct mat kv = real_mat(t->m, h.k, t->b->t, 2 * t->m->g * t->m->c);
-    kv.ld = h.ld;
-    return kv;
+    const struct model *m = t->m;
+    return (struct qk){m->h,
+                       m->g,
+                       m->c,
+                       (m->h + 2 * m->g) * m->c,
+                       weights(t)->w[P_QKNORM],
+                       m->cfg.qk_whole,
+                       m->mesh.tp,
+                       m->cfg.eps};
+}
+
+/* S (T,2) over all heads where a norm spans those of other ranks too; else NULL. */
+static void *dots_over_tp(struct task_context *t, const struct qk *n, const void *a, const void *b)
+{
+    struct model *m = t->m;
+    if (!n->w || !n->whole || n->ranks == 1)
+        return NULL;
+    void *dot = scratch(t, t->b->t * 2 * stat_size(m));
+    m->op->qk_dots(t->l, dot, a, b, t->b->t, n);
+    comm_all_reduce(m->comm[GROUP_TP], t->l, dot, t->b->t * 2, m->op->stat, COMM_SUM);
+    return dot;
+}
+
+/* As attention sees them, and the norms' rstd, S (T,norms) scratch.  What is to be kept stays as it
+ * is, with the values; otherwise qkv changes in place. */
+static struct heads turned(struct task_context *t, struct heads qkv, int keep, void **rstd)
+{
+    struct model *m = t->m;
+    const struct batch *b = t->b;
+    struct qk n = qk_of(t);
+    struct heads to = qkv;
+    if (keep) {
+        to = heads_in(m, scratch(t, qkv_bytes(t))); /* values are a hole in these rows */
+        to.v = qkv.v;
+    }
+    *rstd = n.w ? scratch(t, b->t * qk_norms(&n) * stat_size(m)) : NULL;
+    m->op->rope(t->l, to.q, *rstd, qkv.q, dots_over_tp(t, &n, qkv.q, qkv.q), b->position, m->freq,
+                b->t, &n);
+    return to;
+}
+
+/* Keys or values, as h has them, or both: R (T,cols). */
+static struct mat rows_of(const struct task_context *t, const void *p, int64_t cols, int64_t ld)
+{
+    struct mat x = real_mat(t->m, p, t->b->t, cols);
+    x.ld = ld;
+    return x;
 }
 
 static struct heads with_kv(const struct model *m, struct heads h, void *kv)
@@ -58,13 +108,14 @@ static struct heads keys_of(struct task_context *t, struct heads h)
 {
     struct model *m = t->m;
     struct cache *cache = t->b->cache;
-    struct mat kv = kv_of(t, h);
+    int64_t wide = m->g * m->c;
     if (t->b->context)
-        return with_kv(m, h, context_gather(t, kv));
+        return with_kv(m, h,
+                       context_gather(t, rows_of(t, h.k, wide, h.ld), rows_of(t, h.v, wide, h.ld)));
     if (!cache)
         return h;
-    m->op->scatter_rows(t->l, real_mat(m, cache->kv[t->layer], cache->rows, kv.cols), kv,
-                        t->b->cache_row);
+    m->op->scatter_rows(t->l, real_mat(m, cache->kv[t->layer], cache->rows, 2 * wide),
+                        rows_of(t, h.k, 2 * wide, h.ld), t->b->cache_row);
     return with_kv(m, h, cache->kv[t->layer]);
 }
 
@@ -85,7 +136,9 @@ void attn_forward(struct task_context *t)
     struct heads h = heads_in(m, saved_keep(s, SLOT_QKV, qkv_bytes(t)));
     m->op->gemm(t->l, real_mat(m, h.q, b->t, h.ld), real_mat(m, x, b->t, d),
                 real_mat(m, weights(t)->w[P_QKV], h.ld, d), 0, 1, 0);
-    m->op->rope(t->l, h.q, b->position, m->freq, b->t, m->h + m->g, m->c, h.ld, 1);
+    int keep = weights(t)->g[P_QKNORM] && !b->cache; /* no backward pass sees a cache */
+    void *rstd;
+    h = turned(t, h, keep, &rstd);
 
     void *o = saved_keep(s, SLOT_O, b->t * m->h * m->c * rsz);
     void *lse = saved_keep(s, SLOT_LSE, b->t * m->h * ssz);
@@ -117,7 +170,13 @@ void attn_dgrad(struct task_context *t)
                 real_mat(m, saved_fetch(s, SLOT_DY1), b->t, d),
                 real_mat(m, weights(t)->w[P_OUT], d, m->h * m->c), 0, 0, 0);
 
-    struct heads h = heads_in(m, saved_fetch(s, SLOT_QKV));
+    struct qk qk = qk_of(t);
+    struct heads qkv = heads_in(m, saved_fetch(s, SLOT_QKV)), h = qkv;
+    void *rstd = NULL, *part = NULL;
+    if (qk.w) {
+        h = turned(t, qkv, 1, &rstd);
+        part = saved_keep(s, SLOT_DQKNORM, QK_PARTS * qk_weights(&qk) * stat_size(m));
+    }
     struct heads dh = heads_in(m, saved_keep(s, SLOT_DQKV, qkv_bytes(t)));
     struct heads kv = keys_of(t, h), dkv = dh;
     int64_t keys = b->context ? b->context->tokens : b->t;
@@ -127,8 +186,9 @@ void attn_dgrad(struct task_context *t)
                       saved_fetch(s, SLOT_LSE), spans_of(b), keys, m->h, m->g, m->c, h.ld, kv.ld,
                       1 / sqrt(m->c));
     if (b->context)
-        context_scatter(t, kv_of(t, dh), dkv.k);
-    m->op->rope(t->l, dh.q, b->position, m->freq, b->t, m->h + m->g, m->c, dh.ld, -1);
+        context_scatter(t, rows_of(t, dh.k, 2 * m->g * m->c, dh.ld), dkv.k);
+    m->op->rope_dgrad(t->l, dh.q, part, dh.q, qkv.q, rstd, dots_over_tp(t, &qk, dh.q, h.q),
+                      b->position, m->freq, b->t, &qk);
 
     char *dx = scratch(t, b->t * d * rsz); /* R (T,D) partial over TP */
     m->op->gemm(t->l, real_mat(m, dx, b->t, d), real_mat(m, dh.q, b->t, dh.ld),
@@ -147,6 +207,7 @@ void attn_wgrad(struct task_context *t)
     struct saved *s = &t->s[t->layer];
     struct weights *w = weights(t);
     int64_t n = local_tokens(t), d = m->cfg.d, wide = (m->h + 2 * m->g) * m->c;
+    struct qk qk = qk_of(t);
 
     m->op->gemm(t->l, grad_mat(m, w->g[P_OUT], d, m->h * m->c),
                 real_mat(m, saved_fetch(s, SLOT_DY1), t->b->t, d),
@@ -155,8 +216,11 @@ void attn_wgrad(struct task_context *t)
     m->op->gemm(t->l, grad_mat(m, w->g[P_QKV], wide, d),
                 real_mat(m, saved_fetch(s, SLOT_DQKV), t->b->t, wide), real_mat(m, x, t->b->t, d),
                 1, 0, t->add);
-    static const enum slot done[] = {SLOT_X,   SLOT_RSTD1, SLOT_QKV,  SLOT_O, SLOT_LSE,
-                                     SLOT_DY1, SLOT_DX1,   SLOT_DQKV, SLOT_X1};
+    if (qk.w)
+        m->op->rope_wgrad(t->l, grad_mat(m, w->g[P_QKNORM], 1, qk_weights(&qk)),
+                          saved_fetch(s, SLOT_DQKNORM), t->add);
+    static const enum slot done[] = {SLOT_X,   SLOT_RSTD1, SLOT_QKV,  SLOT_O,       SLOT_LSE,
+                                     SLOT_DY1, SLOT_DX1,   SLOT_DQKV, SLOT_DQKNORM, SLOT_X1};
     for (int64_t i = 0; i < ARRAY_LEN(done); i++)
         saved_release(s, done[i]);
 }

@@ -68,6 +68,31 @@ struct stretches {
     int64_t n;
 };
 
+/* Queries and keys as they lie in rows of qkv, H + G heads of C, rows ld apart, and their norm.
+ * Each head is divided by its own root mean square and has the weights of queries or of keys; where
+ * whole, all queries of a token are divided by theirs and all keys by theirs, and each head has its
+ * own weights. */
+struct qk {
+    int64_t h, g, c, ld;
+    const void *w; /* R (2,C), whole: R (H+G,C); NULL: no norm */
+    int whole;
+    int64_t ranks; /* that heads are cut over; these share the mean squares of whole */
+    double eps;
+};
+static inline int64_t qk_norms(const struct qk *n) /* a token */
+{
+    return n->whole ? 2 : n->h + n->g;
+}
+static inline int64_t qk_weights(const struct qk *n) /* elements of w */
+{
+    return (n->whole ? n->h + n->g : 2) * n->c;
+}
+static inline int64_t qk_span(const struct qk *n, int64_t i) /* elements of norm i, on all ranks */
+{
+    return n->whole ? (i ? n->g : n->h) * n->c * n->ranks : n->c;
+}
+enum { QK_PARTS = 264 }; /* of a weight gradient; two blocks on each of 132 multiprocessors */
+
 struct op {
     enum dtype real, stat; /* R and S of this table */
 #define OP(name, args) void(*name) args;

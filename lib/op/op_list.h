@@ -39,10 +39,24 @@ OP(rmsnorm_grad, (struct lane *l, void *dx /* R= (T,D) */, struct mat dw /* (1,D
  * says), a and b are R. */
 OP(gemm, (struct lane *l, struct mat c, struct mat a, struct mat b, int ta, int tb, int add))
 
-/* Rotary position embedding (Su et al. 2021) in place, Hugging Face half layout: element i pairs
- * with i + C/2, angle = position * freq[i].  sign -1 turns back, which is also the gradient. */
-OP(rope, (struct lane *l, void *x /* R (T,heads,C), rows ld apart */, const int32_t *position,
-          const void *freq /* S (C/2) */, int64_t t, int64_t heads, int64_t c, int64_t ld, int sign))
+/* Queries and keys made ready for attention: QK-norm (Henry et al. 2020) where n->w, z = x * rstd * w
+ * with rstd as in rmsnorm, else z = x; then rotary position embedding (Su et al. 2021), Hugging Face
+ * half layout: element i of a head pairs with i + C/2, angle = position * freq[i].  y and x have the
+ * strides of n; y may be x.  square is NULL or, where heads of whole are cut over ranks, their sums
+ * of squares over all ranks. */
+OP(rope, (struct lane *l, void *y /* R= (T,H+G,C) */, void *rstd /* S= (T,norms) */, const void *x,
+          const void *square /* S (T,2) or NULL */, const int32_t *position,
+          const void *freq /* S (C/2) */, int64_t t, const struct qk *n))
+/* dx from dy, which may be dx; without norm that is turning back, and x, rstd and part are not looked
+ * at.  dot is to this what square is to rope: sums of <dy, y>, which turning leaves as they are.
+ * part[p] is the weight gradient of tokens p, p + QK_PARTS, ... */
+OP(rope_dgrad, (struct lane *l, void *dx /* R= (T,H+G,C) */, void *part /* S= (QK_PARTS,weights) */,
+                const void *dy, const void *x, const void *rstd, const void *dot /* S (T,2) or NULL */,
+                const int32_t *position, const void *freq, int64_t t, const struct qk *n))
+OP(rope_wgrad, (struct lane *l, struct mat dw /* (1,weights) */, const void *part, int add))
+/* dot[t] = <a[t], b[t]> over the heads of queries, over those of keys. */
+OP(qk_dots, (struct lane *l, void *dot /* S= (T,2) */, const void *a /* R (T,H+G,C) */, const void *b,
+             int64_t t, const struct qk *n))
 
 /* Causal softmax attention over spans.  Span i has queries q_at[i] .. q_at[i+1] and keys k_beg[i] ..
  * k_end[i]; its last query sees all of its keys, the one before it all but one, and so on

@@ -126,32 +126,203 @@ static void case_rmsnorm_grad(struct run *r)
     differ(r, wgrad, w, d, norm_loss, &loss);
 }
 
-/* Variants: turned back; positions higher than there are tokens; both. */
+/* Variants of what becomes of queries and keys: by norm (none, of each head, whole, whole with sums
+ * given as ranks have them), and of each at low positions, out of place, and at positions higher
+ * than there are tokens, in place. */
+enum { QK_VARIANTS = 8 };
+struct qk_case {
+    struct qk n;
+    int64_t norms;   /* S (T,norms) of rstd; 0 without norm */
+    int64_t weights; /* of w, 0 without norm */
+    int in_place, given;
+    double *w; /* as n.w, to be changed */
+    const int32_t *position;
+    void *freq;
+};
+static struct qk_case qk_case(struct run *r)
+{
+    const struct shape *s = r->s;
+    int64_t kind = r->variant / 2, c = s->c;
+    struct qk_case q = {.n = {s->h, s->g, c, (s->h + 2 * s->g) * c + (kind || r->bench ? 0 : 3),
+                              .whole = kind >= 2, .ranks = kind == 2 ? 1 : 2, .eps = NORM_EPS}};
+    q.in_place = r->variant & 1;
+    q.given = kind == 3;
+    q.weights = kind ? qk_weights(&q.n) : 0;
+    q.norms = kind ? qk_norms(&q.n) : 0;
+    if (kind)
+        q.n.w = q.w = draw(r, q.weights, 0.5, 1.5);
+    int64_t most = r->bench ? s->span : MAX(1, s->t / 2);
+    q.position = q.in_place ? draw_int(r, s->t, 1000, 4000) : draw_int(r, s->t, 0, most);
+    q.freq = draw_stat(r, c / 2, 0, 0);
+    for (int64_t i = 0; i < c / 2; i++)
+        set(q.freq, r->op->stat, i, (float)pow(10000, -2.0 * (double)i / (double)c));
+    return q;
+}
+
+/* The heads that norm i spans, as the first element and how many. */
+static int64_t qk_heads(const struct qk_case *q, int64_t i, int64_t *first)
+{
+    const struct qk *n = &q->n;
+    *first = (n->whole ? i * n->h : i) * n->c;
+    return n->c * (!n->whole ? 1 : i ? n->g : n->h);
+}
+
 static void case_rope(struct run *r)
 {
-    int64_t t = r->s->t, heads = r->s->h, c = r->s->c, ld = heads * c + (r->bench ? 0 : 3);
-    int sign = r->variant & 1 ? -1 : 1;
-    int64_t most = r->bench ? r->s->span : MAX(1, t / 2);
-    const int32_t *position = r->variant & 2 ? draw_int(r, t, 1000, 4000) : draw_int(r, t, 0, most);
-    void *freq = draw_stat(r, c / 2, 0, 0);
-    for (int64_t i = 0; i < c / 2; i++)
-        set(freq, r->op->stat, i, (float)pow(10000, -2.0 * (double)i / (double)c));
-    void *x = inout(r, "x", t * ld);
-    only_columns(r, heads * c, ld);
-    r->bytes = 2.0 * (double)(t * heads * c) * real_bytes(r);
-    RUN(r, rope, x, position, freq, t, heads, c, ld, sign);
+    struct qk_case q = qk_case(r);
+    const struct qk *n = &q.n;
+    int64_t t = r->s->t, c = n->c, half = c / 2, wide = (n->h + n->g) * c;
+    const void *in = draw(r, t * n->ld, -1, 1);
+    void *rstd = q.norms ? output_stat(r, "rstd", t * q.norms) : NULL;
+    void *y = q.in_place ? inout(r, "y", t * n->ld) : output(r, "y", t * n->ld);
+    only_columns(r, wide, n->ld);
+    const void *x = q.in_place ? y : in, *square = q.given ? draw_stat(r, t * 2, 20, 30) : NULL;
+    r->bytes = 2.0 * (double)(t * wide) * real_bytes(r);
+    RUN(r, rope, y, rstd, x, square, q.position, q.freq, t, n);
     if (!stating(r))
         return;
-    const double *in = last_output(r)->start;
-    double *want = work(r, t * ld);
-    for (int64_t i = 0; i < t; i++)
-        for (int64_t j = 0; j < heads * c; j++) {
-            int64_t at = i * ld + j, half = c / 2, low = j % c < half;
-            double angle = sign * position[i] * ((double *)freq)[j % half];
-            want[at] = low ? in[at] * cos(angle) - in[at + half] * sin(angle)
-                           : in[at] * cos(angle) + in[at - half] * sin(angle);
+    const double *from = q.in_place ? last_output(r)->start : in;
+    double *want = work(r, t * n->ld), *want_rstd = work(r, t * q.norms), *z = work(r, wide);
+    for (int64_t i = 0; i < t; i++) {
+        memcpy(z, from + i * n->ld, (size_t)wide * sizeof *z);
+        for (int64_t k = 0, first; k < q.norms; k++) {
+            int64_t span = qk_heads(&q, k, &first);
+            double sum = 0;
+            for (int64_t j = first; j < first + span; j++)
+                sum += z[j] * z[j];
+            if (square)
+                sum = ((const double *)square)[i * 2 + k];
+            double s = 1 / sqrt(sum / (double)(n->whole ? span * n->ranks : span) + NORM_EPS);
+            want_rstd[i * q.norms + k] = s;
+            for (int64_t j = first; j < first + span; j++)
+                z[j] *= s * q.w[n->whole ? j : (j / c >= n->h) * c + j % c];
         }
-    expect(r, "x", want);
+        for (int64_t j = 0; j < wide; j++) {
+            int low = j % c < half;
+            double angle = q.position[i] * ((double *)q.freq)[j % half];
+            want[i * n->ld + j] = low ? z[j] * cos(angle) - z[j + half] * sin(angle)
+                                      : z[j] * cos(angle) + z[j - half] * sin(angle);
+        }
+    }
+    expect(r, "y", want);
+    if (q.norms)
+        expect(r, "rstd", want_rstd);
+}
+
+struct rope_loss {
+    struct run *r;
+    const struct qk_case *q;
+    double *x, *dy, *y, *rstd, *square;
+};
+/* Sums over ranks: this one's, and another's that hold still. */
+static void rope_sums(struct run *r, const struct qk *n, double *square, const double *x)
+{
+    r->op->qk_dots(r->l, square, x, x, r->s->t, n);
+    for (int64_t i = 0; i < 2 * r->s->t; i++)
+        square[i] += 3;
+}
+static double rope_loss(void *arg) /* <dy, rope(x)> */
+{
+    struct rope_loss *a = arg;
+    const struct qk_case *q = a->q;
+    int64_t t = a->r->s->t, wide = (q->n.h + q->n.g) * q->n.c;
+    double sum = 0;
+    if (q->given)
+        rope_sums(a->r, &q->n, a->square, a->x);
+    a->r->op->rope(a->r->l, a->y, a->rstd, a->x, q->given ? a->square : NULL, q->position, q->freq,
+                   t, &q->n);
+    for (int64_t i = 0; i < t * q->n.ld; i++)
+        if (i % q->n.ld < wide)
+            sum += a->y[i] * a->dy[i];
+    return sum;
+}
+
+/* What both gradients need, by way of the op itself; of the given variant in f64 only, since what
+ * another rank holds is added by hand. */
+static struct rope_loss rope_made(struct run *r, const struct qk_case *q)
+{
+    int64_t t = r->s->t;
+    struct rope_loss a = {r, q};
+    a.x = draw(r, t * q->n.ld, -1, 1);
+    a.y = run_take(r, t * q->n.ld * 8);
+    a.rstd = run_take(r, t * MAX(1, q->norms) * 8);
+    a.square = run_take(r, t * 2 * 8);
+    if (q->given) {
+        r->op->qk_dots(r->l, a.square, a.x, a.x, t, &q->n);
+        r->l->dev->wait(r->l);
+        for (int64_t i = 0; i < 2 * t; i++)
+            set(a.square, r->op->stat, i, get(a.square, r->op->stat, i) + 3);
+    }
+    r->op->rope(r->l, a.y, a.rstd, a.x, q->given ? a.square : NULL, q->position, q->freq, t, &q->n);
+    return a;
+}
+
+static void case_rope_dgrad(struct run *r)
+{
+    struct qk_case q = qk_case(r);
+    const struct qk *n = &q.n;
+    int64_t t = r->s->t, wide = (n->h + n->g) * n->c;
+    struct rope_loss a = rope_made(r, &q);
+    void *dy = draw(r, t * n->ld, -1, 1), *dot = NULL;
+    if (q.given) { /* with y in the type of the run it is off by its rounding */
+        dot = run_take(r, t * 2 * 8);
+        r->op->qk_dots(r->l, dot, dy, a.y, t, n);
+        r->l->dev->wait(r->l);
+    }
+    a.dy = dy;
+    void *part = q.norms ? output_stat(r, "part", QK_PARTS * q.weights) : NULL;
+    void *dx = output(r, "dx", t * n->ld);
+    only_columns(r, wide, n->ld);
+    if (q.in_place) {
+        memcpy(dx, dy, (size_t)(t * n->ld * dtype_size(r->op->real)));
+        for (int64_t i = 0; i < t * n->ld; i++)
+            last_output(r)->start[i] = get(dy, r->op->real, i);
+    }
+    r->bytes = (q.norms ? 3.0 : 2.0) * (double)(t * wide) * real_bytes(r);
+    RUN(r, rope_dgrad, dx, part, q.in_place ? dx : dy, a.x, a.rstd, dot, q.position, q.freq, t, n);
+    if (!stating(r))
+        return;
+    double *grad = work(r, t * n->ld);
+    for (int64_t i = 0; i < t * n->ld; i++)
+        grad[i] = i % n->ld < wide ? ((double *)dx)[i] : 0;
+    differ(r, grad, a.x, t * n->ld, rope_loss, &a);
+    double *dw = work(r, q.weights);
+    for (int64_t i = 0; i < QK_PARTS * q.weights; i++)
+        dw[i % q.weights] += ((double *)part)[i];
+    if (q.norms)
+        differ(r, dw, q.w, q.weights, rope_loss, &a);
+}
+
+static void case_rope_wgrad(struct run *r)
+{
+    struct mat dw = gradient(r, 1, 2 * r->s->c * r->s->h, r->variant);
+    const void *part = draw_stat(r, QK_PARTS * dw.cols, -1, 1);
+    r->bytes = (double)(QK_PARTS * dw.cols) * 4;
+    RUN(r, rope_wgrad, dw, part, r->variant & 1);
+    if (!stating(r))
+        return;
+    double *want = gradient_start(r, r->variant);
+    for (int64_t i = 0; i < QK_PARTS * dw.cols; i++)
+        want[i % dw.cols] += ((const double *)part)[i];
+    expect(r, "dw", want);
+}
+
+static void case_qk_dots(struct run *r)
+{
+    const struct shape *s = r->s;
+    struct qk n = {s->h, s->g, s->c, (s->h + 2 * s->g) * s->c, .whole = 1};
+    const void *a = draw(r, s->t * n.ld, -1, 1), *b = draw(r, s->t * n.ld, -1, 1);
+    void *dot = output_stat(r, "dot", s->t * 2);
+    r->bytes = 2.0 * (double)(s->t * (n.h + n.g) * n.c) * real_bytes(r);
+    RUN(r, qk_dots, dot, a, b, s->t, &n);
+    if (!stating(r))
+        return;
+    double *want = work(r, s->t * 2);
+    for (int64_t i = 0; i < s->t; i++)
+        for (int64_t j = 0; j < (n.h + n.g) * n.c; j++)
+            want[i * 2 + (j >= n.h * n.c)] +=
+                ((const double *)a)[i * n.ld + j] * ((const double *)b)[i * n.ld + j];
+    expect(r, "dot", want);
 }
 
 static void case_add(struct run *r)
