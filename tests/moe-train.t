@@ -124,6 +124,9 @@ x 'a run in use' 75 'lock' "flock whole/.lock $train -o whole/"
 x 'a loss that is not finite: named, nothing written' 1 'step 2: rank 0: the gradient of [a-z_.0-9]+ is not finite' \
   'moe-train -q -j 1 --model tiny.json --data set/ --batch 4 --steps 6 --lr 1e38 --clip 0 --optimizer sgd -o nan/'
 ok 'and no checkpoint came of it'     '! test -e nan/last'
+x 'passed over as often as is allowed' 1 'step 2 did not commit .*; 4 bad steps, --max-bad-steps 3' \
+  'moe-train -q -j 1 --model tiny.json --data set/ --batch 4 --steps 6 --lr 1e38 --clip 0 --optimizer sgd --max-bad-steps 3 -o nan3/'
+ok 'each a line of the log in its place' 'test "$(tail -n +2 nan3/log.jsonl | grep -o "\"step\":[0-9]*\|\"ok\":[a-z]*" | tr "\n" " ")" = "\"step\":1 \"ok\":true \"step\":1 \"ok\":false \"step\":1 \"ok\":false \"step\":1 \"ok\":false "'
 x 'a wrong tokenizer' 2 'whole/.* has tokenizer [0-9a-f]{16}, but the data was packed with' \
   'tok-train -q --vocab 330 -o other.json rows.jsonl && shard-pack -q -t other.json --seq 32 -o other/ rows.jsonl && moe-train --init whole/ --data other/ -o wrong/'
 for use in 'moe-sample -m other.ckpt rows.jsonl' 'reward-score --logp -m other.ckpt rows.jsonl' 'moe-train --init other.ckpt --data other/ -o wrong/' \

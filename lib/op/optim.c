@@ -113,13 +113,16 @@ static void view_write(const struct view *v, const struct stretch *s, double cou
     int64_t drawn = -1;
     if (v->kind == VIEW_PLACE)
         return;
+    int64_t row = (at - s->at) / s->cols, col = (at - s->at) % s->cols;
     for (int64_t i = 0; i < n; i++) {
-        int64_t from = at + i - s->at, e = s->first + from / s->cols * s->ld + from % s->cols;
+        int64_t e = s->first + row * s->ld + col;
         if (e / 8 != drawn)
             rng_bits(bits, s->key, (uint64_t)count * 4 + (uint64_t)v->array, (uint64_t)(e / 8));
         drawn = e / 8;
         ((uint16_t *)v->of.data)[at + i] =
             rng_round_bf16((float)v->x[i], bits[e % 8 / 2] >> e % 2 * 16);
+        if (++col == s->cols)
+            row++, col = 0;
     }
 }
 
