@@ -16,7 +16,7 @@ sed '$ s/"loss":6.5/"loss":7.25/' a.run/log.jsonl >b.jsonl
 # A reward model's run: pairs, validations, and what counting all of attention takes.
 mkdir "it's & <pairs>.run"
 cat >pairs.jsonl <<'LOG'
-{"log":"moe-train","version":1,"config":{"seed":0},"flops_token":1e6,"params":1000,"active":500,"peak_flops":2e12,"data":"00ff","flops_square":3e5}
+{"log":"moe-train","version":1,"config":{"seed":0},"flops_token":1e6,"params":1000,"active":500,"peak_flops":2e12,"data":"00ff","flops_square":3e5,"memory":5e9}
 {"step":1,"loss":0.75,"aux":1,"z":0,"lr":0.001,"grad_norm":4,"tokens":1000,"step_ms":100,"tflops":0.5,"ok":true,"seconds":0.1,"won":0.5,"squares":2e4}
 {"step":2,"loss":0.5,"aux":1,"z":0,"lr":0.001,"grad_norm":2,"tokens":1000,"step_ms":100,"tflops":0.5,"ok":true,"seconds":0.2,"won":0.75,"squares":1e4}
 {"step":2,"valid_loss":0.625,"seconds":0.3}

@@ -84,7 +84,7 @@ void meter_log_cut(const char *path, int64_t step);
 
 /* ---- summary.c: a run in one row; every report is made from the same table of columns ---- */
 
-enum { METER_COLUMNS = 14 };
+enum { METER_COLUMNS = 15 };
 struct meter_run {
     char *name; /* as it was given, without slashes at its end */
     char *path; /* of the log; "-" is stdin */

@@ -65,6 +65,11 @@ static double full_mfu(const struct meter_run *r, const struct step_line *s)
     return 100 * full(r, s) / r->peak_tflops;
 }
 
+static double memory(const struct meter_run *r, const struct step_line *s)
+{
+    return r->log.head.memory / 0x1p30;
+}
+
 /* ---- folds; only a sum has a value for none ---- */
 
 static double sum(double *v, int64_t n)
@@ -125,6 +130,8 @@ const struct meter_column meter_columns[METER_COLUMNS] = {
      "Model FLOPs a second, the masked half of attention counted too, median."},
     {"full_mfu_%", "%.1f", "full_mfu_ratio", .01, 1, full_mfu, meter_median,
      "Model FLOPs a second as a share of the peak, masked half counted too, median."},
+    {"memory_gib", "%.1f", "memory_bytes", 0x1p30, 1, memory, last,
+     "Memory that a rank needs of its device."},
 };
 
 static void fold_columns(struct meter_run *r)
