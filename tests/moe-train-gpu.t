@@ -2,7 +2,8 @@
 # moe-train-gpu.t -- runs on a GPU: the same bits again and after a resume, what is captured, and what is
 # refused or stopped there.
 . "$(dirname "$0")/tap.sh"
-. "$TOP/tests/tiny.sh"
+. "$TOP/tests/tiny.sh" 2>tiny.err
+[ -e set/manifest.json ] || { skip 'training on a GPU' "no set: $(head -n 1 tiny.err)"; finish; }
 
 sed 's/"hidden_size":16/"hidden_size":64/; s/"intermediate_size":12/"intermediate_size":64/' tiny.json >wide.json
 gpu="moe-train -q --device cuda --type bf16 --data set/ --batch 4"
