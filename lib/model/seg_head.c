@@ -11,13 +11,13 @@
  * chunk reads and writes the whole weight gradient. */
 static int64_t chunk_tokens(const struct task_context *t)
 {
-    return MIN(t->l->dev->is_host ? 1024 : 4096, t->b->t);
+    return MIN(t->l->dev->is_host ? 1024 : 8192, t->b->t);
 }
 
 struct chunk {
     int64_t at, n;
-    char *logits; /* S (n,V) */
-    char *lse;    /* S (n) */
+    struct mat logits; /* (n,V) */
+    char *lse;         /* S (n) */
 };
 
 void *head_hidden(struct task_context *t, void *rstd)
@@ -33,11 +33,20 @@ void *head_hidden(struct task_context *t, void *rstd)
 }
 
 /* Memory for any chunk, taken once; part holds the three numbers of every TP rank. */
-static struct chunk chunk_init(struct task_context *t, char **part)
+static struct chunk chunk_init(struct task_context *t, enum dtype type, char **part)
 {
     int64_t n = chunk_tokens(t), ssz = stat_size(t->m);
     *part = scratch(t, t->m->mesh.tp * n * 3 * ssz);
-    return (struct chunk){0, 0, scratch(t, n * t->m->v * ssz), scratch(t, n * ssz)};
+    void *logits = scratch(t, n * t->m->v * dtype_size(type));
+    return (struct chunk){0, 0, mat(logits, type, n, t->m->v), scratch(t, n * ssz)};
+}
+
+/* The next chunk; 0 when there is none. */
+static int chunk_next(const struct task_context *t, struct chunk *c)
+{
+    c->at += c->n;
+    c->n = c->logits.rows = MIN(chunk_tokens(t), t->b->t - c->at);
+    return c->n > 0;
 }
 
 /* Logits, lse and logp of the chunk. */
@@ -46,11 +55,10 @@ static void chunk_logits(struct task_context *t, struct chunk *c, char *part, co
     struct model *m = t->m;
     int64_t d = m->cfg.d, ssz = stat_size(m);
     const int32_t *label = t->b->label + c->at;
-    m->op->gemm(t->l, stat_mat(m, c->logits, c->n, m->v),
-                real_mat(m, hidden + c->at * d * real_size(m), c->n, d),
+    m->op->gemm(t->l, c->logits, real_mat(m, hidden + c->at * d * real_size(m), c->n, d),
                 real_mat(m, weights(t)->w[P_HEAD], m->v, d), 0, 1, 0);
     char *own = own_block(m, part, c->n * 3 * ssz);
-    m->op->lse_part(t->l, own, c->logits, label, c->n, m->v, m->v0);
+    m->op->lse_part(t->l, own, c->logits, label, m->v0);
     comm_all_gather(m->comm[GROUP_TP], t->l, part, own, c->n * 3, m->op->stat);
     m->op->lse_join(t->l, (char *)t->b->logp + c->at * ssz, c->lse, part, label, c->n, m->mesh.tp);
 }
@@ -58,12 +66,12 @@ static void chunk_logits(struct task_context *t, struct chunk *c, char *part, co
 void head_forward(struct task_context *t)
 {
     char *part, *hidden = head_hidden(t, scratch(t, local_tokens(t) * stat_size(t->m)));
-    struct chunk c = chunk_init(t, &part);
-    for (; c.at < t->b->t; c.at += c.n) {
-        c.n = MIN(chunk_tokens(t), t->b->t - c.at);
+    struct chunk c = chunk_init(t, t->m->op->stat, &part);
+    while (chunk_next(t, &c))
         chunk_logits(t, &c, part, hidden);
-    }
 }
+
+/* Logits are of the activations' type here, and become their own gradient. */
 
 void head_dgrad(struct task_context *t)
 {
@@ -74,18 +82,15 @@ void head_dgrad(struct task_context *t)
     char *rstd = scratch(t, n * ssz);
     char *part, *hidden = head_hidden(t, rstd);
     char *dhidden = scratch(t, t->b->t * d * rsz); /* R (T,D) partial over TP */
-    struct chunk c = chunk_init(t, &part);
-    char *dlogits = scratch(t, chunk_tokens(t) * m->v * rsz); /* R (n,V) */
+    struct chunk c = chunk_init(t, m->op->real, &part);
 
-    for (; c.at < t->b->t; c.at += c.n) {
-        c.n = MIN(chunk_tokens(t), t->b->t - c.at);
+    while (chunk_next(t, &c)) {
         chunk_logits(t, &c, part, hidden);
-        m->op->logits_dgrad(t->l, dlogits, c.logits, c.lse, (char *)t->b->dlogp + c.at * ssz,
-                            t->b->label + c.at, c.n, m->v, m->v0);
-        struct mat dl = real_mat(m, dlogits, c.n, m->v);
-        m->op->gemm(t->l, real_mat(m, dhidden + c.at * d * rsz, c.n, d), dl,
+        m->op->logits_dgrad(t->l, c.logits, c.logits, c.lse, (char *)t->b->dlogp + c.at * ssz,
+                            t->b->label + c.at, m->v0);
+        m->op->gemm(t->l, real_mat(m, dhidden + c.at * d * rsz, c.n, d), c.logits,
                     real_mat(m, w->w[P_HEAD], m->v, d), 0, 0, 0);
-        m->op->gemm(t->l, grad_mat(m, w->g[P_HEAD], m->v, d), dl,
+        m->op->gemm(t->l, grad_mat(m, w->g[P_HEAD], m->v, d), c.logits,
                     real_mat(m, hidden + c.at * d * rsz, c.n, d), 1, 0, t->add || c.at > 0);
     }
     char *own = own_block(m, dhidden, n * d * rsz);

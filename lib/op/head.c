@@ -28,12 +28,13 @@ static void part_rows(void *arg, int64_t task, void *scratch)
     }
 }
 
-void OPNAME(lse_part)(struct lane *l, void *part, const void *logits, const int32_t *label,
-                      int64_t t, int64_t v, int64_t v0)
+void OPNAME(lse_part)(struct lane *l, void *part, struct mat logits, const int32_t *label,
+                      int64_t v0)
 {
-    struct head h = {part, .logits = logits, .label = label, .t = t, .v = v, .v0 = v0};
-    h.rows = rows_per_task(v);
-    lane_for(l, task_count(t, h.rows), part_rows, &h, v * (int64_t)sizeof(real));
+    struct head h = {part, .logits = logits.data, .label = label, .t = logits.rows};
+    h.v = logits.cols, h.v0 = v0;
+    h.rows = rows_per_task(h.v);
+    lane_for(l, task_count(h.t, h.rows), part_rows, &h, h.v * (int64_t)sizeof(real));
 }
 
 void OPNAME(lse_join)(struct lane *l, void *logp, void *lse, const void *part, const int32_t *label,
@@ -74,9 +75,11 @@ static void logits_dgrad_rows(void *arg, int64_t task, void *scratch)
     }
 }
 
-void OPNAME(logits_dgrad)(struct lane *l, void *dlogits, const void *logits, const void *lse,
-                          const void *dlogp, const int32_t *label, int64_t t, int64_t v, int64_t v0)
+void OPNAME(logits_dgrad)(struct lane *l, struct mat dlogits, struct mat logits, const void *lse,
+                          const void *dlogp, const int32_t *label, int64_t v0)
 {
-    struct head h = {NULL, dlogits, logits, lse, dlogp, label, t, v, v0, rows_per_task(v)};
+    int64_t t = logits.rows, v = logits.cols;
+    struct head h = {NULL, dlogits.data, logits.data,     lse, dlogp, label, t,
+                     v,    v0,           rows_per_task(v)};
     lane_for(l, task_count(t, h.rows), logits_dgrad_rows, &h, 0);
 }

@@ -17,13 +17,13 @@ static __device__ __forceinline__ void join(float *max, float *sum, float m, flo
     *max = top;
 }
 
-template <int V>
-static __global__ void part_kernel(stat *part, const stat *logits, const int32_t *label, int64_t v,
+template <int V, typename T>
+static __global__ void part_kernel(stat *part, const T *logits, const int32_t *label, int64_t v,
                                    int64_t v0)
 {
     __shared__ float maxima[THREADS / 32], sums[THREADS / 32];
     int64_t t = blockIdx.x, at = label[t] - v0;
-    const stat *x = logits + t * v;
+    const T *x = logits + t * v;
     float max = -INFINITY, sum = 0, a[V];
     for (int64_t j = threadIdx.x * V; j < v; j += THREADS * V) {
         load_n<V>(a, x + j);
@@ -54,18 +54,30 @@ static __global__ void part_kernel(stat *part, const stat *logits, const int32_t
         join(&max, &sum, maxima[i], sums[i]);
     part[t * 3] = max;
     part[t * 3 + 1] = sum;
-    part[t * 3 + 2] = label[t] >= 0 && at >= 0 && at < v ? x[at] : 0;
+    part[t * 3 + 2] = label[t] >= 0 && at >= 0 && at < v ? f32(x[at]) : 0;
 }
 
-extern "C" void OPNAME(lse_part)(struct lane *l, void *part, const void *logits,
-                                 const int32_t *label, int64_t t, int64_t v, int64_t v0)
+template <typename T>
+static void part_rows(struct lane *l, stat *part, const struct mat *m, const int32_t *label,
+                      int64_t v0)
 {
-    if (!t)
+    enum { V = 16 / sizeof(T) };
+    const T *logits = (const T *)m->data;
+    int wide = (uintptr_t)logits % 16 == 0 && m->cols % V == 0;
+    (wide ? part_kernel<V, T> : part_kernel<1, T>)<<<(unsigned)m->rows, THREADS, 0, stream(l)>>>(
+        part, logits, label, m->cols, v0);
+    launched("lse_part", "%lld,%lld", (long long)m->rows, (long long)m->cols);
+}
+
+extern "C" void OPNAME(lse_part)(struct lane *l, void *part, struct mat logits,
+                                 const int32_t *label, int64_t v0)
+{
+    if (!logits.rows)
         return;
-    int wide = (uintptr_t)logits % 16 == 0 && v % 4 == 0;
-    (wide ? part_kernel<4> : part_kernel<1>)<<<(unsigned)t, THREADS, 0, stream(l)>>>(
-        (stat *)part, (const stat *)logits, label, v, v0);
-    launched("lse_part", "%lld,%lld", (long long)t, (long long)v);
+    if (logits.type == DT_F32)
+        part_rows<stat>(l, (stat *)part, &logits, label, v0);
+    else
+        part_rows<real>(l, (stat *)part, &logits, label, v0);
 }
 
 static __global__ void join_kernel(stat *logp, stat *lse, const stat *part, const int32_t *label,
@@ -96,8 +108,9 @@ extern "C" void OPNAME(lse_join)(struct lane *l, void *logp, void *lse, const vo
     launched("lse_join", "%lld,%lld", (long long)t, (long long)p);
 }
 
-template <int V>
-static __global__ void logits_dgrad_kernel(real *dlogits, const stat *logits, const stat *lse,
+/* A thread reads what it then writes, so dlogits may lie where logits do. */
+template <int V, typename T>
+static __global__ void logits_dgrad_kernel(real *dlogits, const T *logits, const stat *lse,
                                            const stat *dlogp, const int32_t *label, int64_t v,
                                            int64_t v0)
 {
@@ -113,16 +126,29 @@ static __global__ void logits_dgrad_kernel(real *dlogits, const stat *logits, co
     }
 }
 
-extern "C" void OPNAME(logits_dgrad)(struct lane *l, void *dlogits, const void *logits,
-                                     const void *lse, const void *dlogp, const int32_t *label,
-                                     int64_t t, int64_t v, int64_t v0)
+template <typename T>
+static void dgrad_rows(struct lane *l, real *dlogits, const struct mat *m, const stat *lse,
+                       const stat *dlogp, const int32_t *label, int64_t v0)
 {
-    if (!t)
+    enum { V = 16 / sizeof(T) };
+    const T *logits = (const T *)m->data;
+    int wide = ((uintptr_t)logits | (uintptr_t)dlogits) % 16 == 0 && m->cols % V == 0;
+    (wide ? logits_dgrad_kernel<V, T>
+          : logits_dgrad_kernel<1, T>)<<<(unsigned)m->rows, THREADS, 0, stream(l)>>>(
+        dlogits, logits, lse, dlogp, label, m->cols, v0);
+    launched("logits_dgrad", "%lld,%lld", (long long)m->rows, (long long)m->cols);
+}
+
+extern "C" void OPNAME(logits_dgrad)(struct lane *l, struct mat dlogits, struct mat logits,
+                                     const void *lse, const void *dlogp, const int32_t *label,
+                                     int64_t v0)
+{
+    if (!logits.rows)
         return;
-    int wide = (uintptr_t)logits % 16 == 0 && (uintptr_t)dlogits % 16 == 0 && v % 4 == 0;
-    (wide ? logits_dgrad_kernel<4>
-          : logits_dgrad_kernel<1>)<<<(unsigned)t, THREADS, 0, stream(l)>>>(
-        (real *)dlogits, (const stat *)logits, (const stat *)lse, (const stat *)dlogp, label, v,
-        v0);
-    launched("logits_dgrad", "%lld,%lld", (long long)t, (long long)v);
+    if (logits.type == DT_F32)
+        dgrad_rows<stat>(l, (real *)dlogits.data, &logits, (const stat *)lse, (const stat *)dlogp,
+                         label, v0);
+    else
+        dgrad_rows<real>(l, (real *)dlogits.data, &logits, (const stat *)lse, (const stat *)dlogp,
+                         label, v0);
 }

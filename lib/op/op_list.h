@@ -141,14 +141,14 @@ OP(gather_sum, (struct lane *l, struct mat y, const void *res, struct mat x, con
 /* The head, for one chunk of T tokens and the vocabulary rows [v0, v0 + V).  part = { max, sum of
  * exp(logit - max), logit of the label or 0 } over these rows; lse_join joins the parts of P ranks
  * into logp and lse; label < 0 means no loss here: logp 0. */
-OP(lse_part, (struct lane *l, void *part /* S= (T,3) */, const void *logits /* S (T,V) */,
-              const int32_t *label, int64_t t, int64_t v, int64_t v0))
+OP(lse_part, (struct lane *l, void *part /* S= (T,3) */, struct mat logits /* R or S (T,V) */,
+              const int32_t *label, int64_t v0))
 OP(lse_join, (struct lane *l, void *logp /* S= (T) */, void *lse /* S= (T) */,
               const void *part /* S (P,T,3) */, const int32_t *label, int64_t t, int64_t p))
-/* dlogits = dlogp (onehot(label) - exp(logits - lse)). */
-OP(logits_dgrad, (struct lane *l, void *dlogits /* R= (T,V) */, const void *logits /* S (T,V) */,
-                  const void *lse, const void *dlogp /* S (T) */, const int32_t *label, int64_t t,
-                  int64_t v, int64_t v0))
+/* dlogits = dlogp (onehot(label) - exp(logits - lse)).  logits may be dlogits themselves. */
+OP(logits_dgrad, (struct lane *l, struct mat dlogits /* R= (T,V) */,
+                  struct mat logits /* R or S (T,V) */, const void *lse,
+                  const void *dlogp /* S (T) */, const int32_t *label, int64_t v0))
 /* Weighted negative log likelihood: dlogp = -weight / denom; loss += sum of -weight logp. */
 OP(nll_dgrad, (struct lane *l, void *dlogp /* S= (T) */, const void *weight /* S (T) */,
                const void *denom /* S (1) */, int64_t t))
