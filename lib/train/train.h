@@ -102,7 +102,7 @@ void optim_load(struct optim *o, struct ckpt *k);
 void ckpt_put_from(struct ckpt_writer *w, struct lane *l, const char *set, const struct param *p,
                    struct rect r, const void *data, enum dtype t);
 
-/* ---- trainer.c: one step ---- */
+/* ---- trainer.c, batches.c, step.c: one step ---- */
 
 struct trainer_options {
     const char *device, *type, *loss; /* "cpu", "cuda"; "f32", "f64", "bf16" */
