@@ -131,8 +131,9 @@ check-gpu:
 	@BUILD=build/cuda tests/check-gpu
 
 bench-gpu:
-	@$(MAKE) --no-print-directory -s -j$$(nproc) CUDA=1 build/cuda/bench/gpu
+	@$(MAKE) --no-print-directory -s -j$$(nproc) CUDA=1 build/cuda/bench/gpu build/cuda/bench/decode
 	@BUILD=build/cuda bench/gpu-run
+	@build/cuda/bench/decode
 
 prefix ?= /usr/local
 install: all

@@ -1,5 +1,5 @@
 /* gpu.c -- training on a GPU against training on the CPU: the same model, the same rows, the same
- * gradients and losses; and bf16 against f32.
+ * gradients and losses; and bf16 against f32.  Scoring and decoding likewise.
  *
  * Rows are drawn, with documents of mixed lengths and pads.  Models: one of odd sizes, which
  * goes through the plain kernels, one whose sizes are whole tiles, which goes through those for
@@ -42,6 +42,14 @@ static const char olmoe_model[] =
     "\"num_experts_per_tok\":2,\"intermediate_size\":128,\"vocab_size\":512,"
     "\"max_position_embeddings\":256,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
     "\"initializer_range\":0.05,\"router_aux_loss_coef\":0.02}";
+/* For what chooses kernels by size. */
+static const char wide_model[] =
+    "{\"model_type\":\"mixtral\",\"hidden_size\":1024,\"num_hidden_layers\":1,\"num_attention_"
+    "heads\":8,"
+    "\"num_key_value_heads\":1,\"head_dim\":128,\"num_local_experts\":16,\"num_experts_per_tok\":4,"
+    "\"intermediate_size\":256,\"vocab_size\":8192,\"max_position_embeddings\":2048,"
+    "\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,\"initializer_range\":0.03,"
+    "\"tie_word_embeddings\":false,\"router_aux_loss_coef\":0.02,\"hidden_act\":\"silu\"}";
 
 struct made { /* a trainer and the world it lives in */
     struct trainer t;
@@ -271,11 +279,131 @@ static void reruns(const char *name, const char *model, int64_t seq, const char 
     unmake(&two);
 }
 
+/* ---- scoring and decoding ---- */
+
+enum { DOCS = 70 };
+
+/* Documents of 1 to `most` tokens; answers begin anywhere in them. */
+static void draw_docs(struct score_doc *doc, int64_t most, int64_t vocab)
+{
+    for (int64_t i = 0; i < DOCS; i++) {
+        int64_t n = 1 + (int64_t)(rng_uniform(3, (uint64_t)i, 0) * (double)most);
+        int64_t answer = (int64_t)(rng_uniform(3, (uint64_t)i, 1) * (double)n);
+        int32_t *token = xmalloc(n * sizeof *token);
+        uint8_t *target = xmalloc(n);
+        for (int64_t j = 0; j < n; j++) {
+            token[j] = (int32_t)(rng_uniform(4, (uint64_t)i, (uint64_t)j) * (double)vocab);
+            target[j] = j >= answer;
+        }
+        doc[i] = (struct score_doc){token, target, n};
+    }
+}
+
+static void free_docs(struct score_doc *doc)
+{
+    for (int64_t i = 0; i < DOCS; i++)
+        free((void *)doc[i].token), free((void *)doc[i].target);
+}
+
+static void scores(const char *name, const char *model, int64_t seq, const char *type)
+{
+    struct made gpu, cpu;
+    struct score_doc doc[DOCS], back[DOCS];
+    double all[DOCS], one[DOCS], reversed[DOCS], want[DOCS], off = 0, size = 0;
+    make(&gpu, model, seq, "cuda", type, "f32");
+    make(&cpu, model, seq, "cpu", "f32", "f32");
+    draw_docs(doc, seq, gpu.t.model.cfg.vocab);
+    for (int64_t i = 0; i < DOCS; i++)
+        back[DOCS - 1 - i] = doc[i];
+    model_scores(&gpu.t.model, doc, DOCS, all);
+    model_scores(&gpu.t.model, back, DOCS, reversed);
+    model_scores(&cpu.t.model, doc, DOCS, want);
+    int same = 1;
+    for (int64_t i = 0; i < DOCS; i++) {
+        model_scores(&gpu.t.model, doc + i, 1, one + i);
+        same &= one[i] == all[i] && reversed[DOCS - 1 - i] == all[i];
+        off = fmax(off, fabs(all[i] - want[i]));
+        size = fmax(size, fabs(want[i]));
+    }
+    ok(same, "%s, %s: a score has the same bits alone and among %d, first and last", name, type,
+       DOCS);
+    ok(off <= (strcmp(type, "f32") ? 0.01 : 1e-4) * size, "%s, %s: scores are the CPU's (%.1e)",
+       name, type, off / size);
+    free_docs(doc);
+    unmake(&gpu), unmake(&cpu);
+}
+
+/* Tokens `n` long put through a decoder beside `others`, its prompt in one piece and then token by
+ * token: logits (n - prompt + 1, V) on the host. */
+static void decode(struct model *m, const int32_t *token, int64_t prompt, int64_t n,
+                   int64_t others, float *logits)
+{
+    struct decoder d;
+    int64_t v = m->v;
+    decoder_init(&d, m, others + 1, n, 0, 1);
+    for (int64_t i = 0; i < others; i++)
+        decoder_start(&d, token + i % prompt, prompt - i % prompt);
+    int64_t slot = decoder_start(&d, token, prompt);
+    for (int64_t i = prompt; i <= n; i++) {
+        for (int64_t j = 0; j < slot; j++)
+            if (i > prompt)
+                decoder_push(&d, j, d.slot[j].token);
+        decoder_step(&d);
+        m->lane->dev->get(m->lane, logits + (i - prompt) * v, d.slot[slot].logits,
+                          v * sizeof *logits);
+        if (i < n)
+            decoder_push(&d, slot, token[i]);
+    }
+    decoder_release(&d);
+}
+
+static void decoding(const char *name, const char *model, const char *type)
+{
+    enum { N = 40, PROMPT = 25 };
+    struct made gpu;
+    make(&gpu, model, 48, "cuda", type, "f32");
+    struct model *m = &gpu.t.model;
+    int64_t v = m->v, n = (N - PROMPT + 1) * v;
+    int32_t token[N], document[48], padded[48] = {0}, row[N];
+    uint8_t target[48];
+    float weight[48], *alone = xmalloc(n * sizeof *alone), *beside = xmalloc(n * sizeof *alone);
+    double *whole = xmalloc(N * v * sizeof *whole), off[2] = {0}, size = 0;
+    for (int64_t i = 0; i < 48; i++) {
+        document[i] = i < N ? 0 : -1;
+        target[i] = weight[i] = 1;
+        if (i < N)
+            padded[i] = token[i] = (int32_t)(rng_uniform(9, 0, (uint64_t)i) * (double)v),
+            row[i] = (int32_t)i;
+    }
+    for (int64_t i = 0; i < gpu.t.micros; i++) {
+        batch_host_clear(&gpu.t.host[i]);
+        for (int64_t j = 0; j < gpu.t.o.micro; j++)
+            batch_host_row(&gpu.t.host[i], j, padded, target, document, weight);
+    }
+    struct step_result r;
+    trainer_gradients(&gpu.t, &r); /* which leaves the rows on the device */
+    model_logits(m, &gpu.t.batch[0], row, N, whole);
+    decode(m, token, PROMPT, N, 0, alone);
+    decode(m, token, PROMPT, N, 20, beside);
+    for (int64_t i = 0; i < n; i++) {
+        double want = whole[(PROMPT - 1) * v + i];
+        off[0] = fmax(off[0], fabs((double)alone[i] - want));
+        off[1] = fmax(off[1], fabs((double)beside[i] - want));
+        size = fmax(size, fabs(want));
+    }
+    double most = strcmp(type, "f32") ? 0.03 : 1e-4;
+    ok(off[0] <= most * size && off[1] <= most * size,
+       "%s, %s: decoding alone and beside 20 gives the logits of one pass (%.1e, %.1e)", name, type,
+       off[0] / size, off[1] / size);
+    free(alone), free(beside), free(whole);
+    unmake(&gpu);
+}
+
 int main(void)
 {
     const char *why = dev_missing("cuda");
     if (why) {
-        skip("training on a GPU is training on the CPU", why);
+        skip("training, scoring and decoding on a GPU are those on the CPU", why);
         return finish();
     }
     against_cpu("odd sizes", odd_model, 48);
@@ -297,5 +425,16 @@ int main(void)
     against_f32("whole tiles", whole_model, 256, "bf16", 0.01);
     against_f32("Qwen3-MoE", qwen3_model, 256, "f32", 0.005);
     against_f32("OLMoE", olmoe_model, 256, "f32", 0.005);
+    for (int i = 0; i < 2; i++) {
+        const char *type = i ? "bf16" : "f32";
+        scores("odd sizes", odd_model, 48, type);
+        scores("whole tiles", whole_model, 256, type);
+        scores("wide", wide_model, 2048, type);
+        decoding("odd sizes", odd_model, type);
+        decoding("whole tiles", whole_model, type);
+        decoding("wide", wide_model, type);
+        decoding("Qwen3-MoE", qwen3_model, type);
+        decoding("OLMoE", olmoe_model, type);
+    }
     return finish();
 }

@@ -306,7 +306,7 @@ static void test_decoder(struct world *w, const char *config)
     objective(t);
     model_logits(&t->model, &t->batch[0], row, 16, whole);
 
-    decoder_init(&d, &t->model, 3, 24);
+    decoder_init(&d, &t->model, 3, 24, 0, 1);
     int64_t other = decoder_start(&d, token + 3, 2), slot = decoder_start(&d, token, 5);
     for (int i = 4; i < 16; i++) {
         decoder_step(&d);
@@ -325,21 +325,33 @@ static void test_decoder(struct world *w, const char *config)
     trainer_done(t);
 }
 
-static void test_sampling(void)
+static void test_draws(void)
 {
-    double logits[4] = {0, 1, 2, 1};
-    int seen[4] = {0};
-    ok(sample_token(logits, 4, 0, 1, 0.5) == 2, "temperature 0 takes the largest");
-    for (int i = 0; i < 20000; i++)
-        seen[sample_token(logits, 4, 1, 1, rng_uniform(1, 2, i))]++;
+    enum { N = 20000, V = 4 };
+    static const double row[V] = {0, 1, 2, 1};
+    const struct op *op = op_table("cpu", DT_F64);
+    struct lane l;
+    double *logits = xmalloc(N * V * sizeof *logits), *u = xmalloc(N * sizeof *u);
+    int32_t *token = xmalloc(N * sizeof *token);
+    int seen[2][V] = {0};
+    for (int i = 0; i < N; i++) {
+        memcpy(logits + i * V, row, sizeof row);
+        u[i] = rng_uniform(1, 2, i);
+    }
+    lane_init(&l, dev_open("cpu"), 1);
+    for (int cut = 0; cut < 2; cut++) {
+        op->draw(&l, token, logits, u, N, V, 1, cut ? 0.6 : 1);
+        for (int i = 0; i < N; i++)
+            seen[cut][token[i]]++;
+    }
     double z = 1 + 2 * exp(1) + exp(2);
-    ok(fabs(seen[2] / 20000.0 - exp(2) / z) < 0.015 && fabs(seen[0] / 20000.0 - 1 / z) < 0.01,
+    ok(fabs(seen[0][2] / (double)N - exp(2) / z) < 0.015 &&
+           fabs(seen[0][0] / (double)N - 1 / z) < 0.01,
        "draws follow the softmax");
-    memset(seen, 0, sizeof seen);
-    for (int i = 0; i < 2000; i++)
-        seen[sample_token(logits, 4, 1, 0.6, rng_uniform(1, 2, i))]++;
-    ok(seen[0] == 0 && seen[3] == 0 && seen[1] > 0 && seen[2] > 0,
+    ok(seen[1][0] == 0 && seen[1][3] == 0 && seen[1][1] > 0 && seen[1][2] > 0,
        "top-p keeps the likeliest tokens that reach it, ties to the lower id");
+    lane_release(&l);
+    free(logits), free(u), free(token);
 }
 
 /* ---- transformers ---- */
@@ -438,7 +450,7 @@ int main(void)
     test_decoder(w, small);
     test_decoder(w, small_qwen3);
     test_decoder(w, small_olmoe);
-    test_sampling();
+    test_draws();
     world_free(w);
     return finish();
 }

@@ -21,6 +21,16 @@ x  'a row without a prompt' 3 'stdin:1: no prompt' "echo '{\"id\":\"x\",\"text\"
 x  'a bad row is named' 3 'stdin:2: ' "(head -n 1 five.jsonl; echo '{\"prompt\":') | $s"
 ok 'a bad row can be tolerated'     "(head -n 1 five.jsonl; echo '{\"prompt\":') | $s --max-bad 1 --rejects r | wc -l | grep -qx 1 && test -s r"
 x  'a prompt too long' 3 'longer than the model' "printf '{\"prompt\":\"%0500d\"}\n' 1 | $s"
+x  'longer than --context' 3 'longer than --context' "$s --context 3 five.jsonl"
+x  'bf16 is not for the CPU' 2 'no kernels of type bf16' "$s --type bf16 five.jsonl"
+if $s --device cuda five.jsonl >/dev/null 2>&1; then
+    ok 'a GPU answers as the CPU does' "$s --device cuda -n 3 five.jsonl | cmp - a && $s --device cuda --temperature 0 five.jsonl | cmp - b"
+    ok 'and by top-p'                  "cmp <($s --device cuda --top-p 0.7 five.jsonl) <($s --top-p 0.7 five.jsonl)"
+    ok 'and in bf16'                   "$s --device cuda --type bf16 --temperature 0 five.jsonl | grep -c '\"response\":\" and ' | grep -qx 5"
+    x  'and says what memory is missing' 1 'needs [0-9.]* MiB and device cuda has [0-9.]* left' "$s --device cuda -b 900000000 five.jsonl"
+else
+    x  'no GPU is no crash' 2 '--device cuda: ' "$s --device cuda five.jsonl"
+fi
 x  'no model' 2 '-m is missing' 'moe-sample five.jsonl'
 x  'not a checkpoint' 4 'no manifest.json' 'mkdir -p empty && moe-sample -m empty/ five.jsonl'
 x  'a missing file' 1 'nothere' "$s nothere"

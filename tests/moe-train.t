@@ -100,6 +100,18 @@ ok 'bt makes a reward model of a language model' \
 ok 'that tells the pairs apart'       'awk "BEGIN{exit !($(won rm) > 0.9)}"'
 ok 'and scores rows so'               'reward-score -q -m rm/ pairs.jsonl | awk -F"reward_chosen\":|,\"reward_rejected\":" "{n += \$2 + 0 > \$3 + 0} END{exit !(n > 55)}"'
 ok 'scores do not depend on company'  'reward-score -q -m rm/ rows.jsonl >a.r && head -n 7 rows.jsonl | reward-score -q -j 1 -m rm/ | cmp - <(head -n 7 a.r) && tac rows.jsonl | reward-score -q -m rm/ | tac | cmp - a.r'
+if reward-score -q -m rm/ --device cuda rows.jsonl >gpu.r 2>/dev/null; then
+    # the last number of each row of two files, no further apart than this
+    near() { paste -d' ' <(grep -o '[-0-9.e]*}$' $1 | tr -d '}') <(grep -o '[-0-9.e]*}$' $2 | tr -d '}') |
+                 awk -v most=$3 '{d = $1 - $2; bad += d * d > most * most} END{exit !NR || bad}'; }
+    export -f near
+    ok 'a GPU scores so, in f32'  'near gpu.r a.r 1e-3'
+    ok 'and about so in bf16'     'reward-score -q -m rm/ --device cuda --type bf16 rows.jsonl >bf16.r && near bf16.r a.r 0.3'
+    ok 'in any company'           'for t in f32 bf16; do g="reward-score -q -m rm/ --device cuda --type $t"; $g rows.jsonl >g.r && head -n 7 rows.jsonl | $g | cmp - <(head -n 7 g.r) && tac rows.jsonl | $g | tac | cmp - g.r || exit; done'
+    ok 'and log-probabilities'    'reward-score -q --logp -m whole/ rows.jsonl >c.l && reward-score -q --logp -m whole/ --device cuda rows.jsonl >g.l && near g.l c.l 1e-2'
+else
+    x 'no GPU is no crash' 2 '--device cuda: ' 'reward-score -m rm/ --device cuda rows.jsonl'
+fi
 ok 'a tag is not judged, but counts for a log-probability' \
    'sed "s/^{/{\"tag\":\"<|rw_3|>\",/" rows.jsonl >tagged.jsonl && reward-score -q -m rm/ tagged.jsonl | sed "s/\"tag\":\"<|rw_3|>\",//" | cmp - a.r &&
     ! cmp -s <(reward-score -q --logp -m whole/ tagged.jsonl | grep -o "ref_logp.*") <(reward-score -q --logp -m whole/ rows.jsonl | grep -o "ref_logp.*")'

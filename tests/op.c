@@ -15,6 +15,7 @@
 #include "op_cases/route.h"
 #include "op_cases/experts.h"
 #include "op_cases/head.h"
+#include "op_cases/draw.h"
 #include "op_cases/optim.h"
 #include "op_cases/pair.h"
 #include "op_cases/layer.h"
@@ -41,7 +42,7 @@ static const struct op_case {
     CASE(attn, SPAN_KINDS, DECODE + 1),
     CASE(attn_dgrad, SPAN_KINDS, CHUNKS + 1),
     CASE(add, 1, 1),
-    CASE(route, 4, 2),
+    CASE(route, 8, 2),
     CASE(route_dgrad, 2, 2),
     CASE(route_loss, 1, 1),
     CASE(row_map, 2, 1),
@@ -57,6 +58,7 @@ static const struct op_case {
     CASE(lse_part, 2, 1),
     CASE(lse_join, 2, 2),
     CASE(logits_dgrad, 2, 1),
+    CASE(draw, DRAWS, DRAWS),
     CASE(nll_dgrad, 1, 1),
     CASE(nll_loss, 1, 1),
     CASE(sum_squares, 2, 1),

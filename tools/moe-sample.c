@@ -9,8 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *model, *output, *device = "cpu", *template, *tag_wanted, *control = "escape";
-static int64_t samples = 1, max_tokens = 128, seed, slots = 64, threads;
+static const char *model, *output, *device = "cpu", *type = "f32", *template;
+static const char *tag_wanted, *control = "escape";
+static int64_t samples = 1, max_tokens = 128, seed, slots = 64, context, threads;
 static double temperature = 1, top_p = 1;
 
 static const struct opt options[] = {
@@ -22,11 +23,14 @@ static const struct opt options[] = {
     OPT_REAL(0, "top-p", &top_p, "x", "draw from the likeliest tokens that reach this probability"),
     OPT_INT('s', "seed", &seed, "n", "of the draws"),
     OPT_INT('b', "batch", &slots, "n", "sequences decoded side by side"),
+    OPT_INT('c', "context", &context, "n",
+            "most tokens of a prompt and its response; 0: the model's positions"),
     OPT_STR(0, "tag", &tag_wanted, "top|low|none|text",
             "put this tag before the answer (default top, where the model was trained with tags)"),
     OPT_STR(0, "template", &template, "name", "chat template instead of the checkpoint's"),
     OPT_CHOICE(0, "control", &control, "error|escape|allow", "control tokens that a prompt spells"),
     OPT_CHOICE(0, "device", &device, "cpu|cuda", "where to compute"),
+    OPT_CHOICE(0, "type", &type, "f32|bf16", "arithmetic; bf16: cuda"),
     OPT_INT('j', "threads", &threads, "n", "threads; 0: all cores"),
     ROW_OPTIONS,
     OPT_END};
@@ -92,14 +96,17 @@ static void advance(struct decoder *d, struct queue *q, int64_t stop)
                 break;
             q->job[i].state = RUNNING;
         }
+    for (int64_t i = 0; i < q->n; i++) {
+        const struct job *j = &q->job[i];
+        if (j->state == RUNNING)
+            d->slot[j->slot].u = rng_uniform(rng_key(seed, j->group), j->k, j->response.n);
+    }
     decoder_step(d);
     for (int64_t i = 0; i < q->n; i++) {
         struct job *j = &q->job[i];
-        if (j->state != RUNNING)
+        if (j->state != RUNNING || !d->slot[j->slot].drawn)
             continue;
-        uint64_t key = rng_key(seed, j->group);
-        int32_t id = sample_token(d->slot[j->slot].logits, d->m->v, temperature, top_p,
-                                  rng_uniform(key, j->k, j->response.n));
+        int32_t id = d->slot[j->slot].token;
         if (id == stop) {
             j->state = STOPPED;
         } else {
@@ -199,9 +206,10 @@ static const char *render(struct input *in, const struct model *m, const struct 
         return "the prompt spells a tag in words, which cannot be escaped";
     in->prompt.n = 0;
     const char *why = chat_render_prompt(chat, tok, &asked, tag, &in->prompt);
-    return why || in->prompt.n < m->cfg.positions
-               ? why
-               : "the prompt is longer than the model's positions";
+    if (why || in->prompt.n < context)
+        return why;
+    return context < m->cfg.positions ? "the prompt is longer than --context"
+                                      : "the prompt is longer than the model's positions";
 }
 
 /* Goes on to the next row that can be answered.  0: there is none. */
@@ -239,10 +247,11 @@ int main(int argc, char **argv)
     struct lane lane;
     struct model m;
     struct decoder d;
-    model_open(&m, &lane, world, k, device, threads);
+    model_open(&m, &lane, world, k, device, type, threads);
     if (m.cfg.reward)
         die_misused("%s is a reward model: it scores and cannot answer", model);
-    decoder_init(&d, &m, slots, m.cfg.positions);
+    context = context ? MIN(context, m.cfg.positions) : m.cfg.positions;
+    decoder_init(&d, &m, slots, context, temperature, top_p);
     int64_t done;
     char *tag = tag_of(ckpt_path(k)), *key = key_of(ckpt_path(k), argv + first, argc - first);
     struct part *o = part_open(output, key, &done);

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *lexicon_path, *command, *model_path, *field, *output, *device = "cpu";
+static const char *lexicon_path, *command, *model_path, *field, *output, *device = "cpu", *type = "f32";
 static int logp, raw;
 static int64_t threads;
 
@@ -22,6 +22,7 @@ static const struct opt options[] = {
     OPT_FLAG(0, "raw", &raw, "a reward model's scores as they are, not normalised"),
     OPT_STR(0, "field", &field, "name", "the field to set (default reward, or ref_logp)"),
     OPT_CHOICE(0, "device", &device, "cpu|cuda", "where a model computes"),
+    OPT_CHOICE(0, "type", &type, "f32|bf16", "a model's arithmetic; bf16: cuda"),
     OPT_INT('j', "threads", &threads, "n", "threads of a model; 0: all cores"),
     OPT_STR('o', "output", &output, "file", "write here instead of stdout"),
     ROW_OPTIONS,
@@ -66,7 +67,7 @@ static void *judge_begin(const char *path)
     const char *template = json_get(ckpt_state(k), "template", &v) ? json_string(v, &len) : NULL;
     j->chat = chat_find(template ? template : "plain");
     j->world = world_self();
-    model_open(&j->model, &j->lane, j->world, k, device, threads);
+    model_open(&j->model, &j->lane, j->world, k, device, type, threads);
     if (j->model.cfg.reward && logp)
         die_misused("%s is a reward model and has no log-probabilities", path);
     if (!j->model.cfg.reward && !logp)

@@ -32,6 +32,23 @@ static inline cudaStream_t stream(struct lane *l)
     return cuda_lane(l)->stream;
 }
 
+/* Launches a kernel that may come to the processors while the one before it on the stream is still
+ * at work.  It calls take_turn() (ptx.cuh) before it reads what that one writes, or writes at all. */
+template <typename... P, typename... A>
+static inline void launch_early(struct lane *l, void (*kernel)(P...), dim3 grid, int threads, A... a)
+{
+    cudaLaunchConfig_t c = {};
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    c.gridDim = grid;
+    c.blockDim = dim3((unsigned)threads);
+    c.stream = stream(l);
+    c.attrs = &early;
+    c.numAttrs = 1;
+    cudaLaunchKernelEx(&c, kernel, P(a)...); /* launched() looks how it went */
+}
+
 #define cu(call)                                                                                   \
     do {                                                                                           \
         cudaError_t cu_error = (call);                                                             \

@@ -17,13 +17,23 @@ void arena_init(struct arena *a, const struct dev_ops *dev)
     *a = (struct arena){.dev = dev};
 }
 
+static _Noreturn void too_little(const struct dev_ops *dev, const char *what, int64_t bytes)
+{
+    const double mib = 1048576.0;
+    struct dev_memory m;
+    dev->memory(&m);
+    if (m.left < 0)
+        die("%s needs %.1f MiB more than device %s has", what, (double)bytes / mib, dev->name);
+    die("%s needs %.1f MiB and device %s has %.1f left, beside %.1f in use here", what,
+        (double)bytes / mib, dev->name, (double)m.left / mib, (double)m.used / mib);
+}
+
 static void arena_grow(struct arena *a, int64_t need)
 {
     int64_t bytes = MAX(need, CHUNK_MIN);
     char *p = a->dev->alloc(bytes);
     if (!p)
-        die("%s: no memory for %lld bytes beyond the %lld in use", a->dev->name, (long long)need,
-            (long long)a->bytes);
+        too_little(a->dev, "scratch memory", need);
     a->chunk = xrealloc(a->chunk, (size_t)(a->chunks + 1) * sizeof *a->chunk);
     a->chunk[a->chunks++] = (struct arena_chunk){p, bytes};
     a->bytes += bytes;
@@ -151,8 +161,7 @@ void *lane_alloc(struct lane *l, int64_t bytes, const char *what)
 {
     void *p = l->dev->alloc(MAX(bytes, 1));
     if (!p)
-        die("%s needs %.1f MiB more than device %s has", what, (double)bytes / 1048576.0,
-            l->dev->name);
+        too_little(l->dev, what, bytes);
     l->dev->zero(l, p, MAX(bytes, 1));
     return p;
 }

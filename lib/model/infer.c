@@ -32,24 +32,35 @@ static void get_stats(struct model *m, double *to, const void *from, int64_t n)
     free(host);
 }
 
-void model_logits(struct model *m, struct batch *b, const int32_t *token_row, int64_t n,
-                  double *logits)
+void model_logits_there(struct model *m, struct batch *b, const int32_t *row, int64_t n,
+                        void *logits)
 {
     struct saved *s = xcalloc(m->layers + 1, sizeof *s);
     struct task_context t = forward(m, b, s);
     int64_t d = m->cfg.d;
-    void *hidden = head_hidden(&t, scratch(&t, b->t * stat_size(m)));
-    int32_t *row = scratch(&t, n * sizeof *row);
-    void *picked = scratch(&t, n * d * real_size(m)); /* R (n,D) */
-    void *out = scratch(&t, n * m->v * stat_size(m)); /* S (n,V) */
-    m->lane->dev->put(m->lane, row, token_row, n * sizeof *row);
-    m->op->gather_rows(m->lane, real_mat(m, picked, n, d), real_mat(m, hidden, b->t, d), row);
-    m->op->gemm(m->lane, stat_mat(m, out, n, m->v), real_mat(m, picked, n, d),
+    void *hidden = head_hidden(&t, scratch(&t, b->t * stat_size(m))); /* R (T,D) */
+    if (n && n < b->t) {
+        void *picked = scratch(&t, n * d * real_size(m)); /* R (n,D) */
+        m->op->gather_rows(m->lane, real_mat(m, picked, n, d), real_mat(m, hidden, b->t, d), row);
+        hidden = picked;
+    }
+    m->op->gemm(m->lane, stat_mat(m, logits, n, m->v), real_mat(m, hidden, n, d),
                 real_mat(m, weights(&t)->w[P_HEAD], m->v, d), 0, 1, 0);
-    get_stats(m, logits, out, n * m->v);
     arena_reset(&m->lane->scratch);
     saved_clear(&s[m->layers]);
     free(s);
+}
+
+void model_logits(struct model *m, struct batch *b, const int32_t *token_row, int64_t n,
+                  double *logits)
+{
+    struct lane *l = m->lane;
+    int32_t *row = lane_alloc(l, n * sizeof *row, "logits");
+    void *out = lane_alloc(l, n * m->v * stat_size(m), "logits"); /* S (n,V) */
+    l->dev->put(l, row, token_row, n * sizeof *row);
+    model_logits_there(m, b, row, n, out);
+    get_stats(m, logits, out, n * m->v);
+    l->dev->free(row), l->dev->free(out);
 }
 
 void model_outputs(struct model *m, struct batch *b, double *out)
@@ -64,13 +75,11 @@ void model_outputs(struct model *m, struct batch *b, double *out)
 }
 
 void model_open(struct model *m, struct lane *lane, struct world *w, struct ckpt *k,
-                const char *device, int64_t threads)
+                const char *device, const char *type, int64_t threads)
 {
     struct config cfg;
     struct mesh mesh;
-    const struct op *op = op_table(device, DT_F32);
-    if (!op)
-        die_misused("--device %s: this build has no kernels for it", device);
+    const struct op *op = op_open(device, type);
     mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
     ckpt_config(k, &cfg);
     lane_init(lane, dev_open(device), threads ? threads : opt_threads());

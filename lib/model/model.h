@@ -221,10 +221,14 @@ extern const char *const segment_name[SEGMENTS];
 /* ---- infer.c: forward without backward, one rank ---- */
 
 struct cache { /* keys and values of sequences being decoded */
-    void **kv; /* per layer: R (rows, 2 G C), keys then values in a row */
-    int64_t rows;
+    void *block; /* of all layers */
+    void **kv;   /* per layer: R (rows, 2 G C), keys then values in a row */
+    int64_t rows, bytes; /* of a layer */
 };
-/* Leaves logits S (n, V), as doubles on the host, of the n given rows of the batch. */
+/* Leaves logits S (n, V) on the device of the n given rows (in order) of the batch. */
+void model_logits_there(struct model *m, struct batch *b, const int32_t *row /* (n) */, int64_t n,
+                        void *logits);
+/* The same as doubles on the host. */
 void model_logits(struct model *m, struct batch *b, const int32_t *token_row /* (n) host */,
                   int64_t n, double *logits);
 
@@ -233,9 +237,9 @@ void model_logits(struct model *m, struct batch *b, const int32_t *token_row /* 
 void model_outputs(struct model *m, struct batch *b, double *out);
 
 /* A whole checkpoint on one rank, to be used and not trained: fills m and lane.  device "cpu" or
- * "cuda". */
+ * "cuda"; type "f32", "f64" or "bf16". */
 void model_open(struct model *m, struct lane *lane, struct world *w, struct ckpt *k,
-                const char *device, int64_t threads);
+                const char *device, const char *type, int64_t threads);
 
 /* ---- score.c: whole documents ---- */
 
@@ -251,34 +255,37 @@ void model_scores(struct model *m, const struct score_doc *doc, int64_t n, doubl
 
 /* ---- decode.c: many sequences decoded side by side ---- */
 
-/* Slots for sequences of at most `capacity` tokens.  A step runs the pending tokens of all active
- * slots in one forward pass, whole prompts and single tokens alike. */
+/* Slots for sequences of at most `capacity` tokens.  A step runs pending tokens of all active slots in
+ * one forward pass, whole prompts and single tokens alike; those of long prompts take several steps.
+ * Of a slot that has none left it draws the next token. */
 struct decoder {
     struct model *m;
-    int64_t slots, capacity;
+    int64_t slots, capacity, most; /* tokens of a step */
+    double temperature, top_p;     /* of the draws, as op_list.h's draw has them */
     struct decoder_slot {
         int active;
         int64_t cached;   /* tokens whose keys and values are in the cache */
-        int32_t *pending; /* (capacity) tokens still to run */
-        int64_t pendings;
-        double *logits; /* (V) after the last step */
+        int32_t *pending; /* (capacity) tokens still to run: ran .. pendings */
+        int64_t ran, pendings;
+        double u; /* in (0, 1), of the next draw: the caller's */
+        int drawn; /* the last step ended in a token */
+        int32_t token;
+        const void *logits; /* S (V) on the device, that it was drawn from */
     } * slot;
     struct cache cache;
     struct batch batch;
-    struct batch_host host;
-    int32_t *cache_row, *last; /* host: (slots * capacity), (slots) */
-    double *logits;            /* (slots, V) */
+    char *there, *here; /* what a step puts on the device, there and on the host */
+    int32_t *token;     /* (slots) on the device, drawn */
+    int32_t *got;       /* (slots) the same on the host */
+    void *logits;       /* S (slots, V) on the device */
 };
-void decoder_init(struct decoder *d, struct model *m, int64_t slots, int64_t capacity);
+void decoder_init(struct decoder *d, struct model *m, int64_t slots, int64_t capacity,
+                  double temperature, double top_p);
 void decoder_release(struct decoder *d);
 /* Begins a sequence in a free slot and returns its number, or -1 when all are taken. */
 int64_t decoder_start(struct decoder *d, const int32_t *token, int64_t n);
 void decoder_step(struct decoder *d);
 void decoder_push(struct decoder *d, int64_t slot, int32_t token);
 void decoder_stop(struct decoder *d, int64_t slot);
-/* Draws a token: softmax of logits / temperature, cut to the smallest set of tokens whose
- * probabilities reach top_p; u in (0, 1).  Temperature 0 takes the largest, ties to the lower id.
- */
-int32_t sample_token(const double *logits, int64_t v, double temperature, double top_p, double u);
 
 #endif

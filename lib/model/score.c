@@ -1,8 +1,13 @@
 /* score.c -- documents scored, with the same bits whatever is scored beside them.
  *
- * Every document runs by itself, unpadded, on one thread; a batch is a queue from which threads
- * take the next.  So neither batch size nor order nor neighbours can change a product's shape.
- * Threads share the weights and have lanes and slots of their own. */
+ * On the CPU every document runs by itself, unpadded, on one thread; a batch is a queue from which
+ * threads take the next.  So neither batch size nor order nor neighbours can change a product's
+ * shape.  Threads share the weights and have lanes and slots of their own.
+ *
+ * A GPU wants many tokens at once.  There documents are packed into a batch that always has the
+ * same number of tokens, pads at its end, so the products have one shape and one algorithm, in
+ * which a row's sums do not depend on its place.  A document that is longer than that has a batch
+ * to itself, whose size follows from its length alone. */
 #include "model/model.h"
 
 #include <pthread.h>
@@ -93,7 +98,8 @@ static void score_task(void *arg, int64_t i)
     pthread_mutex_unlock(&s->lock);
 }
 
-void model_scores(struct model *m, const struct score_doc *doc, int64_t n, double *score)
+static void scores_by_threads(struct model *m, const struct score_doc *doc, int64_t n,
+                              double *score)
 {
     struct scorer s = {.doc = doc, .score = score, .workers = par_threads(m->lane->par)};
     for (int64_t i = 0; i < n; i++)
@@ -108,4 +114,102 @@ void model_scores(struct model *m, const struct score_doc *doc, int64_t n, doubl
         worker_release(&s.worker[i]);
     pthread_mutex_destroy(&s.lock);
     free(s.worker), free(s.busy);
+}
+
+/* ---- on a GPU ---- */
+
+enum { PACK = 8192 };
+
+/* Tokens of the batch in which a document of n runs. */
+static int64_t pack_size(int64_t n)
+{
+    int64_t size = PACK;
+    while (size < n)
+        size *= 2;
+    return size;
+}
+
+struct packer {
+    struct model *m;
+    struct batch_host host;
+    struct batch batch;
+    int32_t *token, *document; /* (longest), document -1: pads */
+    uint8_t *target;           /* (longest) */
+    float *weight;             /* (longest) */
+    double *out;               /* (longest) */
+};
+
+static void packer_init(struct packer *p, struct model *m, int64_t longest)
+{
+    p->m = m;
+    batch_host_init(&p->host, 1, longest);
+    batch_init(&p->batch, m, 1, longest);
+    p->token = xcalloc(longest, sizeof *p->token);
+    p->document = xmalloc(longest * sizeof *p->document);
+    p->target = xcalloc(longest, 1);
+    p->weight = xmalloc(longest * sizeof *p->weight);
+    p->out = xmalloc(longest * sizeof *p->out);
+    for (int64_t i = 0; i < longest; i++)
+        p->weight[i] = 1;
+}
+
+static void packer_release(struct packer *p)
+{
+    batch_release(&p->batch, p->m);
+    batch_host_release(&p->host);
+    free(p->token), free(p->document), free(p->target), free(p->weight), free(p->out);
+}
+
+/* As many of the first n documents as fit, in a batch of `size` tokens; how many they were. */
+static int64_t score_pack(struct packer *p, const struct score_doc *doc, int64_t n, int64_t size,
+                          double *score)
+{
+    struct batch *b = &p->batch;
+    struct batch_host *h = &p->host;
+    const struct dev_ops *dev = p->m->lane->dev;
+    int64_t docs = 0, t = 0;
+    for (; docs < n && pack_size(doc[docs].n) == size && t + doc[docs].n <= size; docs++) {
+        const struct score_doc *d = &doc[docs];
+        memcpy(p->token + t, d->token, d->n * sizeof *d->token);
+        memcpy(p->target + t, d->target, d->n);
+        for (int64_t i = 0; i < d->n; i++)
+            p->document[t++] = docs;
+    }
+    for (int64_t i = t; i < size; i++)
+        p->document[i] = -1;
+    batch_host_clear(h);
+    h->seq = b->seq = b->t = b->queries = b->keys = size;
+    batch_host_row(h, 0, p->token, p->target, p->document, p->weight);
+    b->spans = h->spans;
+    int32_t *from[] = {h->token, h->label, h->position, h->group, h->q_at, h->k_beg, h->k_end};
+    int32_t *to[] = {b->token, b->label, b->position, b->group, b->q_at, b->k_beg, b->k_end};
+    int64_t len[] = {size, size, size, size, h->spans + 1, h->spans, h->spans};
+    for (int64_t i = 0; i < ARRAY_LEN(from); i++)
+        dev->put(p->m->lane, to[i], from[i], len[i] * sizeof(int32_t));
+    model_outputs(p->m, b, p->out);
+    t = 0;
+    for (int64_t i = 0; i < docs; i++, score++) {
+        *score = p->m->cfg.reward ? p->out[t + doc[i].n - 1] : 0;
+        for (int64_t j = 0; !p->m->cfg.reward && j < doc[i].n; j++)
+            *score += p->out[t + j]; /* 0 where there is no label */
+        t += doc[i].n;
+    }
+    return docs;
+}
+
+static void scores_by_packs(struct model *m, const struct score_doc *doc, int64_t n, double *score)
+{
+    struct packer p;
+    int64_t longest = PACK;
+    for (int64_t i = 0; i < n; i++)
+        longest = MAX(longest, pack_size(doc[i].n));
+    packer_init(&p, m, longest);
+    for (int64_t i = 0; i < n;)
+        i += score_pack(&p, doc + i, n - i, pack_size(doc[i].n), score + i);
+    packer_release(&p);
+}
+
+void model_scores(struct model *m, const struct score_doc *doc, int64_t n, double *score)
+{
+    (m->lane->dev->is_host ? scores_by_threads : scores_by_packs)(m, doc, n, score);
 }

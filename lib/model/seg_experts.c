@@ -32,7 +32,7 @@ void experts_forward(struct task_context *t)
     void *y = scratch(t, rows * d * rsz); /* R (M,D) */
     op->experts_up(t->l, h, a, saved_fetch(s, SLOT_RX), weights(t)->w[P_UP],
                    saved_fetch(s, SLOT_RGATE), at, count, source, r * k, e, k, d, f);
-    op->experts_down(t->l, y, a, weights(t)->w[P_DOWN], at, count, e, d, f);
+    op->experts_down(t->l, y, a, weights(t)->w[P_DOWN], at, count, r * k, e, d, f);
     const void *res;
     void *out = answers(t, &res); /* R (R,D) */
     op->gather_sum(t->l, real_mat(m, out, r, d), res, real_mat(m, y, rows, d), place, k);

@@ -24,12 +24,17 @@ void route_forward(struct task_context *t)
     m->op->gemm(t->l, stat_mat(m, logits, n, e), real_mat(m, h2, n, d),
                 real_mat(m, weights(t)->w[P_ROUTER], e, d), 0, 1, 0);
 
-    /* count (A,E) and psum (A,E) side by side, so that one call sums both */
-    char *count = saved_keep(s, SLOT_COUNT, 2 * a * e * ssz), *psum = count + a * e * ssz;
+    /* count (A,E) and psum (A,E) side by side, so that one call sums both; a model that does not
+     * train has no losses that ask for them */
+    int counted = weights(t)->g[P_ROUTER] != NULL;
+    char *count = counted ? saved_keep(s, SLOT_COUNT, 2 * a * e * ssz) : NULL;
+    char *psum = counted ? count + a * e * ssz : NULL;
     void *lse = saved_keep(s, SLOT_ROUTE_LSE, n * ssz);
     m->op->route(t->l, saved_keep(s, SLOT_INDEX, n * k * sizeof(int32_t)),
                  saved_keep(s, SLOT_GATE, n * k * ssz), saved_keep(s, SLOT_PROB, n * e * ssz), lse,
                  count, psum, logits, own_groups(t), n, e, k, a, m->cfg.norm_gate);
+    if (!counted)
+        return;
     comm_all_reduce(m->comm[GROUP_TP_CP], t->l, count, 2 * a * e, m->op->stat, COMM_SUM);
     m->op->route_loss(t->l, (char *)m->loss + LOSS_AUX * ssz, count, psum, lse, own_groups(t), n, e,
                       k, a);

@@ -1,4 +1,5 @@
 /* add.cu -- y = a + b; N elements.  Bound: memory, 3 N elements moved. */
+#include "ptx.cuh"
 #include "real.cuh"
 
 template <int V>
@@ -6,6 +7,7 @@ static __global__ void add_kernel(real *y, const real *a, const real *b, int64_t
 {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
     float x[V], z[V];
+    take_turn();
     if (i >= n)
         return;
     load_n<V>(x, a + i);
@@ -21,11 +23,7 @@ extern "C" void OPNAME(add)(struct lane *l, void *y, const void *a, const void *
     int wide = is_wide(y, n) && is_wide(a, n) && is_wide(b, n);
     if (!n)
         return;
-    if (wide)
-        add_kernel<WIDE><<<blocks_of(n, 256 * WIDE), 256, 0, stream(l)>>>(
-            (real *)y, (const real *)a, (const real *)b, n);
-    else
-        add_kernel<1><<<blocks_of(n, 256), 256, 0, stream(l)>>>((real *)y, (const real *)a,
-                                                                (const real *)b, n);
+    launch_early(l, wide ? add_kernel<WIDE> : add_kernel<1>, blocks_of(n, 256 * (wide ? WIDE : 1)),
+                 256, (real *)y, (const real *)a, (const real *)b, n);
     launched("add", "%lld", (long long)n);
 }

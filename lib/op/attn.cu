@@ -5,6 +5,7 @@
  * with a running maximum.  attn_mma.cuh takes bf16 heads of 64 and 128. */
 #include "attn.cuh"
 #include "attn_mma.cuh"
+#include "attn_one.cuh"
 
 enum { WARPS = 4 };
 
@@ -46,7 +47,7 @@ extern "C" void OPNAME(attn)(struct lane *l, void *o, void *lse, const void *q, 
     struct heads x = {(int)h, (int)g, (int)c, ldq, ldk, (float)scale};
     if (c > MOST_C)
         die("attn: heads of %lld; these kernels take up to %d", (long long)c, MOST_C);
-    if (!s.n || mma_attn(l, o, lse, q, k, v, s, x))
+    if (!s.n || one_attn(l, o, lse, q, k, v, s, x) || mma_attn(l, o, lse, q, k, v, s, x))
         return;
     attn_kernel<<<cuda_lane(l)->processors * 16, WARPS * LANES, 0, stream(l)>>>(
         (real *)o, (stat *)lse, (const real *)q, (const real *)k, (const real *)v, s, x);

@@ -47,7 +47,8 @@ static void down_tile(void *arg, int64_t task, void *scratch)
 }
 
 void OPNAME(experts_down)(struct lane *l, void *y, const void *a, const void *down,
-                          const int32_t *at, const int32_t *count, int64_t e, int64_t d, int64_t f)
+                          const int32_t *at, const int32_t *count, int64_t live, int64_t e,
+                          int64_t d, int64_t f)
 {
     struct arena_mark mark = arena_mark(&l->scratch);
     struct experts m = experts_cut(l, at, count, NULL, e, 1, d, f);

@@ -2,8 +2,10 @@
  * y[m] = down_e a[m]; up (E,2F,D), down (E,D,F), rows m by the row map.
  *
  * Bound: tensor cores: 2 M 2F D and 2 M F D operations.  Here are the kernels for any shape; where
- * rows are whole tiles of 64 elements in bf16, experts_mma.cuh takes them. */
+ * rows are whole tiles of 64 elements in bf16, experts_mma.cuh takes them, and where an expert has
+ * but a few of them, experts_few.cuh. */
 #include "experts.cuh"
+#include "experts_few.cuh"
 #include "experts_mma.cuh"
 
 enum { ACT_THREADS = 128 };
@@ -29,7 +31,7 @@ extern "C" void OPNAME(experts_up)(struct lane *l, void *h, void *a, const void 
                                    int64_t d, int64_t f)
 {
     struct map r = {at, count, source, (int)e, (int)k};
-    if (mma_up(l, h, a, x, up, gate, r, live, d, f))
+    if (few_up(l, h, a, x, up, gate, r, live, d, f) || mma_up(l, h, a, x, up, gate, r, live, d, f))
         return;
     plain_rows<1, 1><<<plain_grid(l, 2 * f), PLAIN_THREADS, 0, stream(l)>>>(
         (real *)h, (const real *)x, (const real *)up, r, 2 * f, d);
@@ -39,11 +41,11 @@ extern "C" void OPNAME(experts_up)(struct lane *l, void *h, void *a, const void 
 }
 
 extern "C" void OPNAME(experts_down)(struct lane *l, void *y, const void *a, const void *down,
-                                     const int32_t *at, const int32_t *count, int64_t e, int64_t d,
-                                     int64_t f)
+                                     const int32_t *at, const int32_t *count, int64_t live,
+                                     int64_t e, int64_t d, int64_t f)
 {
     struct map r = {at, count, NULL, (int)e, 1};
-    if (mma_down(l, y, a, down, r, d, f))
+    if (few_down(l, y, a, down, r, live, d, f) || mma_down(l, y, a, down, r, d, f))
         return;
     plain_rows<0, 1><<<plain_grid(l, d), PLAIN_THREADS, 0, stream(l)>>>(
         (real *)y, (const real *)a, (const real *)down, r, d, f);

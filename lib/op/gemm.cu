@@ -1,9 +1,11 @@
 /* gemm.cu -- dense matrix products, C (M,N) = op(A) op(B) [+ C], by cuBLASLt, sums in f32.
  *
- * Bound: tensor cores for bf16 (2 M N K operations), f32 units for f32 (never tf32).  cuBLASLt
+ * Bound: tensor cores for bf16 (2 M N K operations), f32 units for f32 (never tf32).  A few rows
+ * times a weight are gemm_few.cuh's.  cuBLASLt
  * thinks in columns: our row-major C is its C^T = op(B)^T op(A)^T.  What it chose for a shape is
  * kept, so a step asks once.  An f32 operand among bf16 ones (the router's gradient) is rounded
  * first. */
+#include "gemm_few.cuh"
 #include "product.cuh"
 
 #include <stdlib.h>
@@ -160,6 +162,10 @@ extern "C" void OPNAME(gemm)(struct lane *l, struct mat c, struct mat a, struct 
         return;
     a = rounded(l, a);
     b = rounded(l, b);
+    if (few_gemm(l, &c, &a, &b, ta, tb, add)) {
+        arena_back(&l->scratch, mark);
+        return;
+    }
     struct gemm_plan *p = k ? plan_of(l, &c, &a, &b, ta, tb, add, k) : NULL;
     if (p && p->found) {
         struct cuda_lane *x = cuda_lane(l);

@@ -102,6 +102,9 @@ struct op {
 
 /* The table for a device ("cpu", "cuda") and an activation type; NULL when there is none. */
 const struct op *op_table(const char *device, enum dtype real);
+/* The same by what options say ("f32", "f64", "bf16"); dies (2) when there is none, or no such device
+ * here. */
+const struct op *op_open(const char *device, const char *type);
 /* What it asks for "cuda": op_cuda.cu or, in builds without it, op_nocuda.c; and for "dry". */
 const struct op *op_table_cuda(enum dtype real);
 const struct op *op_table_dry(enum dtype real);

@@ -35,7 +35,8 @@ OP(rmsnorm_grad, (struct lane *l, void *dx /* R= (T,D) */, struct mat dw /* (1,D
                   const void *dres /* R (T,D) or NULL */, const void *dy /* R (T,D) */,
                   const void *x, const void *w, const void *rstd, int64_t t, int add))
 
-/* c = op(a) op(b), or c += where add; ta, tb transpose.  Row-major; c may be R or S (its own type
+/* c = op(a) op(b), or c += where add; ta, tb transpose.  Where tb, b is a weight: a kernel may read
+ * it before the op that was queued last has finished.  Row-major; c may be R or S (its own type
  * says), a and b are R. */
 OP(gemm, (struct lane *l, struct mat c, struct mat a, struct mat b, int ta, int tb, int add))
 
@@ -110,9 +111,11 @@ OP(experts_up, (struct lane *l, void *h /* R= (M,2F) */, void *a /* R= (M,F) */,
                 const void *x /* R (n,D) */, const void *up /* R (E,2F,D) */,
                 const void *gate /* S (n,K) */, const int32_t *at, const int32_t *count,
                 const int32_t *source, int64_t live, int64_t e, int64_t k, int64_t d, int64_t f))
+/* y[m] = down_e a[m].  The weight and the row map may be read before the op that was queued last has
+ * finished. */
 OP(experts_down, (struct lane *l, void *y /* R= (M,D) */, const void *a,
                   const void *down /* R (E,D,F) */, const int32_t *at, const int32_t *count,
-                  int64_t e, int64_t d, int64_t f))
+                  int64_t live, int64_t e, int64_t d, int64_t f))
 /* da = down_e^T dout[row]; dgate[row,choice] = <da, silu(h) h>; dh from gate * da; a as above, again,
  * for the weight gradient.  dgate of choices that are not here is 0, and so are the rows of padding
  * of dh and a. */
@@ -167,6 +170,14 @@ OP(pair_dgrad, (struct lane *l, void *dout /* S= (T) */, const void *out /* S (T
 OP(pair_loss, (struct lane *l, void *loss /* S+= (2) */, const void *out, const void *weight,
                const int32_t *q_at, const int32_t *chosen, const void *base, const void *margin,
                int64_t spans, double beta))
+
+/* Draws a token from each row of logits: softmax of logits / temperature, cut to the likeliest tokens
+ * whose probabilities first reach top_p (ties to the lower id).  The token drawn is the first whose
+ * probability, added to those before it, reaches u[i] of them all: in order of id, or of probability
+ * where top_p < 1.  Temperature 0 takes the largest logit.  Probabilities are added in f64. */
+OP(draw, (struct lane *l, int32_t *token /* = (T) */, const void *logits /* S (T,V) */,
+          const double *u /* (T) in (0, 1) */, int64_t t, int64_t v, double temperature,
+          double top_p))
 
 /* The optimizer.  state is a device struct op.h calls step_state: step_control turns the sum of
  * squared gradients into norm, scale, learning rate and bias corrections.  The step is counted and

@@ -16,6 +16,16 @@ static __device__ __forceinline__ uint32_t shared_addr(const void *p)
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
+/* ---- kernels that overlap (launch_early in dev.cuh) ---- */
+
+/* Waits until the kernel before this one has finished, then lets the next one come.  So what runs
+ * before its turn may read all that was written two kernels ago or earlier, and weights. */
+static __device__ __forceinline__ void take_turn()
+{
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
 /* ---- asynchronous copies of 16 bytes; bytes 0 writes zeros ---- */
 
 static __device__ __forceinline__ void copy16(uint32_t dst, const void *src, int bytes)
@@ -313,6 +323,30 @@ static __device__ __forceinline__ void wgmma_regs(float *d, const uint32_t *a, u
         wgmma64_regs<BT>(d, a, b, add);
     else
         wgmma128_regs<BT>(d, a, b, add);
+}
+
+/* ---- mma: a warp's 16 rows, operands in registers ---- */
+
+/* d (16,8) += a (16,16) b (16,8).  Lane l has, of rows l / 4 and l / 4 + 8 of d, columns l % 4 * 2 +
+ * {0, 1}; of the same rows of a, and of column l / 4 of b, k = l % 4 * 2 + {0, 1} and these + 8.  The
+ * order of k is the caller's, as long as a and b agree. */
+static __device__ __forceinline__ void mma16(float *d, uint32_t a0, uint32_t a1, uint32_t a2,
+                                             uint32_t a3, uint32_t b0, uint32_t b1)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+                 "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/* 16 bytes that are read once: they do not stay in L1. */
+static __device__ __forceinline__ uint4 load_once(const void *p)
+{
+    uint4 x;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "l"(p));
+    return x;
 }
 
 /* *p += (a, b), without waiting.  Where every element is added to once, the result is as exact and

@@ -3,6 +3,7 @@
  * Bound: memory: 2 T D forward (4 where it adds first), 4 T D backward with a residual.  A block
  * takes a row, 16 bytes a thread at a time.  Forward, the second pass over the row finds it in the
  * cache; backward, the threads hold it. */
+#include "ptx.cuh"
 #include "real.cuh"
 
 enum { THREADS = 256, RESIDENT = 1024 }; /* of a block; of a multiprocessor where rows are held */
@@ -14,6 +15,7 @@ static __global__ void norm_kernel(real *y, stat *rstd, real *x, const real *a, 
 {
     int64_t at = blockIdx.x * d;
     float sum = 0, u[V], v[V];
+    take_turn();
     for (int64_t j = threadIdx.x * V; j < d; j += THREADS * V) {
         load_n<V>(u, a + at + j);
         if (b) {
@@ -46,9 +48,9 @@ static void norm_rows(struct lane *l, void *y, void *rstd, void *x, const void *
     int wide = is_wide(y, d) && is_wide(x, d) && is_wide(a, d) && is_wide(b, d) && is_wide(w, d);
     if (!t)
         return;
-    (wide ? norm_kernel<WIDE> : norm_kernel<1>)<<<(unsigned)t, THREADS, 0, stream(l)>>>(
-        (real *)y, (stat *)rstd, (real *)x, (const real *)a, (const real *)b, (const real *)w, d,
-        (float)eps);
+    launch_early(l, wide ? norm_kernel<WIDE> : norm_kernel<1>, (unsigned)t, THREADS, (real *)y,
+                 (stat *)rstd, (real *)x, (const real *)a, (const real *)b, (const real *)w, d,
+                 (float)eps);
     launched("rmsnorm", "%lld,%lld", (long long)t, (long long)d);
 }
 

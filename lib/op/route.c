@@ -73,6 +73,8 @@ void OPNAME(route)(struct lane *l, int32_t *index, void *gate, void *prob, void 
     r.rows = rows_per_task(e * (k + 4));
     lane_for(l, task_count(t, r.rows), route_rows, &r, 0);
 
+    if (!count)
+        return;
     struct arena_mark mark = arena_mark(&l->scratch);
     int64_t bytes = a * e * (int64_t)sizeof(double);
     double *n = arena_take(&l->scratch, bytes), *p = arena_take(&l->scratch, bytes); /* (A,E) */

@@ -4,6 +4,7 @@
  * Bound: memory, T E read and written.  A warp takes a token: lane i holds experts i, i + 32, ...,
  * N of them, in registers.  Sums per accounting group are taken by stretches of tokens, which are
  * then joined in order, so they are the same in every run. */
+#include "ptx.cuh"
 #include "real.cuh"
 
 enum { WARPS = 8, CHOICES = 32, STRETCH = 64 };
@@ -28,6 +29,7 @@ static __global__ void __launch_bounds__(WARPS * 32)
     int lane = threadIdx.x % 32;
     float x[N], most = -INFINITY, sum = 0;
     unsigned key[N];
+    take_turn();
     if (t >= tokens)
         return;
 #pragma unroll
@@ -141,6 +143,8 @@ extern "C" void OPNAME(route)(struct lane *l, int32_t *index, void *gate, void *
     } widths[] = {{32, route_kernel<1>},  {64, route_kernel<2>},   {128, route_kernel<4>},
                   {256, route_kernel<8>}, {512, route_kernel<16>}, {1024, route_kernel<32>}};
     struct arena_mark mark = arena_mark(&l->scratch);
+    if (!count)
+        a = 0; /* nobody asks how many */
     int64_t stretches = ceil_div(t, STRETCH), bytes = stretches * a * e * (int64_t)sizeof(float);
     float *count_part = (float *)arena_take(&l->scratch, bytes); /* (stretches,A,E) */
     float *psum_part = (float *)arena_take(&l->scratch, bytes);
@@ -151,9 +155,8 @@ extern "C" void OPNAME(route)(struct lane *l, int32_t *index, void *gate, void *
     while (w->experts < e)
         w++;
     if (t)
-        w->kernel<<<blocks_of(t, WARPS), WARPS * 32, 0, stream(l)>>>(
-            index, (stat *)gate, (stat *)prob, (stat *)lse, (const stat *)logits, group, t, (int)e,
-            (int)k, norm);
+        launch_early(l, w->kernel, blocks_of(t, WARPS), WARPS * 32, index, (stat *)gate, (stat *)prob,
+                     (stat *)lse, (const stat *)logits, group, t, (int)e, (int)k, norm);
     if (t && a)
         group_part<<<dim3((unsigned)stretches, (unsigned)a), 128, (size_t)e * sizeof(int),
                      stream(l)>>>(count_part, psum_part, index, (const stat *)prob, group, t,

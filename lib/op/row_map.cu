@@ -1,5 +1,6 @@
 /* row_map.cu -- which received row goes to which expert: choices in order of experts. */
 #include "sort.cuh"
+#include "row_map_few.cuh"
 
 struct by_expert {
     const int32_t *index;
@@ -13,6 +14,8 @@ extern "C" void OPNAME(row_map)(struct lane *l, int32_t *at, int32_t *count, int
                                 int32_t *place, const int32_t *index, int64_t n, int64_t k,
                                 int64_t e, int64_t m)
 {
+    if (few_map(l, at, count, source, place, index, n, k, e, m))
+        return;
     if (e > BINS)
         die("row_map: %lld experts; this kernel takes up to %d", (long long)e, BINS);
     sort_by(l, at, count, source, place, by_expert{index}, n * k, e, m, ROW_ALIGN);

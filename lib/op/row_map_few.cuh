@@ -1,19 +1,22 @@
 /* row_map_few.cuh -- the row map of few choices, as in decoding: one block and one launch.
  *
- * A choice's place among those of its expert is counted, and the experts' rows are added up by warps. */
+ * A choice's place among those of its expert is counted, and the experts' rows are added up by
+ * warps. */
 #ifndef ROW_MAP_FEW_CUH
 #define ROW_MAP_FEW_CUH
 
+#include "ptx.cuh"
 #include "real.cuh"
 
 enum { FEW = 1024 /* choices, and experts */ };
 
 static __global__ void few_map_kernel(int32_t *at, int32_t *count, int32_t *source, int32_t *place,
-                                  const int32_t *index, int choices, int e, int64_t m)
+                                      const int32_t *index, int choices, int e, int64_t m)
 {
     __shared__ int32_t chosen[FEW], rows[FEW], start[FEW]; /* by choice; by expert */
     __shared__ int32_t warp_rows[FEW / 32];
     int i = threadIdx.x, lane = i % 32, rank = 0, before = 0;
+    take_turn();
     for (int64_t j = i; j < m; j += FEW)
         source[j] = -1;
     chosen[i] = i < choices ? index[i] : -1;
@@ -58,8 +61,8 @@ static int few_map(struct lane *l, int32_t *at, int32_t *count, int32_t *source,
 {
     if (n * k > FEW || e > FEW)
         return 0;
-    few_map_kernel<<<1, FEW, 0, stream(l)>>>(at, count, source, place, index, (int)(n * k), (int)e,
-                                             m);
+    launch_early(l, few_map_kernel, 1, FEW, at, count, source, place, index, (int)(n * k), (int)e,
+                 m);
     launched("row_map", "%lld,%lld,%lld", (long long)n, (long long)k, (long long)e);
     return 1;
 }

@@ -2,6 +2,7 @@
  * y[i] = res[i] + sum_j x[place[i,j]].
  *
  * Bound: memory: each row read and written once, K rows read for a sum.  A block takes a row. */
+#include "ptx.cuh"
 #include "real.cuh"
 
 enum { THREADS = 128 };
@@ -39,6 +40,7 @@ static void check_fit(const char *op, struct mat y, struct mat x)
 template <typename U>
 static __global__ void gather_kernel(struct place y, struct place x, const int32_t *row)
 {
+    take_turn();
     int64_t i = blockIdx.x, from = row[i];
     const U *in = (const U *)x.data + from * x.stride;
     U *out = (U *)y.data + i * y.stride;
@@ -49,6 +51,7 @@ static __global__ void gather_kernel(struct place y, struct place x, const int32
 template <typename U>
 static __global__ void scatter_kernel(struct place y, struct place x, const int32_t *row)
 {
+    take_turn();
     int64_t i = blockIdx.x, to = row[i];
     const U *in = (const U *)x.data + i * x.stride;
     U *out = (U *)y.data + to * y.stride;
@@ -81,8 +84,8 @@ extern "C" void OPNAME(gather_rows)(struct lane *l, struct mat y, struct mat x, 
     check_fit("gather_rows", y, x);
     if (!y.rows)
         return;
-    mover_of(unit)->gather<<<(unsigned)y.rows, THREADS, 0, stream(l)>>>(place_of(&y, unit),
-                                                                        place_of(&x, unit), row);
+    launch_early(l, mover_of(unit)->gather, (unsigned)y.rows, THREADS, place_of(&y, unit),
+                 place_of(&x, unit), row);
     launched("gather_rows", "%lld,%lld", (long long)y.rows, (long long)y.cols);
 }
 
@@ -92,8 +95,8 @@ extern "C" void OPNAME(scatter_rows)(struct lane *l, struct mat y, struct mat x,
     check_fit("scatter_rows", y, x);
     if (!x.rows)
         return;
-    mover_of(unit)->scatter<<<(unsigned)x.rows, THREADS, 0, stream(l)>>>(place_of(&y, unit),
-                                                                         place_of(&x, unit), row);
+    launch_early(l, mover_of(unit)->scatter, (unsigned)x.rows, THREADS, place_of(&y, unit),
+                 place_of(&x, unit), row);
     launched("scatter_rows", "%lld,%lld", (long long)x.rows, (long long)x.cols);
 }
 
@@ -102,11 +105,12 @@ static __global__ void sum_kernel(T *y, const T *res, const T *x, const int32_t 
                                   int64_t cols, int64_t ldy, int64_t ldx)
 {
     int64_t i = blockIdx.x;
+    take_turn();
     for (int64_t j = threadIdx.x * V; j < cols; j += blockDim.x * V) {
         float sum[V] = {};
         if (res)
             load_n<V>(sum, res + i * cols + j);
-#pragma unroll 4
+#pragma unroll 8
         for (int64_t c = 0; c < k; c++) {
             int32_t row = place[i * k + c];
             float a[V] = {};
@@ -125,12 +129,9 @@ static void sum_rows(struct lane *l, const struct mat *y, const void *res, const
                      const int32_t *place, int64_t k)
 {
     enum { V = 16 / sizeof(T) };
-    if (unit_of(y, x) == 16 && (uintptr_t)res % 16 == 0)
-        sum_kernel<T, V><<<(unsigned)y->rows, 256, 0, stream(l)>>>(
-            (T *)y->data, (const T *)res, (const T *)x->data, place, k, y->cols, y->ld, x->ld);
-    else
-        sum_kernel<T, 1><<<(unsigned)y->rows, 256, 0, stream(l)>>>(
-            (T *)y->data, (const T *)res, (const T *)x->data, place, k, y->cols, y->ld, x->ld);
+    int wide = unit_of(y, x) == 16 && (uintptr_t)res % 16 == 0;
+    launch_early(l, wide ? sum_kernel<T, V> : sum_kernel<T, 1>, (unsigned)y->rows, 256,
+                 (T *)y->data, (const T *)res, (const T *)x->data, place, k, y->cols, y->ld, x->ld);
 }
 
 extern "C" void OPNAME(gather_sum)(struct lane *l, struct mat y, const void *res, struct mat x,

@@ -24,18 +24,7 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
                     (long long)(o->micro * o->seq), mesh->cp, mesh->tp);
     t->micros = o->batch / share;
     t->loss = loss_find(o->loss);
-    static const struct {
-        const char *name;
-        enum dtype type;
-    } types[] = {{"f32", DT_F32}, {"f64", DT_F64}, {"bf16", DT_BF16}};
-    const struct op *op = NULL;
-    if (dev_missing(o->device))
-        die_misused("--device %s: %s", o->device, dev_missing(o->device));
-    for (int64_t i = 0; i < ARRAY_LEN(types); i++)
-        if (!strcmp(o->type, types[i].name))
-            op = op_table(o->device, types[i].type);
-    if (!op)
-        die_misused("--device %s has no kernels of type %s", o->device, o->type);
+    const struct op *op = op_open(o->device, o->type);
     if (op->real != DT_BF16 && (choice_is(o->grads, "bf16") || choice_is(o->optim.master, "none")))
         die_misused("--grads bf16 and --master none are for --type bf16, not %s", o->type);
     lane_init(&t->lane, dev_open(o->device), o->threads);

@@ -118,7 +118,7 @@ static void case_experts_down(struct run *r)
     double *y = output(r, "y", x.m * x.d);
     only_live(&x, x.d);
     expert_cost(&x, 1, 1, 1, r->op->real);
-    RUN(r, experts_down, y, x.a, x.down, x.at, x.count, x.e, x.d, x.f);
+    RUN(r, experts_down, y, x.a, x.down, x.at, x.count, x.n * x.k, x.e, x.d, x.f);
     if (!stating(r))
         return;
     double *want = work(r, x.m * x.d);

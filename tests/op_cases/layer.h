@@ -106,7 +106,7 @@ static void layer_forward(struct layer *x)
     op->row_map(l, x->at, x->count, x->source, x->place, x->index, x->n, x->k, x->e, x->m);
     op->experts_up(l, x->h, x->a, x->x, x->up, x->gate, x->at, x->count, x->source, x->n * x->k,
                    x->e, x->k, x->d, x->f);
-    op->experts_down(l, x->y, x->a, x->down, x->at, x->count, x->e, x->d, x->f);
+    op->experts_down(l, x->y, x->a, x->down, x->at, x->count, x->n * x->k, x->e, x->d, x->f);
     op->gather_sum(l, mat(x->dx, op->real, x->n, x->d), x->x, mat(x->y, op->real, x->m, x->d),
                    x->place, x->k);
 }
