@@ -40,8 +40,10 @@ static void *cuda_alloc_both(int64_t bytes)
     return allocated(p, bytes, e);
 }
 
+/* What is queued may still use it. */
 static void cuda_free(void *p)
 {
+    cu(cudaDeviceSynchronize());
     tally_remove(&tally, p);
     cu(cudaFree(p));
 }
