@@ -187,18 +187,18 @@ static __device__ __forceinline__ void finish_wgrad(const mma_args &g, const mma
     }
 }
 
-template <int MODE>
+template <int MODE, int N>
 static __device__ __forceinline__ void finish(const mma_args &g, const mma_tile &x, const float *d,
                                               int i, int j)
 {
     if constexpr (MODE == UP)
-        finish_up<traits<MODE>::n>(g, x, d, i, j);
+        finish_up<N>(g, x, d, i, j);
     else if constexpr (MODE == DH)
-        finish_dh<traits<MODE>::n>(g, x, d, i, j);
-    else if constexpr (traits<MODE>::wgrad)
-        finish_wgrad<traits<MODE>::n>(g, x, d, i, j);
+        finish_dh<N>(g, x, d, i, j);
+    else if constexpr (MODE == UP_W || MODE == DOWN_W)
+        finish_wgrad<N>(g, x, d, i, j);
     else
-        finish_rows<traits<MODE>::n>(g, x, d, i, j);
+        finish_rows<N>(g, x, d, i, j);
 }
 
 #endif

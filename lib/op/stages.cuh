@@ -20,14 +20,14 @@ struct stages {
     uint64_t full[S], empty[S];
 };
 
-/* fillers: arrivals that announce a stage. */
+/* fillers: arrivals that announce a stage; takers: warpgroups that each empty it. */
 template <int S>
-static __device__ __forceinline__ void stages_init(struct stages<S> *s, int fillers)
+static __device__ __forceinline__ void stages_init(struct stages<S> *s, int fillers, int takers)
 {
     if (threadIdx.x == 0)
         for (int i = 0; i < S; i++) {
             barrier_init(&s->full[i], fillers);
-            barrier_init(&s->empty[i], TAKERS / 32);
+            barrier_init(&s->empty[i], TAKERS / 32 * takers);
         }
     fence_async();
     __syncthreads();

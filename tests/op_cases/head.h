@@ -15,9 +15,11 @@ static struct head_data draw_head(struct run *r, int coarse)
     struct head_data h = {logits, NULL, draw_int(r, t, -1, v + 6), t, v, v0, type};
     if (r->bench)
         h.label = draw_int(r, t, v0, v + v0);
-    for (int64_t i = 0; !r->bench && i < t; i++) /* one token in three far from 0 */
+    for (int64_t i = 0; !r->bench && i < t;
+         i++) /* one token in three far from 0, and what bf16 holds */
         for (int64_t j = 0; i % 3 == 1 && j < v; j++)
-            set(h.logits, type, i * v + j, 60 + get(h.logits, type, i * v + j));
+            set(h.logits, type, i * v + j,
+                coarse ? 4 * get(h.logits, type, i * v + j) : 60 + get(h.logits, type, i * v + j));
     r->bytes = (double)(t * v * dtype_size(type));
     return h;
 }
