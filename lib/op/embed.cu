@@ -39,33 +39,27 @@ struct by_digit { /* of the rows of tokens in the order so far, NULL: as they co
     const int32_t *token, *order;
     int64_t v, v0;
     int shift;
-    __device__ int32_t operator()(int64_t i) const
+    __device__ int32_t name(int64_t i) const
     {
-        int64_t t = order ? order[i] : i, row = t < 0 ? -1 : token[t] - v0;
+        return order ? order[i] : (int32_t)i;
+    }
+    __device__ int32_t bin(int64_t i) const
+    {
+        int64_t t = name(i), row = t < 0 ? -1 : token[t] - v0;
         return row < 0 || row >= v ? -1 : (int32_t)(row >> shift & ((1 << DIGIT) - 1));
     }
 };
-
-static __global__ void follow_kernel(int32_t *to, const int32_t *order, const int32_t *source,
-                                     int64_t n)
-{
-    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n)
-        to[i] = source[i] < 0 || !order ? source[i] : order[source[i]];
-}
 
 /* order (T): tokens by row and then as they come; -1 behind those whose row is elsewhere. */
 static const int32_t *tokens_by_row(struct lane *l, const int32_t *token, int64_t t, int64_t v,
                                     int64_t v0)
 {
-    int32_t *order = NULL, *source = (int32_t *)arena_take(&l->scratch, t * 4);
+    int32_t *order = NULL, *next = (int32_t *)arena_take(&l->scratch, t * 4);
     int32_t *spare = (int32_t *)arena_take(&l->scratch, t * 4);
-    int32_t *next = (int32_t *)arena_take(&l->scratch, t * 4);
     int32_t *count = (int32_t *)arena_take(&l->scratch, 4 << DIGIT);
     for (int shift = 0; shift == 0 || v >> shift; shift += DIGIT) {
-        sort_by(l, NULL, count, source, NULL, by_digit{token, order, v, v0, shift}, t,
+        sort_by(l, NULL, count, next, NULL, by_digit{token, order, v, v0, shift}, t,
                 (int64_t)1 << DIGIT, t, 1);
-        follow_kernel<<<blocks_of(t, 256), 256, 0, stream(l)>>>(next, order, source, t);
         int32_t *free = order ? order : spare;
         order = next;
         next = free;
@@ -125,12 +119,15 @@ static __global__ void group_kernel(struct grad dw, float *part, const int32_t *
     }
 }
 
-/* The block of the group in which such a row begins adds up its parts. */
+/* The block of the group in which such a row begins adds up its parts, AHEAD of them on their way
+ * at a time. */
 template <int V>
 static __global__ void group_join(struct grad dw, const float *part, const int32_t *order,
                                   const int32_t *token, int64_t t, int64_t d, int64_t v0)
 {
+    enum { AHEAD = 16 };
     int64_t last = ((int64_t)blockIdx.x + 1) * GROUP - 1;
+    int64_t j = ((int64_t)blockIdx.y * SUM_THREADS + threadIdx.x) * V;
     int32_t mine = row_of(order, token, last, t, v0);
     if (mine < 0 || row_of(order, token, last + 1, t, v0) != mine)
         return;
@@ -141,18 +138,22 @@ static __global__ void group_join(struct grad dw, const float *part, const int32
     for (int more = SUM_THREADS; more == SUM_THREADS; end += more)
         more =
             __syncthreads_count(row_of(order, token, (end + threadIdx.x) * GROUP, t, v0) == mine);
-    for (int64_t j = threadIdx.x * V; j < d; j += SUM_THREADS * V) {
-        float sum[V], x[V];
-        load_n<V>(sum, part + ((int64_t)blockIdx.x * 2 + 1) * d + j);
-#pragma unroll 4
-        for (int64_t g = blockIdx.x + 1; g < end; g++) {
-            load_n<V>(x, part + g * 2 * d + j);
+    if (j >= d)
+        return;
+    float sum[V], x[AHEAD][V];
+    load_n<V>(sum, part + ((int64_t)blockIdx.x * 2 + 1) * d + j);
+    for (int64_t first = blockIdx.x + 1; first < end; first += AHEAD) {
+#pragma unroll
+        for (int g = 0; g < AHEAD; g++)
+            if (first + g < end)
+                load_n<V>(x[g], part + (first + g) * 2 * d + j);
+#pragma unroll
+        for (int g = 0; g < AHEAD; g++)
 #pragma unroll
             for (int c = 0; c < V; c++)
-                sum[c] += x[c];
-        }
-        grad_put<V>(dw, mine * d + j, sum);
+                sum[c] += first + g < end ? x[g][c] : 0;
     }
+    grad_put<V>(dw, mine * d + j, sum);
 }
 
 /* Rows of no token are zeroed with the others, at once. */
@@ -171,8 +172,9 @@ extern "C" void OPNAME(embed_wgrad)(struct lane *l, struct mat dw, const int32_t
     int wide = is_wide(dx, d) && is_wide(dw.data, d);
     (wide ? group_kernel<WIDE> : group_kernel<1>)<<<(unsigned)groups, SUM_THREADS, 0, stream(l)>>>(
         g, part, order, token, (const real *)dx, t, d, v0);
-    (wide ? group_join<WIDE> : group_join<1>)<<<(unsigned)groups, SUM_THREADS, 0, stream(l)>>>(
-        g, part, order, token, t, d, v0);
+    dim3 grid((unsigned)groups, blocks_of(d, SUM_THREADS * (wide ? 4 : 1)));
+    (wide ? group_join<4> : group_join<1>)<<<grid, SUM_THREADS, 0, stream(l)>>>(g, part, order,
+                                                                                token, t, d, v0);
     launched("embed_wgrad", "%lld,%lld", (long long)t, (long long)d);
     arena_back(&l->scratch, mark);
 }

@@ -84,14 +84,15 @@ static __global__ void group_part(float *count_part, float *psum_part, const int
                                   const stat *prob, const int32_t *group, int64_t tokens, int e,
                                   int k)
 {
+    enum { AHEAD = 16 };            /* loads on their way */
     extern __shared__ int chosen[]; /* (E) */
     __shared__ int32_t in[STRETCH];
     int64_t first = (int64_t)blockIdx.x * STRETCH;
     int n = (int)MIN((int64_t)STRETCH, tokens - first), a = blockIdx.y, any = 0;
     for (int x = threadIdx.x; x < e; x += blockDim.x)
         chosen[x] = 0;
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
-        any |= (in[i] = group[first + i]) == a;
+    for (int i = threadIdx.x; i < STRETCH; i += blockDim.x)
+        any |= (in[i] = i < n ? group[first + i] : -1) == a;
     any = __syncthreads_or(any); /* mostly a stretch is of one group */
     for (int i = threadIdx.x; i < n * k; i += blockDim.x)
         if (in[i / k] == a)
@@ -99,11 +100,14 @@ static __global__ void group_part(float *count_part, float *psum_part, const int
     __syncthreads();
     int64_t at = ((int64_t)blockIdx.x * gridDim.y + a) * e;
     for (int x = threadIdx.x; x < e; x += blockDim.x) {
-        float sum = 0;
-#pragma unroll 16
-        for (int i = 0; any && i < n; i++) {
-            float p = prob[(first + i) * e + x];
-            sum += in[i] == a ? p : 0;
+        float sum = 0, p[AHEAD];
+        for (int i = 0; any && i < n; i += AHEAD) {
+#pragma unroll
+            for (int j = 0; j < AHEAD; j++)
+                p[j] = i + j < n ? prob[(first + i + j) * e + x] : 0;
+#pragma unroll
+            for (int j = 0; j < AHEAD; j++)
+                sum += in[i + j] == a ? p[j] : 0;
         }
         psum_part[at + x] = sum;
         count_part[at + x] = (float)chosen[x];

@@ -4,9 +4,13 @@
 
 struct by_expert {
     const int32_t *index;
-    __device__ int32_t operator()(int64_t i) const
+    __device__ int32_t bin(int64_t i) const
     {
         return index[i];
+    }
+    __device__ int32_t name(int64_t i) const
+    {
+        return (int32_t)i;
     }
 };
 

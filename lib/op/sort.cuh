@@ -1,9 +1,10 @@
 /* sort.cuh -- a stable counting sort by a small key, all of it on the device and the same in every
  * run: row_map.cu sorts choices by expert, embed.cu tokens by the digits of their row.
  *
- * Key is what to sort by: a struct whose call with i gives the bin of element i, or -1 where it is
- * to be left out.  Bin b owns places at[b] .. at[b] + count[b] of M, at[b] a multiple of `align`,
- * in order of elements; source[place] = element or -1, place[element] = its place or -1.
+ * Key is what to sort by: key.bin(i) is the bin of element i, or -1 where it is to be left out, and
+ * key.name(i) what the element is called.  Bin b owns places at[b] .. at[b] + count[b] of M, at[b]
+ * a multiple of `align`, in order of elements; source[place] = its element's name or -1,
+ * place[element] = its place or -1.
  *
  * Blocks count their stretch of the elements by bin; a block a bin adds up the stretches before
  * each; and the blocks place what they counted, each knowing where the bins begin from their
@@ -27,7 +28,7 @@ static __global__ void sort_count(int32_t *part, int32_t *source, Key key, int64
     for (int64_t p = i; p < m; p += (int64_t)gridDim.x * STRETCH)
         source[p] = -1;
     __syncthreads();
-    int32_t mine = i < n ? key(i) : -1;
+    int32_t mine = i < n ? key.bin(i) : -1;
     if (mine >= 0)
         atomicAdd(&seen[mine], 1);
     __syncthreads();
@@ -97,7 +98,7 @@ static __global__ void sort_place(int32_t *at, int32_t *source, int32_t *place, 
     int32_t *start = seen + SORT_WARPS * bins;
     int64_t i = (int64_t)blockIdx.x * STRETCH + threadIdx.x;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    int32_t mine = i < n ? key(i) : -1;
+    int32_t mine = i < n ? key.bin(i) : -1;
     for (int j = threadIdx.x; j < SORT_WARPS * bins; j += STRETCH)
         seen[j] = 0;
     if (warp == 0)
@@ -119,7 +120,7 @@ static __global__ void sort_place(int32_t *at, int32_t *source, int32_t *place, 
             __popc(same & ((1u << lane) - 1));
         for (int j = 0; j < warp; j++)
             p += seen[j * bins + mine];
-        source[p] = (int32_t)i;
+        source[p] = key.name(i);
     }
     if (place)
         place[i] = p;
