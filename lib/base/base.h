@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #define ARRAY_LEN(a) ((int64_t)(sizeof(a) / sizeof((a)[0])))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -178,7 +179,16 @@ int hash_sha256_file(char out[65], const char *path); /* 0 or -1 with errno */
 uint64_t rng_key(uint64_t seed, const char *label); /* a key from a seed and a name */
 void rng_bits(uint32_t out[4], uint64_t key, uint64_t counter_hi, uint64_t counter_lo);
 /* x as bf16, up or down so that its mean is x: the low 16 of `bits` decide.  inf and nan stay. */
-uint16_t rng_round_bf16(float x, uint32_t bits);
+static inline uint16_t rng_round_bf16(float x, uint32_t bits)
+{
+    uint32_t y;
+    memcpy(&y, &x, sizeof y);
+    if ((y & 0x7f800000) != 0x7f800000)
+        y += bits & 0xffff; /* a carry out of what is cut off raises the magnitude */
+    else if (y & 0x7fffff)
+        y |= 0x400000; /* a nan whose mark would be cut off */
+    return (uint16_t)(y >> 16);
+}
 double rng_uniform(uint64_t key, uint64_t hi, uint64_t lo); /* in (0, 1), 53 bits */
 double rng_normal(uint64_t key, uint64_t hi, uint64_t lo);  /* Box-Muller */
 /* The i-th element of a keyed permutation of 0..n-1 (Feistel network with cycle walking). */

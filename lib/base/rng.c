@@ -33,17 +33,6 @@ void rng_bits(uint32_t out[4], uint64_t key, uint64_t counter_hi, uint64_t count
     out[3] = c3;
 }
 
-uint16_t rng_round_bf16(float x, uint32_t bits)
-{
-    uint32_t y;
-    memcpy(&y, &x, sizeof y);
-    if ((y & 0x7f800000) != 0x7f800000)
-        y += bits & 0xffff; /* a carry out of what is cut off raises the magnitude */
-    else if (y & 0x7fffff)
-        y |= 0x400000; /* a nan whose mark would be cut off */
-    return (uint16_t)(y >> 16);
-}
-
 /* 53 bits of two words as a number in (0, 1): the one value that would be 0 becomes 2^-54. */
 static double unit(uint32_t low, uint32_t high)
 {
