@@ -1,4 +1,4 @@
-/* gemm_few.cuh -- c (M,N) = a (M,K) b (N,K)^T for M up to 64 rows in bf16, by few.cuh.
+/* gemm_few.cuh -- c (M,N) = a (M,K) b (N,K)^T for M up to 16 rows in bf16, by few.cuh.
  *
  * Bound: memory, N K read once.  A row of c has the same bits whatever M is. */
 #ifndef GEMM_FEW_CUH
@@ -8,7 +8,7 @@
 
 #ifdef REAL_BF16
 
-enum { FEW_M = 64, GEMM_WARPS = 8 };
+enum { FEW_M = 16, GEMM_WARPS = 8 };
 
 /* Block x makes columns 16 TILES x and on. */
 template <typename C, int TILES, int NB>
@@ -43,10 +43,7 @@ static void few_gemm_run(struct lane *l, const struct mat *c, const struct mat *
                          const struct mat *b)
 {
     int64_t m = c->rows, n = c->cols, k = a->cols;
-    auto kernel = m <= 8    ? few_gemm_kernel<C, 1, 1>
-                  : m <= 16 ? few_gemm_kernel<C, 2, 2>
-                  : m <= 32 ? few_gemm_kernel<C, 2, 4>
-                            : few_gemm_kernel<C, 2, 8>;
+    auto kernel = m <= 8 ? few_gemm_kernel<C, 1, 1> : few_gemm_kernel<C, 2, 2>;
     launch_early(l, kernel, blocks_of(n, m <= 8 ? 16 : 32), GEMM_WARPS * 32, (C *)c->data,
                  (const bf16 *)a->data, (const bf16 *)b->data, (int)m, (int)n, (int)k, a->ld, b->ld,
                  c->ld);
