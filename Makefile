@@ -35,7 +35,7 @@ CXXFLAGS := -std=c++17 -g $(OPT) -pthread -Wall -Ilib
 NVFLAGS  := -std=c++17 -O3 -g -gencode=arch=compute_$(CUDAARCH)$(comma)code=sm_$(CUDAARCH) -Ilib -Ilib/op
 LDLIBS   := -lopenblas -larchive -lzstd -lsimdjson -lpcre2-8 -lutf8proc -lxxhash -lcrypto -lstdc++ -lm
 ifeq ($(CUDA),1)
-LDLIBS   += -lcudart -lcublasLt
+LDLIBS   += -lcudart -lcublasLt -lcudnn
 endif
 ifeq ($(NCCL),1)
 LDLIBS   += -lnccl

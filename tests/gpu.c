@@ -182,15 +182,18 @@ static double step_loss(struct trainer *t, int64_t step)
     return r.loss;
 }
 
-/* The same as a run does it: captured from the second step of a shape on, one step ahead. */
-static void captured(const char *name, const char *model, int64_t seq, const char *state)
+/* The same as a run does it: captured from the second step of a shape on, one step ahead.  Unless
+ * the kernels are deterministic the losses are near. */
+static void captured(const char *name, const char *model, int64_t seq, const char *state,
+                     int deterministic)
 {
     enum { STEPS = 12 };
     struct made one, two;
-    double loss[STEPS];
+    double loss[STEPS], most = deterministic ? 0 : 1e-3;
     int same = 1;
     make(&one, model, seq, "cuda", "bf16", state);
     make(&two, model, seq, "cuda", "bf16", state);
+    one.t.lane.deterministic = two.t.lane.deterministic = deterministic;
     for (int64_t i = 0; i < STEPS; i++)
         loss[i] = step_loss(&one.t, i);
     for (int64_t i = 0; i <= STEPS; i++) {
@@ -201,11 +204,12 @@ static void captured(const char *name, const char *model, int64_t seq, const cha
         }
         if (i) {
             trainer_take(&two.t, &r);
-            same &= r.ok && r.loss == loss[i - 1];
+            same &= r.ok && fabs(r.loss - loss[i - 1]) <= most * loss[i - 1];
         }
     }
-    ok(same && gradient_distance(&one.t, &two.t) == 0,
-       "%s: twelve captured steps with %s moments give the bits of eager ones", name, state);
+    ok(same && (!deterministic || gradient_distance(&one.t, &two.t) == 0),
+       "%s: twelve captured steps with %s moments give the %s of eager ones", name, state,
+       deterministic ? "bits" : "losses");
     int64_t kept = 0;
     for (int64_t i = 0; i < two.t.captures; i++)
         kept += two.t.capture[i].work.nodes > 0;
@@ -269,6 +273,7 @@ static void reruns(const char *name, const char *model, int64_t seq, const char 
     int same = 1;
     make(&one, model, seq, "cuda", "bf16", state);
     make(&two, model, seq, "cuda", "bf16", state);
+    one.t.lane.deterministic = two.t.lane.deterministic = 1;
     for (int64_t i = 0; i < 20; i++) {
         double x = step_loss(&one.t, i), y = step_loss(&two.t, i);
         same &= x == y;
@@ -416,9 +421,10 @@ int main(void)
     reruns("whole tiles", whole_model, 256, "bf16");
     reruns("Qwen3-MoE", qwen3_model, 256, "f32");
     reruns("OLMoE", olmoe_model, 256, "f32");
-    captured("odd sizes", odd_model, 48, "f32");
-    captured("whole tiles", whole_model, 256, "f32");
-    captured("whole tiles", whole_model, 256, "bf16");
+    captured("odd sizes", odd_model, 48, "f32", 1);
+    captured("whole tiles", whole_model, 256, "f32", 1);
+    captured("whole tiles", whole_model, 256, "bf16", 1);
+    captured("whole tiles", whole_model, 256, "bf16", 0);
     against_f32("odd sizes", odd_model, 48, "f32", 0.005);
     against_f32("odd sizes", odd_model, 48, "bf16", 0.01);
     against_f32("whole tiles", whole_model, 256, "f32", 0.005);

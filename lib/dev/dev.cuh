@@ -12,6 +12,7 @@ extern "C" {
 }
 
 struct gemm_plan; /* lib/op/gemm.cu: what cuBLASLt chose for a shape, kept */
+struct attn_plan; /* lib/op/attn_cudnn.cuh: what cuDNN did */
 
 struct cuda_lane {
     cudaStream_t stream;
@@ -21,6 +22,9 @@ struct cuda_lane {
     int processors; /* multiprocessors of the device */
     struct gemm_plan *plan;
     int64_t plans, plans_cap;
+    struct cudnnContext *dnn; /* NULL until the first attention: the library takes seconds to load */
+    struct attn_plan *attn;
+    int64_t attns;
 };
 
 static inline struct cuda_lane *cuda_lane(struct lane *l)

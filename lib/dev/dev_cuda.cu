@@ -8,6 +8,7 @@ extern "C" {
 #include "dev/tally.h"
 }
 
+#include <cudnn.h>
 #include <stdlib.h>
 
 enum { WORKSPACE = 64 << 20, CAPABILITY = 90 /* compute capability x 10 */ };
@@ -193,6 +194,9 @@ static void cuda_lane_close(struct lane *l)
     cublasLtDestroy(c->blas);
     cuda_free(c->workspace);
     cu(cudaStreamDestroy(c->stream));
+    if (c->dnn)
+        cudnnDestroy(c->dnn);
+    free(c->attn);
     free(c->plan);
     free(c);
     l->handle = NULL;

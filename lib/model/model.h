@@ -27,6 +27,7 @@ struct batch {
     int64_t queries, keys; /* no span has more; bounds that hold for every batch */
     char *block;          /* what the arrays lie in */
     int64_t put_bytes;    /* from its beginning on: what the host fills in */
+    int whole;             /* each row is one document, without pads */
     int32_t *token;       /* (T) */
     int32_t *label;       /* (T) the next token of the same document where it is learnt, else -1 */
     int32_t *position;    /* (T) within the document */

@@ -31,6 +31,10 @@ struct scorer {
     int *busy; /* (workers) */
 };
 
+/* A bound on the length of any document scored on a GPU, the same whatever is scored, so that the
+ * same kernel is chosen; longer documents raise it. */
+enum { ANY_LENGTH = 1 << 14 };
+
 static void worker_init(struct worker *w, const struct model *m, int64_t longest)
 {
     w->view = *m;
@@ -41,6 +45,7 @@ static void worker_init(struct worker *w, const struct model *m, int64_t longest
     batch_host_init(&w->host, 1, longest);
     w->out = xmalloc(longest * sizeof *w->out);
     batch_init(&w->batch, &w->view, 1, longest);
+    w->batch.queries = w->batch.keys = MAX(longest, ANY_LENGTH);
     w->batch.spans = 1;
 }
 

@@ -121,8 +121,9 @@ static struct heads keys_of(struct task_context *t, struct heads h)
 
 static struct spans spans_of(const struct batch *b)
 {
-    return (struct spans){
-        b->q_at, b->k_beg, b->k_end, b->spans, b->queries, b->keys, !b->context && !b->cache};
+    int self = !b->context && !b->cache;
+    return (struct spans){b->q_at,    b->k_beg, b->k_end, b->spans,
+                          b->queries, b->keys,  self,     self && b->whole};
 }
 
 void attn_forward(struct task_context *t)

@@ -30,6 +30,7 @@ struct spans {
     int64_t n;
     int64_t queries, keys; /* no span has more */
     int self;              /* the keys of a span, if any, lie among the rows of its own queries */
+    int whole;             /* all spans have so many queries, and these rows are their keys */
 };
 
 /* Constants of a run that step_control and adamw need.  The learning rate rises linearly over

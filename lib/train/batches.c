@@ -161,6 +161,15 @@ static int64_t span_capacity(const struct trainer *t)
     return MIN(n, t->o.micro * t->o.seq);
 }
 
+/* Whether each row of all micro-batches is one document: attention then asks for no spans. */
+static int rows_whole(const struct trainer *t, int64_t spans)
+{
+    int whole = t->mesh.cp == 1 && spans == t->o.micro;
+    for (int64_t m = 0; m < t->micros; m++)
+        whole &= t->host[m].spans == t->o.micro && t->host[m].live == t->o.micro * t->o.seq;
+    return whole;
+}
+
 void batches_put(struct trainer *t, double denom, double live)
 {
     struct lane *l = &t->lane;
@@ -168,11 +177,13 @@ void batches_put(struct trainer *t, double denom, double live)
     struct stage *s = &t->stage[t->staged++ % ARRAY_LEN(t->stage)];
     double scalars[SCALARS] = {denom, c->aux * c->experts / (c->k * live), 2 * c->z / live};
     int64_t spans = span_capacity(t);
+    int whole = rows_whole(t, spans);
     char *p = s->p + STAGE_SCALARS;
     l->dev->reach(&s->read);
     dtype_convert(s->p, t->model.op->stat, scalars, DT_F64, SCALARS);
     l->dev->put(l, t->scalars, s->p, SCALARS * dtype_size(t->model.op->stat));
     for (int64_t m = 0; m < t->micros; p += t->batch[m++].put_bytes) {
+        t->batch[m].whole = whole;
         if (t->mesh.cp == 1) {
             batch_put(&t->batch[m], &t->model, &t->host[m], spans, p);
             continue;

@@ -169,11 +169,12 @@ static void replay_step(struct trainer *t)
 {
     const struct dev_ops *dev = t->lane.dev;
     int64_t spans = t->batch[0].spans, i = 0;
-    while (i < t->captures && t->capture[i].spans != spans)
+    int whole = t->batch[0].whole;
+    while (i < t->captures && (t->capture[i].spans != spans || t->capture[i].whole != whole))
         i++;
     if (i == t->captures) {
         t->capture = xrealloc(t->capture, ++t->captures * sizeof *t->capture);
-        t->capture[i] = (struct shape_capture){.spans = spans};
+        t->capture[i] = (struct shape_capture){.spans = spans, .whole = whole};
     }
     struct shape_capture *c = &t->capture[i];
     if (!c->runs++) {

@@ -156,6 +156,7 @@ struct trainer {
     int64_t queued, taken;
     struct shape_capture { /* a step's work, kept by what its launches depend on */
         int64_t spans, runs;
+        int whole;
         struct capture work;
     } *capture;
     int64_t captures;

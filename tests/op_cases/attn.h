@@ -26,7 +26,9 @@ static struct cut draw_cut(struct run *r)
 {
     int64_t t = r->s->t;
     int64_t ones = MIN(t, 64); /* each has keys of its own, which are many numbers to draw */
-    struct cut s = {.n = r->variant == DECODE ? ones : 2 * (t / MAX(1, r->s->span)) + 3};
+    struct cut s = {.n = r->variant == DECODE  ? ones
+                         : r->variant == WHOLE ? t / r->s->span
+                                               : 2 * (t / MAX(1, r->s->span)) + 3};
     s.q_at = run_take(r, (s.n + 1) * 4);
     s.k_beg = run_take(r, s.n * 4);
     s.k_end = run_take(r, s.n * 4);
@@ -56,7 +58,8 @@ static struct cut draw_cut(struct run *r)
 static struct spans spans_of(const struct run *r, const struct cut *c)
 {
     struct spans s = {c->q_at, c->k_beg, c->k_end, c->n, 1, 1};
-    s.self = r->variant == DOCUMENTS || r->variant == FEW_KEYS;
+    s.whole = r->variant == WHOLE;
+    s.self = s.whole || r->variant == DOCUMENTS || r->variant == FEW_KEYS;
     for (int64_t i = 0; i < c->n; i++) {
         s.queries = MAX(s.queries, c->q_at[i + 1] - c->q_at[i]);
         s.keys = MAX(s.keys, c->k_end[i] - c->k_beg[i]);
@@ -67,6 +70,7 @@ static struct spans spans_of(const struct run *r, const struct cut *c)
 struct attn_data {
     struct run *r;
     struct cut s;
+    struct spans spans;
     double *q, *k, *v, *d_o, *o, *lse; /* as the op has them; f64 only in the definition's run */
     int64_t ldq, ldk;
     double scale;
@@ -77,6 +81,7 @@ static struct attn_data draw_attn(struct run *r)
     const struct shape *s = r->s;
     int odd = s->c % 8 != 0; /* else rows are such as fast kernels take */
     struct attn_data a = {r, draw_cut(r)};
+    a.spans = spans_of(r, &a.s);
     a.ldq = s->h * s->c + (r->bench ? 0 : odd ? 2 : 8);
     a.ldk = s->g * s->c + (r->bench ? 0 : odd ? 1 : 8);
     a.q = draw(r, s->t * a.ldq, -2, 2);
@@ -101,8 +106,8 @@ static int64_t queries_in_spans(const struct attn_data *a)
 static void call_attn(const struct attn_data *a)
 {
     const struct shape *s = a->r->s;
-    RUN(a->r, attn, a->o, a->lse, a->q, a->k, a->v, spans_of(a->r, &a->s), s->h, s->g, s->c, a->ldq,
-        a->ldk, a->scale);
+    RUN(a->r, attn, a->o, a->lse, a->q, a->k, a->v, a->spans, s->h, s->g, s->c, a->ldq, a->ldk,
+        a->scale);
 }
 
 /* One query and head, by the header's words. */
@@ -181,8 +186,8 @@ static void case_attn_dgrad(struct run *r)
     only_columns(r, s->g * s->c, a.ldk);
     r->flops *= 2.5;
     r->bytes *= 2;
-    RUN(r, attn_dgrad, dq, dk, dv, a.d_o, a.q, a.k, a.v, a.o, a.lse, spans_of(r, &a.s), a.s.tk, s->h,
-        s->g, s->c, a.ldq, a.ldk, a.scale);
+    RUN(r, attn_dgrad, dq, dk, dv, a.d_o, a.q, a.k, a.v, a.o, a.lse, a.spans, a.s.tk, s->h, s->g,
+        s->c, a.ldq, a.ldk, a.scale);
     if (!stating(r))
         return;
     double *into[] = {a.q, a.k, a.v}, *grad[] = {dq, dk, dv};
