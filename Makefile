@@ -70,34 +70,34 @@ $B/lib.a: $(objects)
 	@rm -f $@ && ar crs $@ $^
 $B/%.c.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP -MP -c -o $@ $<
+	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 $B/%.c.f32.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -DREAL_F32 -MMD -MP -MP -c -o $@ $<
+	$(CC) $(CFLAGS) -DREAL_F32 -MMD -MP -c -o $@ $<
 $B/%.c.f64.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -DREAL_F64 -MMD -MP -MP -c -o $@ $<
+	$(CC) $(CFLAGS) -DREAL_F64 -MMD -MP -c -o $@ $<
 $B/%.cc.o: %.cc
 	@mkdir -p $(@D)
-	$(CXX) $(CXXFLAGS) -MMD -MP -MP -c -o $@ $<
+	$(CXX) $(CXXFLAGS) -MMD -MP -c -o $@ $<
 $B/%.cu.o: %.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(NVFLAGS) -MMD -MP -MP -c -o $@ $<
+	$(NVCC) $(NVFLAGS) -MMD -MP -c -o $@ $<
 $B/%.cu.f32.o: %.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(NVFLAGS) -MMD -MP -MP -DREAL_F32 -c -o $@ $<
+	$(NVCC) $(NVFLAGS) -MMD -MP -DREAL_F32 -c -o $@ $<
 $B/%.cu.bf16.o: %.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(NVFLAGS) -MMD -MP -MP -DREAL_BF16 -c -o $@ $<
+	$(NVCC) $(NVFLAGS) -MMD -MP -DREAL_BF16 -c -o $@ $<
 $B/bin/%: tools/%.c $B/lib.a
 	@mkdir -p $(@D) $B/obj
-	$(CC) $(CFLAGS) -MMD -MP -MP -MF $B/obj/$*.d -o $@ $< $B/lib.a -Wl,--as-needed $(LDLIBS)
+	$(CC) $(CFLAGS) -MMD -MP -MF $B/obj/$*.d -o $@ $< $B/lib.a -Wl,--as-needed $(LDLIBS)
 $B/bench/%: bench/%.c $B/lib.a
 	@mkdir -p $(@D) $B/obj
 	$(CC) $(CFLAGS) -MMD -MP -MF $B/obj/bench-$*.d -o $@ $< $B/lib.a -Wl,--as-needed $(LDLIBS)
 $B/tests/%: tests/%.c $B/lib.a
 	@mkdir -p $(@D) $B/obj
-	$(CC) $(CFLAGS) -MMD -MP -MP -MF $B/obj/tests-$*.d -o $@ $< $B/lib.a -Wl,--as-needed $(LDLIBS)
+	$(CC) $(CFLAGS) -MMD -MP -MF $B/obj/tests-$*.d -o $@ $< $B/lib.a -Wl,--as-needed $(LDLIBS)
 
 setup:
 	@./setup

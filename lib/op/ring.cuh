@@ -8,6 +8,7 @@
 #define RING_CUH
 
 #include "ptx.cuh"
+#include "swizzle.cuh"
 
 enum { STAGES = 4, LAG = 2, COPIERS = 128, COMPUTERS = 256, ROLES = COPIERS + COMPUTERS };
 enum { COPIER_REGISTERS = 72, COMPUTER_REGISTERS = 216 };
@@ -62,19 +63,6 @@ static __device__ __forceinline__ void ring_free(struct ring *r, int i)
 {
     if (threadIdx.x % 32 == 0)
         barrier_arrive(&r->empty[i % STAGES]);
-}
-
-/* Dynamic shared memory from the first multiple of 1024 on. */
-static __device__ __forceinline__ char *shared_tiles()
-{
-    extern __shared__ char memory[];
-    return (char *)(((uintptr_t)memory + 1023) & ~(uintptr_t)1023);
-}
-
-/* Where chunk `part` (16 bytes) of row r lies in a tile of swizzled rows. */
-static __device__ __forceinline__ int swizzled(int r, int part)
-{
-    return r * 128 + ((part ^ (r & 7)) << 4);
 }
 
 /* rows x 64 BLOCKS elements from rows ld apart, by 128 threads, thread p; rows from live on are

@@ -9,6 +9,7 @@
 #define STAGES_CUH
 
 #include "ptx.cuh"
+#include "swizzle.cuh"
 
 #include <cudaTypedefs.h>
 
@@ -63,19 +64,6 @@ static __device__ __forceinline__ void turn_wait(int taker)
 static __device__ __forceinline__ void turn_pass(int taker)
 {
     named_arrive(2 - taker, 2 * TAKERS);
-}
-
-/* Dynamic shared memory from the first multiple of 1024 on. */
-static __device__ __forceinline__ char *shared_tiles()
-{
-    extern __shared__ char memory[];
-    return (char *)(((uintptr_t)memory + 1023) & ~(uintptr_t)1023);
-}
-
-/* Where chunk `part` (16 bytes) of row r lies in a tile of swizzled rows. */
-static __device__ __forceinline__ int swizzled(int r, int part)
-{
-    return r * 128 + ((part ^ (r & 7)) << 4);
 }
 
 /* A bf16 tensor of size (z,y,x), x dense and the others `stride` bytes apart, for boxes of
