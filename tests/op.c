@@ -41,7 +41,6 @@ static const struct op_case {
     CASE(qk_dots, 1, 1),
     CASE(attn, SPAN_KINDS, DECODE + 1),
     CASE(attn_dgrad, SPAN_KINDS, CHUNKS + 1),
-    CASE(add, 1, 1),
     CASE(route, 8, 2),
     CASE(route_dgrad, 2, 2),
     CASE(route_loss, 1, 1),

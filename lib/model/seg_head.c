@@ -8,10 +8,11 @@
 #include "model/model_priv.h"
 
 /* Tokens: at 32k vocabulary 128 MiB of f32 logits.  A GPU has more memory and more to gain: every
- * chunk reads and writes the whole weight gradient. */
-static int64_t chunk_tokens(const struct task_context *t)
+ * chunk reads and writes the whole weight gradient.  There a chunk takes the same memory whatever
+ * the logits' type, so that validation takes no more than training did. */
+static int64_t chunk_tokens(const struct task_context *t, enum dtype type)
 {
-    return MIN(t->l->dev->is_host ? 1024 : 8192, t->b->t);
+    return MIN(t->l->dev->is_host ? 1024 : 16384 / dtype_size(type), t->b->t);
 }
 
 struct chunk {
@@ -35,7 +36,7 @@ void *head_hidden(struct task_context *t, void *rstd)
 /* Memory for any chunk, taken once; part holds the three numbers of every TP rank. */
 static struct chunk chunk_init(struct task_context *t, enum dtype type, char **part)
 {
-    int64_t n = chunk_tokens(t), ssz = stat_size(t->m);
+    int64_t n = chunk_tokens(t, type), ssz = stat_size(t->m);
     *part = scratch(t, t->m->mesh.tp * n * 3 * ssz);
     void *logits = scratch(t, n * t->m->v * dtype_size(type));
     return (struct chunk){0, 0, mat(logits, type, n, t->m->v), scratch(t, n * ssz)};
@@ -45,7 +46,7 @@ static struct chunk chunk_init(struct task_context *t, enum dtype type, char **p
 static int chunk_next(const struct task_context *t, struct chunk *c)
 {
     c->at += c->n;
-    c->n = c->logits.rows = MIN(chunk_tokens(t), t->b->t - c->at);
+    c->n = c->logits.rows = MIN(chunk_tokens(t, c->logits.type), t->b->t - c->at);
     return c->n > 0;
 }
 

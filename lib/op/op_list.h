@@ -75,8 +75,6 @@ OP(attn_dgrad, (struct lane *l, void *dq, void *dk, void *dv, const void *d_o /*
                 struct spans s, int64_t tk, int64_t h, int64_t g, int64_t c, int64_t ldq,
                 int64_t ldk, double scale))
 
-OP(add, (struct lane *l, void *y /* R= (N) */, const void *a, const void *b, int64_t n))
-
 /* The router.  prob = softmax(logits) over all E experts; the K largest are chosen, ties to the lower
  * expert; gate = their prob, divided by their sum where norm.  A token with group[t] < 0 is a pad: its
  * index is -1, its gate 0.  lse = log sum exp, for the z loss.  count and psum add up, per accounting

@@ -325,17 +325,3 @@ static void case_qk_dots(struct run *r)
     expect(r, "dot", want);
 }
 
-static void case_add(struct run *r)
-{
-    int64_t n = r->s->t * r->s->d;
-    const void *a = draw(r, n, -1, 1), *b = draw(r, n, -1, 1);
-    void *y = output(r, "y", n);
-    r->bytes = 3.0 * (double)n * real_bytes(r);
-    RUN(r, add, y, a, b, n);
-    if (!stating(r))
-        return;
-    double *want = work(r, n);
-    for (int64_t i = 0; i < n; i++)
-        want[i] = ((const double *)a)[i] + ((const double *)b)[i];
-    expect(r, "y", want);
-}
