@@ -90,6 +90,13 @@ ok 'a batch with nothing to learn is passed over and reported' \
    "sed 's/}\$/,\"weight\":0}/' rows.jsonl >zero.jsonl && shard-pack -q -t tok.json --seq 32 -o zero/ zero.jsonl &&
     moe-train -j 1 --model tiny.json --data zero/ --batch 4 --steps 2 -o zero.run/ 2>&1 | grep -c 'all weights are 0' | grep -qx 2"
 
+# experts of limited capacity
+ok 'capacity drops choices, and the log says how many' \
+   "$train --capacity 0.5 -o drop/ && tail -n +2 drop/log.jsonl | grep -o '\"dropped\":[0-9.]*' | cut -d: -f2 | awk '{bad += \$1 < 0.4 || \$1 > 0.7} END{exit bad || NR != 6}'"
+ok 'room for all is no limit'         "$train --capacity 4 -o room/ && cmp <(losses room) <(losses whole)"
+x 'another capacity is another run' 2 'capacity 0.5.*says 0.6' "$train --capacity 0.6 -o drop/"
+x 'groups that do not fit a micro-batch' 2 'group 2: a micro-batch of 1 rows' "$train --capacity 1 --group 2 --micro 1 -o wrong/"
+
 # pairs
 awk '{n=NR; printf "{\"id\":\"p%d\",\"prompt\":\"count %d\",\"chosen\":\" and %d\",\"rejected\":\" or %d\"}\n", n, n, n+1, n*3}' rows.jsonl >pairs.jsonl
 shard-pack -q -t tok.json --seq 64 -o pairs/ pairs.jsonl

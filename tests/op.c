@@ -44,6 +44,7 @@ static const struct op_case {
     CASE(route, 8, 2),
     CASE(route_dgrad, 2, 2),
     CASE(route_loss, 1, 1),
+    CASE(drop, 8, 4),
     CASE(row_map, 2, 1),
     CASE(experts_up, 2, 1),
     CASE(experts_down, 2, 1),

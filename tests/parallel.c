@@ -1,9 +1,11 @@
 /* parallel.c -- the mapping is not a hyperparameter: many ranks against one, in f64.
  *
- * For each mapping: every reduced gradient of step 1 within 1e-10 of the tensor's maximum, and 20
- * losses, auxiliary losses and gradient norms within 1e-9: of a language model with SGD and with
- * AdamW, of a reward model (Bradley-Terry) and of DPO.  Ranks are threads; under mpirun they are
- * its processes, and the mappings of that many ranks are tried.  --long tries all that fit. */
+ * For each mapping: the same bits of initial weights; every reduced gradient of step 1 within 1e-10
+ * of the tensor's maximum; 20 losses, auxiliary losses and gradient norms within 1e-9, and the same
+ * choices dropped in every row and layer of every step where experts have limited capacity: of a
+ * language model with SGD and with AdamW, of a reward model (Bradley-Terry) and of DPO.  Ranks are
+ * threads; under mpirun they are its processes, and the mappings of that many ranks are tried.
+ * --long tries all that fit. */
 #include "tap.h"
 #include "train/train.h"
 
@@ -37,15 +39,19 @@ struct method {
     const char *loss, *optimizer, *set, *model;
     int f32; /* no clipping, and only losses are kept */
     const char *moments;
+    double capacity;
+    int64_t group;
 };
 struct outcome { /* of one mapping, as its rank 0 keeps it */
     struct mapping map;
     struct method method;
     void (*spoil)(struct trainer *t,
                   int after); /* a bug planted before and after step 1's gradients */
-    double loss[STEPS], won[STEPS], aux[STEPS], norm[STEPS];
-    double *grad; /* all tensors in canonical order, of step 1 */
-    int64_t *at;  /* (params + 1) where each begins in grad */
+    double loss[STEPS], won[STEPS], aux[STEPS], norm[STEPS], dropped[STEPS];
+    uint64_t kept;  /* hash of all choices that were not dropped, of all steps */
+    uint64_t start; /* and of the initial weights */
+    double *grad;   /* all tensors in canonical order, of step 1 */
+    int64_t *at;    /* (params + 1) where each begins in grad */
     char **name;
     int64_t params;
     const char *family;
@@ -83,22 +89,56 @@ static void outcome_release(struct outcome *o)
 
 /* Every rank lays the slices it stores into the whole; elsewhere it has zeros, so the sum is the
  * whole. */
-static double *collect_gradients(const struct outcome *o, struct model *m)
+static double *collect(const struct outcome *o, struct model *m, void *const *buffer)
 {
     double *whole = xcalloc(o->at[o->params], sizeof *whole);
-    for (int b = 0; b < BUFFERS; b++)
-        comm_all_gather(m->comm[b == BUFFER_DENSE ? GROUP_DP_CP : GROUP_EDP], m->lane, m->grad[b],
-                        (double *)m->grad[b] + m->layout.shard_at[b], m->layout.shard[b], DT_F64);
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
-        const double *g = (double *)m->grad[l->buffer] + l->at;
+        const double *x = (double *)buffer[l->buffer] + l->at;
         int64_t p = l->p - m->param, cols = MAX(l->p->cols, 1);
         for (int64_t r = 0; l->writes && r < l->r.rows; r++)
-            memcpy(whole + o->at[p] + (l->r.row + r) * cols + l->r.col, g + r * l->r.cols,
-                   l->r.cols * sizeof *g);
+            memcpy(whole + o->at[p] + (l->r.row + r) * cols + l->r.col, x + r * l->r.cols,
+                   l->r.cols * sizeof *x);
     }
     comm_all_reduce(m->comm[GROUP_WORLD], NULL, whole, o->at[o->params], DT_F64, COMM_SUM);
     return whole;
+}
+
+static double *collect_gradients(const struct outcome *o, struct model *m)
+{
+    for (int b = 0; b < BUFFERS; b++)
+        comm_all_gather(m->comm[b == BUFFER_DENSE ? GROUP_DP_CP : GROUP_EDP], m->lane, m->grad[b],
+                        (double *)m->grad[b] + m->layout.shard_at[b], m->layout.shard[b], DT_F64);
+    return collect(o, m, m->grad);
+}
+
+static uint64_t hash_weights(const struct outcome *o, struct model *m)
+{
+    double *whole = collect(o, m, m->weight);
+    uint64_t hash = hash_xxh3(whole, o->at[o->params] * sizeof *whole);
+    free(whole);
+    return hash;
+}
+
+/* Stands in for the op that drops choices, and adds up hashes of what it keeps of each row: a sum
+ * that does not depend on which rank has a row when.  A rank here is a thread. */
+static _Thread_local const struct op *spied;
+static _Thread_local uint64_t kept_sum;
+
+static void drop_spied(struct lane *l, int32_t *kept, void *dropped, const int32_t *index,
+                       const void *gate, int64_t t, int64_t e, int64_t k, int64_t a, double factor)
+{
+    spied->drop(l, kept, dropped, index, gate, t, e, k, a, factor);
+    for (int64_t i = 0; i < t; i += SEQ)
+        kept_sum += hash_xxh3(kept + i * k, SEQ * k * sizeof *kept);
+}
+
+/* What all ranks kept; those of TP x CP saw the same rows. */
+static uint64_t kept_hash(struct model *m)
+{
+    int64_t sum = m->mesh.i_tp || m->mesh.i_cp ? 0 : (int64_t)kept_sum;
+    comm_all_reduce(m->comm[GROUP_WORLD], NULL, &sum, 1, DT_I64, COMM_SUM);
+    return sum;
 }
 
 static void rank_main(struct world *w, void *arg)
@@ -114,6 +154,8 @@ static void rank_main(struct world *w, void *arg)
                                   .optim.moments = o.method.moments,
                                   .loss = o.method.loss,
                                   .beta = 0.3,
+                                  .capacity = o.method.capacity,
+                                  .group = o.method.group,
                                   .batch = BATCH,
                                   .micro = x->micro,
                                   .seq = SEQ,
@@ -122,13 +164,13 @@ static void rank_main(struct world *w, void *arg)
                                   .z = 0.001,
                                   .threads = 1,
                                   .optim.plan = {.lr = 0.01,
-                                           .floor = 0.1,
-                                           .warmup = 3,
-                                           .steps = STEPS,
-                                           .beta1 = 0.9,
-                                           .beta2 = 0.95,
-                                           .eps = 1e-8,
-                                           .clip = o.method.f32 ? 0 : 0.5}};
+                                                 .floor = 0.1,
+                                                 .warmup = 3,
+                                                 .steps = STEPS,
+                                                 .beta1 = 0.9,
+                                                 .beta2 = 0.95,
+                                                 .eps = 1e-8,
+                                                 .clip = o.method.f32 ? 0 : 0.5}};
     const char *why = mesh_init(&mesh, x->ranks, world_rank(w), x->tp, x->cp, x->pp, x->etp, x->ep);
     if (!why && x->layout)
         why = mesh_place(&mesh, x->layout);
@@ -137,6 +179,11 @@ static void rank_main(struct world *w, void *arg)
     config_parse(&c, o.method.model, strlen(o.method.model), "test");
     c.reward = loss_find(o.method.loss)->reward;
     trainer_init(&t, w, &mesh, &c, &opt);
+    struct op op = *t.model.op;
+    spied = t.model.op;
+    op.drop = drop_spied;
+    t.model.op = &op;
+    kept_sum = 0;
     model_random(&t.model, 1);
     struct set *set = set_open(o.method.set);
     int64_t one = 1;
@@ -144,6 +191,7 @@ static void rank_main(struct world *w, void *arg)
     struct step_result r;
 
     outcome_init(&o, &t.model);
+    o.start = o.method.f32 ? 0 : hash_weights(&o, &t.model);
     trainer_fetch(&t, &mix, 0);
     if (o.spoil)
         o.spoil(&t, 0);
@@ -156,7 +204,9 @@ static void rank_main(struct world *w, void *arg)
         trainer_fetch(&t, &mix, i * BATCH);
         trainer_step(&t, &r);
         o.loss[i] = r.loss, o.won[i] = r.won, o.aux[i] = r.aux, o.norm[i] = r.norm;
+        o.dropped[i] = r.dropped;
     }
+    o.kept = kept_hash(&t.model);
     if (world_rank(w) == 0)
         *out = o;
     else
@@ -213,6 +263,12 @@ static struct difference compare(const struct outcome *o, const struct outcome *
 static int grads_agree(const struct difference *d)
 {
     return d->grad <= 1e-10;
+}
+
+static int choices_agree(const struct outcome *o, const struct outcome *one)
+{
+    return o->start == one->start && o->kept == one->kept &&
+           (!one->method.capacity || worst_of(o->dropped, one->dropped, STEPS) <= 1e-12);
 }
 
 static int losses_agree(const struct difference *d)
@@ -380,7 +436,7 @@ int main(int argc, char **argv)
     static const struct mapping one_rank = {1, 1, 1, 1, 1, 1, 2};
     static struct mapping list[2000];
     char dir[64] = "/tmp/parallel-XXXXXX";
-    int64_t n = ARRAY_LEN(chosen), agreed = 0, tried = 0;
+    int64_t n = ARRAY_LEN(chosen), agreed = 0, tried = 0, mappings = 0;
     double worst = 0;
     memcpy(list, chosen, sizeof chosen);
     if (argc > 1 && !strcmp(argv[1], "--long"))
@@ -408,6 +464,8 @@ int main(int argc, char **argv)
         {"dpo", "sgd", pairs, mixtral},
         {"nll", "sgd", set, qwen3},
         {"bt", "adamw", pairs, olmoe},
+        {"nll", "sgd", set, mixtral, .capacity = 1},
+        {"nll", "adamw", set, qwen3, .capacity = 0.8, .group = 2},
     };
     comm_barrier(c);
     for (int64_t k = 0; k < ARRAY_LEN(methods); k++) {
@@ -420,20 +478,25 @@ int main(int argc, char **argv)
         }
         for (int64_t i = 0; i < n; i++) {
             struct outcome o = {.map = list[i], .method = methods[k]};
-            if (size > 1 && list[i].ranks != size)
+            if ((size > 1 && list[i].ranks != size) || list[i].micro % MAX(methods[k].group, 1))
                 continue;
             run(&o, job);
             if (!first)
                 continue;
             struct difference d = compare(&o, &base);
-            int same = grads_agree(&d) && losses_agree(&d);
-            ok(same, "%s, %s, %s %s: gradients %.1e (%s), losses %.1e, auxiliary %.1e, norms %.1e",
-               mapping_name(&list[i]), base.family, methods[k].loss, methods[k].optimizer, d.grad,
-               d.where, d.loss, d.aux, d.norm);
+            int same = grads_agree(&d) && losses_agree(&d) && choices_agree(&o, &base);
+            ok(same,
+               "%s, %s, %s %s%s: gradients %.1e (%s), losses %.1e, auxiliary %.1e, norms %.1e",
+               mapping_name(&list[i]), base.family, methods[k].loss, methods[k].optimizer,
+               methods[k].capacity ? " with dropping" : "", d.grad, d.where, d.loss, d.aux, d.norm);
             worst = fmax(fmax(fmax(worst, d.grad), fmax(d.loss, d.aux)), d.norm);
-            agreed += same, tried++;
+            agreed += same, tried++, mappings += k == 0;
             outcome_release(&o);
         }
+        if (first && methods[k].capacity)
+            ok(base.dropped[0] > 0.05 && base.dropped[0] < 0.5,
+               "experts with room for %g of the mean drop %.1f %% of the choices",
+               methods[k].capacity, 100 * base.dropped[0]);
         if (k == 0)
             test_the_test(&base, job);
         if (k == 0 && size == 1)
@@ -444,7 +507,7 @@ int main(int argc, char **argv)
     if (first) {
         printf("# %lld of %lld runs of %lld mappings agree with one rank; the largest difference "
                "is %.1e\n",
-               (long long)agreed, (long long)tried, (long long)(tried / ARRAY_LEN(methods)), worst);
+               (long long)agreed, (long long)tried, (long long)mappings, worst);
         remove_tree(dir);
     }
     free(set), free(pairs);

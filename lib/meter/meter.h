@@ -44,6 +44,7 @@ struct log_head {
 struct step_line {
     int64_t step;
     double loss, aux, z;
+    double dropped; /* share of the router's choices; NaN, and not in the line, where none may be */
     double won; /* share of pairs the chosen one wins; NaN, and not in the line, without pairs */
     double lr, grad_norm;
     int64_t tokens; /* real ones, of all ranks */

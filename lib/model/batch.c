@@ -28,7 +28,8 @@ void batch_init(struct batch *b, const struct model *m, int64_t rows, int64_t se
 {
     int32_t **ints[INTS];
     void **stats[STATS];
-    *b = (struct batch){.rows = rows, .seq = seq, .t = rows * seq, .queries = seq, .keys = seq};
+    *b = (struct batch){
+        .rows = rows, .seq = seq, .t = rows * seq, .groups = rows, .queries = seq, .keys = seq};
     int64_t whole = round_up((b->t + 1) * (int64_t)sizeof(int32_t));
     int64_t stat = round_up(b->t * dtype_size(m->op->stat));
     b->put_bytes = INTS * whole + FILLED * stat;
@@ -93,7 +94,7 @@ void batch_host_init(struct batch_host *h, int64_t rows, int64_t seq)
 {
     int64_t t = rows * seq;
     memset(h, 0, sizeof *h);
-    h->rows = rows, h->seq = seq;
+    h->rows = rows, h->seq = seq, h->group_rows = 1;
     h->token = xmalloc(t * sizeof *h->token);
     h->label = xmalloc(t * sizeof *h->label);
     h->position = xmalloc(t * sizeof *h->position);
@@ -143,7 +144,7 @@ void batch_host_row(struct batch_host *h, int64_t i, const int32_t *token, const
         h->label[base + j] = learnt ? token[j + 1] : -1;
         h->weight[base + j] = learnt ? weight[j + 1] : 0;
         h->position[base + j] = j - start;
-        h->group[base + j] = pad ? -1 : i;
+        h->group[base + j] = pad ? -1 : i / h->group_rows;
         h->weight_sum += h->weight[base + j];
         h->live += !pad;
         if (last) {

@@ -59,7 +59,7 @@ static void plan(struct task_context *t)
     int ranks = comm_size(group), etp = m->mesh.etp;
 
     int32_t *index = xmalloc(n * k * sizeof *index);
-    dev->get(t->l, index, saved_fetch(s, SLOT_INDEX), n * k * sizeof *index);
+    dev->get(t->l, index, saved_fetch(s, SLOT_KEPT), n * k * sizeof *index);
     dev->wait(t->l);
 
     int64_t *one = xmalloc(ranks * sizeof *one);
@@ -109,7 +109,7 @@ void dispatch_forward(struct task_context *t)
     if (alone(t)) {
         s->received = n;
         saved_share(s, SLOT_RX, s, SLOT_H2);
-        saved_share(s, SLOT_RINDEX, s, SLOT_INDEX);
+        saved_share(s, SLOT_RINDEX, s, SLOT_KEPT);
         saved_share(s, SLOT_RGATE, s, SLOT_GATE);
     } else {
         plan(t);

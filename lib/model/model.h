@@ -23,6 +23,7 @@
 
 struct batch {
     int64_t rows, seq, t; /* packed rows, tokens of each held here, rows * seq */
+    int64_t groups;       /* accounting groups: stretches of as many rows each */
     int64_t spans;        /* documents and runs of pads, then any number of empty ones */
     int64_t queries, keys; /* no span has more; bounds that hold for every batch */
     char *block;          /* what the arrays lie in */
@@ -31,7 +32,7 @@ struct batch {
     int32_t *token;       /* (T) */
     int32_t *label;       /* (T) the next token of the same document where it is learnt, else -1 */
     int32_t *position;    /* (T) within the document */
-    int32_t *group;       /* (T) accounting group (the packed row), -1 for pads */
+    int32_t *group;       /* (T) accounting group, -1 for pads */
     int32_t *q_at;        /* (T+1) spans, as op_list.h's attn takes them */
     int32_t *k_beg, *k_end;        /* (T) */
     void *weight;                  /* S (T) of the label, 0 where there is none */
@@ -50,6 +51,7 @@ void batch_release(struct batch *b, const struct model *m);
 /* Host arrays of the same meaning, filled row by row before a batch is put on the device. */
 struct batch_host {
     int64_t rows, seq, spans;
+    int64_t group_rows; /* packed rows of an accounting group */
     int32_t *token, *label, *position, *group, *q_at, *k_beg, *k_end;
     double *weight;
     int32_t *chosen; /* by span, as base and margin */
@@ -111,6 +113,7 @@ enum slot { /* activations of one (micro-batch, layer) */
     SLOT_RSTD1, SLOT_QKV, SLOT_O, SLOT_LSE,  /* S (Tl), R (T,(H+2G)C), R (T,HC), S (T,H) */
     SLOT_X1, SLOT_RSTD2, SLOT_H2,            /* R (Tl,D), S (Tl), R (Tl,D) */
     SLOT_INDEX, SLOT_GATE, SLOT_PROB, SLOT_ROUTE_LSE, SLOT_COUNT, /* (Tl,K) (Tl,K) (Tl,E) (Tl) (A,E) */
+    SLOT_KEPT,                               /* (Tl,K) the choices that are not dropped */
     SLOT_RX, SLOT_RINDEX, SLOT_RGATE,        /* R (R,D), I32 (R,K), S (R,K): as received */
     SLOT_SEND_ROW, SLOT_SEND_PLACE,          /* I32 (sent), I32 (Tl, ranks) */
     SLOT_MAP_AT, SLOT_MAP_COUNT, SLOT_MAP_SOURCE, SLOT_MAP_PLACE,
@@ -151,8 +154,9 @@ enum {
     LOSS_WON,
     LOSS_AUX,
     LOSS_Z,
+    LOSS_DROPPED,
     LOSS_SUMS
-}; /* the loss, pairs won, the router's two */
+}; /* the loss, pairs won, the router's two, choices dropped */
 struct model {
     struct config cfg;
     struct mesh mesh;
@@ -173,6 +177,7 @@ struct model {
         *chunk; /* pipeline chunks of this stage; (chunks + 1) the first layer of each */
     int64_t h, g, c, el, f, v, v0; /* local sizes */
     void *freq;                    /* S (C/2) rotary frequencies */
+    double capacity; /* of an expert, in mean loads (op_list.h, drop); 0: no choice is dropped */
     void *coef;                    /* S (2) of route_dgrad; the trainer's, set before each step */
     void *loss;                    /* S (LOSS_SUMS) of the step */
     struct pool *pool;

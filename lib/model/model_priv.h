@@ -58,6 +58,7 @@ void attn_forward(struct task_context *t);
 void attn_dgrad(struct task_context *t);
 void attn_wgrad(struct task_context *t);
 void route_forward(struct task_context *t);
+void drop_choices(struct task_context *t); /* of SLOT_INDEX; leaves SLOT_KEPT */
 void route_dgrad(struct task_context *t);
 void route_wgrad(struct task_context *t);
 void dispatch_forward(struct task_context *t);

@@ -14,7 +14,7 @@ void route_forward(struct task_context *t)
 {
     struct model *m = t->m;
     struct saved *s = &t->s[t->layer];
-    int64_t n = local_tokens(t), d = m->cfg.d, e = m->cfg.experts, k = m->cfg.k, a = t->b->rows;
+    int64_t n = local_tokens(t), d = m->cfg.d, e = m->cfg.experts, k = m->cfg.k, a = t->b->groups;
     int64_t ssz = stat_size(m);
 
     void *h2 = saved_keep(s, SLOT_H2, n * d * real_size(m)), *x1 = saved_fetch(s, SLOT_X1);
@@ -33,6 +33,7 @@ void route_forward(struct task_context *t)
     m->op->route(t->l, saved_keep(s, SLOT_INDEX, n * k * sizeof(int32_t)),
                  saved_keep(s, SLOT_GATE, n * k * ssz), saved_keep(s, SLOT_PROB, n * e * ssz), lse,
                  count, psum, logits, own_groups(t), n, e, k, a, m->cfg.norm_gate);
+    drop_choices(t);
     if (!counted)
         return;
     comm_all_reduce(m->comm[GROUP_TP_CP], t->l, count, 2 * a * e, m->op->stat, COMM_SUM);
@@ -50,7 +51,7 @@ void route_dgrad(struct task_context *t)
     m->op->route_dgrad(t->l, dlogits, saved_fetch(s, SLOT_DGATE), saved_fetch(s, SLOT_PROB),
                        saved_fetch(s, SLOT_ROUTE_LSE), saved_fetch(s, SLOT_INDEX),
                        saved_fetch(s, SLOT_COUNT), own_groups(t), m->coef, n, e, m->cfg.k,
-                       t->b->rows, m->cfg.norm_gate);
+                       t->b->groups, m->cfg.norm_gate);
     void *dh2 =
         saved_fetch(s, SLOT_DH2); /* R (Tl,D) from the experts; the router's part is added */
     m->op->gemm(t->l, real_mat(m, dh2, n, d), stat_mat(m, dlogits, n, e),
@@ -78,7 +79,7 @@ void route_wgrad(struct task_context *t)
                 t->add);
     static const enum slot done[] = {SLOT_H2,    SLOT_RSTD2,     SLOT_INDEX, SLOT_GATE,
                                      SLOT_PROB,  SLOT_ROUTE_LSE, SLOT_COUNT, SLOT_DH2,
-                                     SLOT_DGATE, SLOT_DLOGITS};
+                                     SLOT_DGATE, SLOT_DLOGITS,   SLOT_KEPT};
     for (int64_t i = 0; i < ARRAY_LEN(done); i++)
         saved_release(s, done[i]);
     saved_release(s + 1, SLOT_DX); /* the layer above is done with */

@@ -94,6 +94,16 @@ OP(route_dgrad, (struct lane *l, void *dlogits /* S= (T,E) */, const void *dgate
 OP(route_loss, (struct lane *l, void *loss /* S+= (2) */, const void *count, const void *psum,
                 const void *lse, const int32_t *group, int64_t t, int64_t e, int64_t k, int64_t a))
 
+/* Which choices the experts have room for.  Token t is of accounting group t / ceil(T / A), all of
+ * which is here.  Of each group an expert takes ceil(n K / E factor - 1e-9) choices at most, n the
+ * group's tokens that are no pads (index >= 0): those with the largest gates, equal ones in order of
+ * tokens.  Gates are compared rounded (half up) to 13 significant bits: equal tokens whose sums were
+ * taken in another order are still equal.  kept = index, but -1 for the others; dropped[0] += their
+ * number. */
+OP(drop, (struct lane *l, int32_t *kept /* = (T,K) */, void *dropped /* S+= (1) */,
+          const int32_t *index /* (T,K) */, const void *gate /* S (T,K) >= 0 */, int64_t t,
+          int64_t e, int64_t k, int64_t a, double factor))
+
 /* The row map of the experts held here: which received row goes to which expert.  index holds, for
  * each of n rows, K local expert numbers or -1.  Expert e owns rows at[e] .. at[e] + count[e] of M,
  * at[e] a multiple of ROW_ALIGN, in order of (row, choice); source[m] = row * K + choice, or -1 for a

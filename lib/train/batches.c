@@ -24,6 +24,8 @@ void batches_init(struct trainer *t)
     for (int64_t i = 0; i < t->micros; i++) {
         batch_host_init(&t->host[i], o->micro, o->seq);
         batch_init(&t->batch[i], &t->model, o->micro, o->seq / t->mesh.cp);
+        t->host[i].group_rows = o->group;
+        t->batch[i].groups = o->micro / o->group;
         t->batch[i].context = cut ? &t->context : NULL;
         t->batch[i].keys = o->seq;
         if (cut && t->loss->pairs)

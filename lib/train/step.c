@@ -133,8 +133,11 @@ static void result_losses(const struct trainer *t, const void *raw /* S (LOSS_SU
     dtype_convert(sums, DT_F64, raw, m->op->stat, LOSS_SUMS);
     r->loss = sums[LOSS_MAIN] / weight;
     r->won = sums[LOSS_WON] / weight;
-    /* every rank of TP x CP computed the whole group's auxiliary loss */
-    r->aux = sums[LOSS_AUX] / live / m->cfg.layers / (t->mesh.tp * t->mesh.cp);
+    /* every rank of TP x CP computed the whole group's auxiliary loss, and dropped its choices */
+    int ranks = t->mesh.tp * t->mesh.cp;
+    r->aux = sums[LOSS_AUX] / live / m->cfg.layers / ranks;
+    r->dropped =
+        m->capacity > 0 ? sums[LOSS_DROPPED] / live / (m->cfg.layers * m->cfg.k) / ranks : NAN;
     r->z = sums[LOSS_Z] / live / m->cfg.layers;
 }
 
@@ -249,10 +252,12 @@ void trainer_blame(const struct trainer *t, const struct step_result *r, int64_t
         }
 }
 
+/* Models are used with room for all choices, so they are judged so. */
 double trainer_evaluate(struct trainer *t, struct set *set, double moments[2])
 {
-    double weight = 0;
+    double weight = 0, capacity = t->model.capacity;
     struct step_result r;
+    t->model.capacity = 0;
     memset(t->scores, 0, sizeof t->scores);
     zero_losses(t);
     for (int64_t first = 0; first < set_sequences(set); first += t->o.batch) {
@@ -264,6 +269,7 @@ double trainer_evaluate(struct trainer *t, struct set *set, double moments[2])
     }
     sum_losses(t);
     read_losses(t, weight, 1, &r);
+    t->model.capacity = capacity;
     if (moments) {
         comm_all_reduce(t->model.comm[GROUP_WORLD], NULL, t->scores, 3, DT_F64, COMM_SUM);
         double n = t->scores[0], mean = t->scores[1] / n;

@@ -111,7 +111,9 @@ struct trainer_options {
     int64_t batch, micro; /* packed rows: of a step over all ranks, of a micro-batch */
     int64_t seq;          /* tokens of a row */
     double aux, z;
-    double beta; /* of dpo */
+    double capacity; /* of experts, as the model's; 0: no choice is dropped */
+    int64_t group;   /* packed rows of an accounting group; 0: 1 */
+    double beta;     /* of dpo */
     int64_t threads;
     int deterministic; /* the same bits again on this machine, also of libraries' kernels */
 };
@@ -119,6 +121,7 @@ struct trainer_options {
 struct step_result {
     double seconds; /* from when the step could begin to its end */
     double loss, aux, z, norm, lr, weight; /* weight: the denominator */
+    double dropped;  /* share of the router's choices; NaN where none may be */
     double won;      /* share of pairs in which the chosen one scores higher */
     double squares;  /* sum of squared document lengths, over all ranks */
     int64_t tokens;  /* live, over all ranks */

@@ -22,6 +22,10 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     if (o->micro * o->seq / mesh->cp % mesh->tp)
         die_misused("the %lld tokens of a micro-batch do not divide by --cp %d times --tp %d",
                     (long long)(o->micro * o->seq), mesh->cp, mesh->tp);
+    t->o.group = MAX(o->group, 1);
+    if (o->micro % t->o.group)
+        die_misused("--group %lld: a micro-batch of %lld rows is not a multiple of it",
+                    (long long)o->group, (long long)o->micro);
     t->micros = o->batch / share;
     t->loss = loss_find(o->loss);
     const struct op *op = op_open(o->device, o->type);
@@ -34,6 +38,7 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     if (o->z >= 0)
         cfg->z = o->z;
     model_init(&t->model, cfg, mesh, w, &t->lane, op);
+    t->model.capacity = o->capacity;
     model_gradients(&t->model, choice_is(o->grads, "bf16") ? DT_BF16 : op->stat);
     optim_init(&t->optim, &t->model, &o->optim);
     if (t->loss->reward != t->model.cfg.reward)

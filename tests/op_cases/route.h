@@ -169,6 +169,72 @@ static void case_route_loss(struct run *r)
     expect(r, "loss", want);
 }
 
+static double to_13_bits(double x)
+{
+    int exponent;
+    double f = frexp(x, &exponent);
+    return ldexp(floor(ldexp(f, 13) + 0.5), exponent - 13);
+}
+
+/* Which choices of a group stay, one expert after another: while there is room the largest gate
+ * that is left, of equal ones that of the first token. */
+static void drop_naive(const int32_t *index, const double *gate, double *kept, int64_t tokens,
+                       int64_t e, int64_t k, double factor)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < tokens * k; i++)
+        kept[i] = -1;
+    for (int64_t i = 0; i < tokens; i++)
+        n += index[i * k] >= 0;
+    for (int64_t x = 0; x < e; x++)
+        for (int64_t room = (int64_t)ceil((double)(n * k) / (double)e * factor - 1e-9); room;
+             room--) {
+            int64_t best = -1;
+            for (int64_t i = 0; i < tokens * k; i++)
+                if (index[i] == x && kept[i] < 0 &&
+                    (best < 0 || to_13_bits(gate[i]) > to_13_bits(gate[best])))
+                    best = i;
+            if (best >= 0)
+                kept[best] = (double)x;
+        }
+}
+
+/* Few experts and few different gates, so that many choices are dropped and many are equal; odd
+ * variants: gates differ, some by less than what they are compared to.  The higher variants leave
+ * room for nothing, and for all. */
+static void case_drop(struct run *r)
+{
+    static const double factors[] = {0.75, 1.1, 0, 100};
+    const struct shape *s = r->s;
+    int64_t n = s->t * s->k, rows = (s->t + s->a - 1) / s->a;
+    double factor = factors[r->variant / 2];
+    int32_t *index = draw_int(r, n, 0, 4);
+    double *gate = draw_stat(r, n, 0, 1);
+    for (int64_t i = 0; i < s->t; i++) {
+        int64_t pad = index[i * s->k] == 0 && !r->bench;
+        int64_t first = i % 3 ? 0 : rng_permute(rng_key((uint64_t)i, "choice"), s->e, 0);
+        for (int64_t j = i * s->k; j < (i + 1) * s->k; j++) {
+            double x = get(gate, r->op->stat, j);
+            index[j] = pad ? -1 : (int32_t)((first + j) % s->e);
+            set(gate, r->op->stat, j, r->variant & 1 ? x * 0.001 + 0.5 : floor(4 * x) / 4);
+        }
+    }
+    int32_t *kept = output_int(r, "kept", n);
+    void *dropped = inout_stat(r, "dropped", 1);
+    r->bytes = (double)n * (8 + stat_bytes(r));
+    RUN(r, drop, kept, dropped, index, gate, s->t, s->e, s->k, s->a, factor);
+    if (!stating(r))
+        return;
+    double *want = work(r, n), sum = last_output(r)->start[0];
+    for (int64_t at = 0; at < s->t; at += rows)
+        drop_naive(index + at * s->k, gate + at * s->k, want + at * s->k, MIN(rows, s->t - at),
+                   s->e, s->k, factor);
+    for (int64_t i = 0; i < n; i++)
+        sum += index[i] >= 0 && want[i] < 0;
+    expect(r, "kept", want);
+    expect(r, "dropped", &sum);
+}
+
 /* K different local experts a row, -1 for some; expert 1 is always left empty; odd variants:
  * nothing is live. */
 static int32_t *draw_choices(struct run *r)
