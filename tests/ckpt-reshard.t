@@ -37,12 +37,31 @@ a, b = (json.load(open(f\"three.{x}/config.json\")) for x in (\"hf\", \"back\"))
 assert {k: b.get(k) for k in a} == a, (a, b)"'
 ok 'the same command gives the same bytes' \
    'ckpt-reshard --from-hf F32.hf -o again/ && diff -r F32.ckpt again'
-ok '--to-hf in three files with an index' \
-   'ckpt-reshard --to-hf --files 3 mixed.ckpt -o many && [ "$(ls many/*.safetensors | wc -l)" = 3 ] &&
-    $hf same mixed.hf many'
+ok '--to-hf in files of a size, with an index' \
+   'ckpt-reshard --to-hf --max-shard-size 2k mixed.ckpt -o many && [ "$(ls many/*.safetensors | wc -l)" -ge 3 ] &&
+    $hf same mixed.hf many && $hf files many 2048'
+ok 'as many as there are tensors'      'ckpt-reshard --to-hf --max-shard-size 1 mixed.ckpt -o one-each &&
+                                        $hf same mixed.hf one-each && $hf files one-each 1'
+ok '--from-hf in files of a size: the index makes them a Hugging Face folder' \
+   'ckpt-reshard --from-hf --max-shard-size 2k mixed.hf -o parts.ckpt && $hf same mixed.hf parts.ckpt &&
+    $hf files parts.ckpt 2048 && ckpt-reshard parts.ckpt -o parts.one && diff -r mixed.ckpt parts.one'
 ok '--dtype bfloat16 rounds to even' \
    'there_and_back finite F32 1 finite && ckpt-reshard --to-hf --dtype bfloat16 finite.ckpt -o half/ &&
     $hf rounded finite.hf half && grep -q "\"bfloat16\"" half/config.json'
+ok 'and so on the way in'              'ckpt-reshard --from-hf --dtype bfloat16 finite.hf -o half.ckpt && $hf rounded finite.hf half.ckpt'
+for family in mixtral qwen3_moe olmoe; do
+    ok "$family: experts in one tensor a layer, as transformers keeps them; out as the hub has them" \
+       "rm -rf fused; \$hf make fused BF16 2 fused family=$family && \$hf make apart.$family BF16 1 family=$family &&
+        ckpt-reshard --from-hf fused -o fused.ckpt && ckpt-reshard --to-hf fused.ckpt -o fused.back &&
+        \$hf same apart.$family fused.back"
+    ok "$family: FP8 in blocks becomes BF16" \
+       "rm -rf fp8; \$hf make fp8 BF16 2 fp8 family=$family && ckpt-reshard --from-hf fp8 -o fp8.ckpt &&
+        ckpt-reshard --to-hf fp8.ckpt -o fp8.back && \$hf widened fp8 fp8.back && ! grep -q quantization fp8.back/config.json"
+done
+ok 'what older folders have beside the weights is computed anew' \
+   'rm -rf old.hf; $hf make old.hf F32 2 tied add=model.layers.0.self_attn.rotary_emb.inv_freq copy=model.embed_tokens.weight:lm_head.weight &&
+    $hf make tied2.hf F32 1 tied && ckpt-reshard --from-hf old.hf -o old.ckpt && ckpt-reshard --to-hf old.ckpt -o old.back &&
+    $hf same tied2.hf old.back'
 
 # ---- cut anew ----
 
@@ -66,9 +85,24 @@ x 'a missing tensor'     4 "bad.hf: tensor \"$gate\" is missing"            "fau
 x 'an unknown tensor'    4 '00001-of-00002.safetensors: tensor "aux.head" is none of this model' 'faulty add=aux.head'
 x 'another shape'        4 "tensor \"$gate\" has shape \(8, 3\), config.json asks for \(3, 8\)" "faulty transpose=$gate"
 x 'integers'             4 "tensor \"$gate\" is I32, not a type of weights" "faulty type=$gate:I32"
-x 'a tensor in two files' 4 'tensor "model.norm.weight" is in another file too' 'faulty twice=model.norm.weight'
+x 'a tensor in two files' 4 'tensor "model.norm.weight" is in another file or tensor too' 'faulty twice=model.norm.weight'
 x 'every fault counts'   4 'bad.hf: 2 faults in the weights; nothing was written' "faulty drop=$gate add=b"
 x 'a head where it is tied' 4 'tensor "lm_head.weight" is none of this model' 'faulty tied add=lm_head.weight'
+x 'another head where it is tied' 4 'tensor "lm_head.weight" is none of this model' 'faulty tied copy=model.embed_tokens.weight:lm_head.weight type=lm_head.weight:F32'
+fused=model.layers.0.mlp.experts
+x 'experts apart and in one tensor' 4 "tensor \"$fused.down_proj\" is in another file or tensor too" \
+  "faulty fused copy=$fused.down_proj:model.layers.0.block_sparse_moe.experts.1.w2.weight"
+x 'experts in one tensor of another shape' 4 "\"$fused.down_proj\" has shape \(2, 2\), config.json asks for \(3, 8, 10\)" \
+  "faulty fused drop=$fused.down_proj add=$fused.down_proj"
+x 'FP8 without factors'  4 "tensor \"$gate\" is F8_E4M3 and has no \"${gate}_scale_inv\"" "faulty fp8 drop=${gate}_scale_inv"
+x 'factors of what is no FP8' 4 "tensor \"$gate\" is not F8_E4M3 and has a" "faulty fp8 type=$gate:F32"
+x 'factors of other blocks' 4 "tensor \"${gate}_scale_inv\" has shape \(3, 1\), the blocks of its weight are \(1, 3\)" "faulty fp8 transpose=${gate}_scale_inv"
+x 'FP8 that config.json does not mention' 4 "tensor \"$gate\" is F8_E4M3, not a type of weights" "faulty type=$gate:F8_E4M3"
+x 'other quantised weights' 2 '"quantization_config": quantised weights' \
+  'rm -rf bad.hf; $hf make bad.hf F32 1 fp8; sed -i s/\"fp8\"/\"awq\"/ bad.hf/config.json; ckpt-reshard --from-hf bad.hf -o o'
+x 'a tokenizer with more tokens than the embedding' 4 "bad.hf/tokenizer.json: gives out token 11; config.json's \"vocab_size\" is 11" \
+  'rm -rf bad.hf; $hf make bad.hf F32 1; echo "{\"model\":{\"vocab\":{\"a\":0,\"b\":9}},\"added_tokens\":[{\"id\":11}]}" >bad.hf/tokenizer.json; ckpt-reshard --from-hf bad.hf -o o'
+ok 'but not with as many' 'sed -i s/11/10/ bad.hf/tokenizer.json; ckpt-reshard --from-hf bad.hf -o few && cmp few/tokenizer.json bad.hf/tokenizer.json'
 x 'a file that is cut'   4 'model-00002-of-00002.safetensors' \
   'rm -rf bad.hf; $hf make bad.hf F32 2; truncate -s -1 bad.hf/model-00002-of-00002.safetensors; ckpt-reshard --from-hf bad.hf -o o'
 x 'a file that is gone'  4 'model-00002-of-00002.safetensors: missing' \
@@ -108,8 +142,10 @@ x 'no output'            2 '-o DIR/ is wanted'             'ckpt-reshard F32.ckp
 x 'no input'             2 'is wanted, 0 are given'        'ckpt-reshard -o o'
 x 'two inputs'           2 '2 are given'                   'ckpt-reshard F32.ckpt mixed.ckpt -o o'
 x 'both directions'      2 'exclude each other'            'ckpt-reshard --from-hf --to-hf F32.hf -o o'
-x '--dtype elsewhere'    2 '--dtype is for --to-hf'        'ckpt-reshard --dtype float16 F32.ckpt -o o'
-x '--files elsewhere'    2 '--files is not for --from-hf'  'ckpt-reshard --files 2 --from-hf F32.hf -o o'
+x '--dtype elsewhere'    2 '--dtype and --max-shard-size are for' 'ckpt-reshard --dtype float16 F32.ckpt -o o'
+x '--max-shard-size elsewhere' 2 '--dtype and --max-shard-size are for' 'ckpt-reshard --max-shard-size 1g F32.ckpt -o o'
+x '--files elsewhere'    2 '--files is not for Hugging Face'  'ckpt-reshard --files 2 --from-hf F32.hf -o o'
+x 'files of nothing'     2 '--max-shard-size 0: at least 1' 'ckpt-reshard --max-shard-size 0 --from-hf F32.hf -o o'
 x 'no files at all'      2 '--files 0: 1 to 99999'         'ckpt-reshard --files 0 F32.ckpt -o o'
 x 'a type there is not'  2 'int4'                          'ckpt-reshard --to-hf --dtype int4 F32.ckpt -o o'
 x 'a folder of something else is not replaced' 2 'home/: exists and has thesis in it, which no checkpoint' \

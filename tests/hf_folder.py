@@ -3,11 +3,17 @@
 
     hf_folder.py make DIR DTYPE [FILES [OPTION ...]]
         a tiny model of arbitrary bits: F32, BF16, F16 or mixed; FILES > 1 come with an index.
-        OPTION: family=mixtral (or qwen3_moe, olmoe); tied; finite (F32 without NaN and infinity); drop=NAME, add=NAME, transpose=NAME, type=NAME:DTYPE, twice=NAME (in two files)
+        OPTION: family=mixtral (or qwen3_moe, olmoe); tied; finite (F32 without NaN and infinity);
+        fused (the experts of a layer in one tensor, as transformers keeps them); fp8 (matrices but
+        embedding and head in FP8 with factors of 4 x 3 blocks); drop=NAME, add=NAME, transpose=NAME,
+        type=NAME:DTYPE, twice=NAME (in two files), copy=NAME:NEW
     hf_folder.py same A B
         fails unless both hold the same tensors: name, type, shape, every byte
     hf_folder.py rounded A B
         fails unless B is A with every weight rounded to bfloat16, ties to even
+    hf_folder.py widened A B
+        fails unless B is A with what is FP8 in A as the BF16 nearest to number x factor
+    hf_folder.py files DIR BYTES        fails unless each file holds at most so many, or one tensor
     hf_folder.py flip FILE TENSOR       flips one bit in the middle of the tensor
     hf_folder.py list DIR               prints NAME DTYPE SHAPE, one a line
 """
@@ -18,7 +24,7 @@ import random
 import struct
 import sys
 
-SIZE = {"F32": 4, "BF16": 2, "F16": 2, "F64": 8, "I32": 4}
+SIZE = {"F8_E4M3": 1, "F32": 4, "BF16": 2, "F16": 2, "F64": 8, "I32": 4}
 COMMON = {
     "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
     "num_experts_per_tok": 2, "vocab_size": 11, "max_position_embeddings": 16, "hidden_act": "silu",
@@ -123,6 +129,62 @@ def read_folder(folder):
     return out
 
 
+def fuse(tensors):
+    """Experts under the names, and in the shapes, that transformers has in memory."""
+    out, parts = {}, {}
+    for name, x in tensors.items():
+        name = name.replace(".block_sparse_moe.", ".mlp.")
+        if ".experts." not in name:
+            out[name] = x
+            continue
+        layer, _, rest = name.partition(".experts.")
+        e, what = int(rest.split(".")[0]), rest.split(".")[1]
+        order = {"w1": 0, "gate_proj": 0, "w3": 1, "up_proj": 1, "w2": 2, "down_proj": 2}[what]
+        key = layer + ".experts." + ("gate_up_proj" if order < 2 else "down_proj")
+        parts.setdefault(key, {})[e, order] = x
+    for key, part in parts.items():
+        rows, cols = part[min(part)][1]
+        e = max(part)[0] + 1
+        dtypes = {x[0] for x in part.values()}
+        assert len(dtypes) == 1, "one tensor has one type"
+        out[key] = (dtypes.pop(), (e, len(part) // e * rows, cols),
+                    b"".join(part[k][2] for k in sorted(part)))
+    return out
+
+
+BLOCK = (4, 3)
+
+
+def quantise(tensors, bits):
+    for name, (_, shape, _) in list(tensors.items()):
+        if len(shape) == 2 and "embed" not in name and "lm_head" not in name:
+            blocks = [-(-n // b) for n, b in zip(shape, BLOCK)]
+            factors = [bits.uniform(-2, 2) for _ in range(count(blocks))]
+            tensors[name] = ("F8_E4M3", shape, bits.randbytes(count(shape)))
+            tensors[name + "_scale_inv"] = ("F32", blocks, struct.pack(f"<{len(factors)}f", *factors))
+
+
+def e4m3(q):
+    e, m = q >> 3 & 15, q & 7
+    x = float("nan") if q & 127 == 127 else (8 + m) * 2.0 ** (e - 10) if e else m * 2.0 ** -9
+    return -x if q >> 7 else x
+
+
+def widen(tensors):
+    out = {}
+    for name, (dtype, shape, raw) in tensors.items():
+        if name.endswith("_scale_inv"):
+            continue
+        if dtype == "F8_E4M3":
+            blocks, factors = tensors[name + "_scale_inv"][1:]
+            factors = struct.unpack(f"<{count(blocks)}f", factors)
+            x = [e4m3(q) * factors[i // shape[1] // BLOCK[0] * blocks[1] + i % shape[1] // BLOCK[1]]
+                 for i, q in enumerate(raw)]
+            dtype, shape, raw = to_bf16(("F32", shape, struct.pack(f"<{len(x)}f", *x)), True)
+        out[name] = (dtype, shape, raw)
+    return out
+
+
 def make(folder, dtype, files="1", *options):
     bits = random.Random(dtype)
     options = [o.partition("=")[::2] for o in options]
@@ -135,12 +197,18 @@ def make(folder, dtype, files="1", *options):
         if finite:
             raw[3::4] = bytes(b & 0xbf for b in raw[3::4])
         tensors[name] = (t, shape, bytes(raw))
+    if ("fused", "") in options:
+        tensors = fuse(tensors)
+    if ("fp8", "") in options:
+        quantise(tensors, bits)
     for what, value in options:
         name, _, t = value.partition(":")
         if what == "drop":
             del tensors[name]
         elif what == "add":
             tensors[name] = ("F32", (2, 2), bytes(16))
+        elif what == "copy":
+            tensors[t] = tensors[name]
         elif what == "transpose":
             t, (a, b), raw = tensors[name]
             tensors[name] = (t, (b, a), raw)
@@ -155,6 +223,9 @@ def make(folder, dtype, files="1", *options):
         part += [v for w, v in options if w == "twice" and v not in part]
         write_file(os.path.join(folder, path), {n: tensors[n] for n in part})
     config = dict(CONFIGS[family], model_type=family, tie_word_embeddings=tied)
+    if ("fp8", "") in options:
+        config["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3",
+                                         "weight_block_size": list(BLOCK)}
     side = dict(SIDE, **{"config.json": json.dumps(config, indent=1).encode()})
     if files > 1:
         total = sum(len(x[2]) for x in tensors.values())
@@ -166,7 +237,10 @@ def make(folder, dtype, files="1", *options):
 
 
 def compare(a, b, expected):
-    a, b = read_folder(a), read_folder(b)
+    compare_tensors(read_folder(a), read_folder(b), expected)
+
+
+def compare_tensors(a, b, expected):
     if sorted(a) != sorted(b):
         sys.exit(f"names differ: {sorted(set(a) ^ set(b))}")
     for name in a:
@@ -174,14 +248,30 @@ def compare(a, b, expected):
             sys.exit(f"{name} differs: {a[name][:2]}, {b[name][:2]}")
 
 
-def to_bf16(x):
+def to_bf16(x, nan=False):
     dtype, shape, raw = x
     assert dtype == "F32"
     out = b""
     for (u,) in struct.iter_unpack("<I", raw):
+        if nan and u & 0x7fffffff > 0x7f800000:
+            out += struct.pack("<H", u >> 16 | 0x40)
+            continue
         assert u & 0x7fffffff < 0x7f800000, "make it finite"
         out += struct.pack("<H", (u + 0x7fff + (u >> 16 & 1)) >> 16)
     return "BF16", shape, out
+
+
+def widened(a, b):
+    a, b = read_folder(a), read_folder(b)
+    assert any(x[0] == "F8_E4M3" for x in a.values())
+    compare_tensors(widen(a), b, lambda x: x)
+
+
+def files(folder, size):
+    for path in glob.glob(os.path.join(folder, "*.safetensors")):
+        x = read_file(path)
+        if len(x) > 1 and sum(len(t[2]) for t in x.values()) > int(size):
+            sys.exit(f"{path} holds more")
 
 
 def flip(path, tensor):
@@ -199,6 +289,8 @@ def main():
         "make": make,
         "same": lambda a, b: compare(a, b, lambda x: x),
         "rounded": lambda a, b: compare(a, b, to_bf16),
+        "widened": widened,
+        "files": files,
         "flip": flip,
         "list": lambda d: [print(n, x[0], *x[1]) for n, x in sorted(read_folder(d).items())],
     }

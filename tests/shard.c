@@ -130,6 +130,24 @@ static void test_file(void)
     ok(x.len == y.len && !memcmp(x.data, y.data, x.len),
        "bytes do not depend on the order of adding");
     ok(x.len == 4096 + 16 + 24 + 2 + 3, "data begin at 4096, nothing is padded");
+    struct blob b = {0};
+    blob_meta(&b, "schema", "moeutils.test");
+    blob_meta(&b, "quote", "\"\\\n\xc3\xa9");
+    for (int i = 0; i < 5; i++)
+        blob_tensor(&b, given[i].name, given[i].type, given[i].ndim, given[i].shape, NULL);
+    struct blob_file *o = blob_file_open(&b, again);
+    const void *in_place[] = {big, NULL, w, half, flag};
+    for (int i = 0; i < 5; i++)
+        for (int64_t at = 0, m; at < b.tensor[i].bytes; at += m) {
+            m = MIN(5, b.tensor[i].bytes - at);
+            blob_file_put(o, (const char *)in_place[i] + at, m);
+        }
+    int64_t bytes = blob_file_close(o);
+    blob_release(&b);
+    buf_release(&y);
+    y = read_file(again);
+    ok(bytes == (int64_t)x.len && x.len == y.len && !memcmp(x.data, y.data, x.len),
+       "the same bytes come of tensors put piece by piece");
 
     struct shard_file *f = shard_open(path);
     const struct blob *h = shard_header(f);

@@ -4,14 +4,17 @@
 #include <string.h>
 
 static int from_hf, to_hf;
-static int64_t files = 1;
+static int64_t files = 1, file_bytes = (int64_t)5 << 30;
 static const char *output, *dtype = "keep";
 
 static const struct opt options[] = {
     OPT_FLAG(0, "from-hf", &from_hf, "the input is a Hugging Face folder"),
     OPT_FLAG(0, "to-hf", &to_hf, "the output is one"),
-    OPT_CHOICE(0, "dtype", &dtype, "keep|float32|bfloat16|float16", "type of --to-hf's weights"),
-    OPT_INT(0, "files", &files, "n", "files of weights to write"),
+    OPT_CHOICE(0, "dtype", &dtype, "keep|float32|bfloat16|float16",
+               "type of the weights, with --from-hf and --to-hf"),
+    OPT_INT(0, "max-shard-size", &file_bytes, "bytes",
+            "the most a file of weights may hold, with --from-hf and --to-hf"),
+    OPT_INT(0, "files", &files, "n", "files to cut a checkpoint into by rows, without them"),
     OPT_STR('o', "output", &output, "dir/", "folder to write (required)"),
     OPT_END};
 
@@ -38,17 +41,20 @@ int main(int argc, char **argv)
         die_misused("-o DIR/ is wanted");
     if (from_hf && to_hf)
         die_misused("--from-hf and --to-hf exclude each other");
-    if (opt_given("dtype") && !to_hf)
-        die_misused("--dtype is for --to-hf");
-    if (opt_given("files") && from_hf)
-        die_misused("--files is not for --from-hf");
+    int hf = from_hf || to_hf;
+    if (!hf && (opt_given("dtype") || opt_given("max-shard-size")))
+        die_misused("--dtype and --max-shard-size are for --from-hf and --to-hf");
+    if (hf && opt_given("files"))
+        die_misused("--files is not for Hugging Face folders; see --max-shard-size");
     if (files < 1 || files > 99999)
         die_misused("--files %lld: 1 to 99999 are possible", (long long)files);
+    if (file_bytes < 1)
+        die_misused("--max-shard-size %lld: at least 1", (long long)file_bytes);
     ckpt_spare(output);
     if (from_hf)
-        ckpt_from_hf(argv[i], output);
+        ckpt_from_hf(argv[i], output, dtype_chosen(), file_bytes);
     else if (to_hf)
-        ckpt_to_hf(argv[i], output, dtype_chosen(), (int)files);
+        ckpt_to_hf(argv[i], output, dtype_chosen(), file_bytes);
     else
         ckpt_rewrite(argv[i], output, (int)files);
     return EXIT_DONE;

@@ -225,6 +225,8 @@ struct out *out_open(const char *path);
 void out_write(struct out *o, const void *p, size_t n); /* a full disk is fatal */
 void out_printf(struct out *o, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void out_flush(struct out *o);
+/* Writes over n bytes at byte `at` of what was written; not of a pipe. */
+void out_rewrite(struct out *o, int64_t at, const void *p, size_t n);
 int out_is_tty(const struct out *o);
 int64_t out_bytes(const struct out *o); /* written so far */
 void out_close(struct out *o); /* publishes */

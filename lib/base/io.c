@@ -154,6 +154,21 @@ void out_write(struct out *o, const void *p, size_t n)
     }
 }
 
+void out_rewrite(struct out *o, int64_t at, const void *p, size_t n)
+{
+    out_flush(o);
+    while (n > 0) {
+        ssize_t w = pwrite(o->fd, p, n, (off_t)at);
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w < 0)
+            die("%s:", o->path);
+        p = (const char *)p + w;
+        at += w;
+        n -= (size_t)w;
+    }
+}
+
 void out_printf(struct out *o, const char *fmt, ...)
 {
     char small[512], *text = small;

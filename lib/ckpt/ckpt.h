@@ -21,6 +21,10 @@ struct ckpt_writer *ckpt_writer_open(const char *dir, int rank, int ranks);
  * elements of `from`, stored as `to`. */
 void ckpt_put(struct ckpt_writer *w, const char *set, const struct param *p, struct rect r,
               const void *data, enum dtype from, enum dtype to);
+/* The same of data that need not be in memory: when the writer closes and it is their turn, put()
+ * puts all elements of the rectangle, of that type and row by row, into the file. */
+void ckpt_put_later(struct ckpt_writer *w, const char *set, const struct param *p, struct rect r,
+                    enum dtype type, void (*put)(void *arg, struct blob_file *f), void *arg);
 /* p, from malloc, is freed when the writer closes: for data that were copied to be put. */
 void ckpt_hold(struct ckpt_writer *w, void *p);
 /* Writes and fsyncs this rank's files and returns their part of the manifest (JSON text), which
@@ -44,6 +48,9 @@ int ckpt_has(const struct ckpt *k, const char *set, const char *name);
  * slice read.  Dies (4) naming the tensor on damage or a missing tensor. */
 void ckpt_get(struct ckpt *k, const char *set, const struct param *p, struct rect r, void *dst,
               enum dtype to);
+/* Puts the rectangle into a file, without holding more in memory than it must. */
+void ckpt_copy(struct ckpt *k, const char *set, const struct param *p, struct rect r,
+               struct blob_file *f, enum dtype to);
 void ckpt_close(struct ckpt *k);
 int ckpt_is(const char *folder); /* whether its manifest.json says that it is a checkpoint */
 /* Reads every slice and config.json; dies (4) where one is not as the manifest says, or where there
@@ -58,10 +65,11 @@ int64_t ckpt_diff(const char *a, const char *b, struct out *o, int64_t *tensors)
 void ckpt_spare(const char *path);
 
 /* Plain Hugging Face folders (config.json, *.safetensors, maybe an index).  Every tensor of the
- * family's table must be there with its shape and no other; each fault is named. */
-void ckpt_from_hf(const char *from, const char *to);
-/* type DT_COUNT: as each tensor is stored.  files: more than one come with an index. */
-void ckpt_to_hf(const char *from, const char *to, enum dtype type, int files);
+ * family's table must be there with its shape and no other; each fault is named, and then nothing
+ * is written.  type DT_COUNT: as each tensor is stored, blocks of FP8 as BF16.  Both ways the
+ * weights go into files of at most file_bytes, or of one larger tensor. */
+void ckpt_from_hf(const char *from, const char *to, enum dtype type, int64_t file_bytes);
+void ckpt_to_hf(const char *from, const char *to, enum dtype type, int64_t file_bytes);
 
 /* A checkpoint with the same tensors and state in files cut by rows. */
 void ckpt_rewrite(const char *from, const char *to, int files);

@@ -1,5 +1,5 @@
-/* ckpt_priv.h -- the list of slices that writer, manifest and reader share, and a place for bytes
- * that need not stay in memory. */
+/* ckpt_priv.h -- the list of slices that writer, manifest and reader share, and what goes with a
+ * plain Hugging Face folder. */
 #ifndef CKPT_PRIV_H
 #define CKPT_PRIV_H
 
@@ -18,7 +18,9 @@ struct slice {
     char *tensor; /* its name in that file */
     char hash[17];
     int good;         /* reader: the bytes were read once and had this hash */
-    const void *data; /* writer: r.rows x r.cols */
+    const void *data; /* writer: r.rows x r.cols, or who puts them: */
+    void (*put)(void *arg, struct blob_file *f);
+    void *arg;
 };
 struct slice_file {
     char *name; /* below the checkpoint's folder */
@@ -67,12 +69,14 @@ void index_add(struct index *x, const char *tensor, const char *file, int64_t by
 void index_write(struct index *x, const char *dir); /* and frees it */
 void index_free(struct index *x);
 
-/* Memory backed by an unlinked file in dir, so that a tensor waiting to be written can leave RAM.
- */
-struct spool;
-struct spool *spool_open(const char *dir);
-void *spool_take(struct spool *s, int64_t bytes);
-void spool_close(struct spool *s);
+/* put.c: n elements, or a tensor of another file, into a file, as `to`; tensor_put() returns the
+ * hash of what it read. */
+void elements_put(struct blob_file *f, enum dtype to, const void *src, enum dtype from, int64_t n);
+uint64_t tensor_put(struct blob_file *f, enum dtype to, struct shard_file *from,
+                    const struct tensor *t);
+/* Which of n tensors of so many bytes are in file f of as few as there can be in order, when one
+ * takes at most file_bytes, or one larger tensor: end[f - 1] to end[f].  Returns the files. */
+int files_cut(const int64_t *bytes, int64_t n, int64_t file_bytes, int64_t *end);
 
 /* The slices of an open checkpoint. */
 const struct table *ckpt_table(const struct ckpt *k);
@@ -80,7 +84,30 @@ enum dtype stored_type(const struct ckpt *k, const char *name); /* of a tensor o
 /* The type config.json gives: where tensors differ, that of the family's first. */
 enum dtype ckpt_type(const struct ckpt *k, const struct config *c);
 
-/* Copies whatever of a tokenizer's and generation's files lies in from. */
+/* side.c: what lies beside a model's weights and config.json: files of its tokenizer and of
+ * generation. */
 void side_files_copy(const char *from, const char *to);
+/* Dies (4) where tokenizer.json gives out ids that the embedding has no row for. */
+void side_files_check(const char *dir, const struct config *c);
+
+/* fp8.c: weights of 8 bits with a factor for each block of rows and columns. */
+struct fp8_blocks {
+    int64_t rows, cols; /* of a block; 0: there are none */
+};
+/* What config.json's text says of them, which it then says no more: the weights will be BF16. */
+struct fp8_blocks fp8_config(struct buf *text, const char *who);
+/* (rows, cols) F8_E4M3 with the factors of its blocks, F32, into a file as `to`. */
+void fp8_put(struct blob_file *f, enum dtype to, const uint8_t *src, int64_t rows, int64_t cols,
+             const float *factor, struct fp8_blocks b);
+
+/* hf_folder.c: a Hugging Face folder whose weights are these n parameters of the model; dies (4)
+ * naming each fault otherwise.  Borrows path and p. */
+struct hf_folder;
+struct hf_folder *hf_folder_open(const char *path, const struct config *c, const struct param *p,
+                                 int64_t n, struct fp8_blocks blocks);
+/* The type in which parameter i is put where no other is asked for. */
+enum dtype hf_folder_type(const struct hf_folder *d, int64_t i);
+void hf_folder_put(const struct hf_folder *d, int64_t i, struct blob_file *f, enum dtype to);
+void hf_folder_close(struct hf_folder *d);
 
 #endif

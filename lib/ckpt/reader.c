@@ -175,6 +175,16 @@ static const struct tensor *slice_tensor(struct ckpt *k, const struct slice *s,
     return x;
 }
 
+static void slice_verify(const struct ckpt *k, struct slice *s, uint64_t hash)
+{
+    char hex[17];
+    hash_hex(hex, hash);
+    if (strcmp(hex, s->hash))
+        die_damaged("%s/%s: tensor \"%s\" is damaged: its hash is %s, the manifest says %s",
+                    k->path, k->t.file[s->file].name, s->tensor, hex, s->hash);
+    s->good = 1;
+}
+
 /* Rows lo..lo + n of the slice; good until the next call. */
 static const char *slice_rows(struct ckpt *k, struct slice *s, int64_t lo, int64_t n)
 {
@@ -189,12 +199,7 @@ static const char *slice_rows(struct ckpt *k, struct slice *s, int64_t lo, int64
     }
     buf_reserve(&k->scratch, (size_t)x->bytes);
     shard_read(f, x, k->scratch.data);
-    char hex[17];
-    hash_hex(hex, hash_xxh3(k->scratch.data, (size_t)x->bytes));
-    if (strcmp(hex, s->hash))
-        die_damaged("%s/%s: tensor \"%s\" is damaged: its hash is %s, the manifest says %s",
-                    k->path, k->t.file[s->file].name, s->tensor, hex, s->hash);
-    s->good = 1;
+    slice_verify(k, s, hash_xxh3(k->scratch.data, (size_t)x->bytes));
     return k->scratch.data + lo * row_bytes;
 }
 
@@ -206,8 +211,8 @@ static void copy_elements(void *dst, enum dtype to, const void *src, enum dtype 
         dtype_convert(dst, to, src, from, n);
 }
 
-void ckpt_get(struct ckpt *k, const char *set, const struct param *p, struct rect r, void *dst,
-              enum dtype to)
+/* The tensor's first slice. */
+static int64_t tensor_find(const struct ckpt *k, const char *set, const struct param *p)
 {
     int64_t i = table_find(&k->t, set, p->name);
     if (i < 0)
@@ -216,6 +221,13 @@ void ckpt_get(struct ckpt *k, const char *set, const struct param *p, struct rec
         die_damaged("%s: %s tensor \"%s\" is %lld x %lld, wanted is %lld x %lld", k->path, set,
                     p->name, (long long)k->t.slice[i].rows, (long long)k->t.slice[i].cols,
                     (long long)p->rows, (long long)p->cols);
+    return i;
+}
+
+void ckpt_get(struct ckpt *k, const char *set, const struct param *p, struct rect r, void *dst,
+              enum dtype to)
+{
+    int64_t i = tensor_find(k, set, p);
     for (int64_t end = table_run(&k->t, i); i < end; i++) {
         struct slice *s = &k->t.slice[i];
         int64_t row = MAX(r.row, s->r.row), row_end = MIN(r.row + r.rows, s->r.row + s->r.rows);
@@ -228,6 +240,23 @@ void ckpt_get(struct ckpt *k, const char *set, const struct param *p, struct rec
             char *out = (char *)dst + ((row - r.row) * r.cols + col - r.col) * to_size;
             copy_elements(out, to, src + (col - s->r.col) * from_size, s->type, n);
         }
+    }
+}
+
+void ckpt_copy(struct ckpt *k, const char *set, const struct param *p, struct rect r,
+               struct blob_file *f, enum dtype to)
+{
+    struct slice *s = &k->t.slice[tensor_find(k, set, p)];
+    if (memcmp(&s->r, &r, sizeof r)) {
+        int64_t bytes = r.rows * r.cols * dtype_size(to);
+        void *all = xmalloc((size_t)bytes);
+        ckpt_get(k, set, p, r, all, to);
+        blob_file_put(f, all, bytes);
+        free(all);
+    } else { /* as it lies there */
+        struct shard_file *from;
+        const struct tensor *x = slice_tensor(k, s, &from);
+        slice_verify(k, s, tensor_put(f, to, from, x));
     }
 }
 

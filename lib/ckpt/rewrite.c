@@ -3,26 +3,34 @@
 
 #include <stdlib.h>
 
+struct piece { /* of a tensor: what falls to one file */
+    struct ckpt *k;
+    const struct slice *s; /* the tensor's first */
+    struct param p;
+    struct rect r;
+};
+
+static void piece_put(void *arg, struct blob_file *f)
+{
+    const struct piece *x = arg;
+    ckpt_copy(x->k, x->s->set, &x->p, x->r, f, x->s->type);
+}
+
 /* File f of n gets the rows of every tensor, of the model and of the optimizer, that fall to it. */
 static char *file_write(struct ckpt *k, const char *dir, int f, int n)
 {
     const struct table *t = ckpt_table(k);
-    struct spool *spool = spool_open(dir);
     struct ckpt_writer *w = ckpt_writer_open(dir, f, n);
     for (int64_t i = 0; i < t->slices; i = table_run(t, i)) {
         const struct slice *s = &t->slice[i];
         struct param p = {.name = s->name, .rows = s->rows, .cols = s->cols};
         int64_t lo = p.rows * f / n, hi = p.rows * (f + 1) / n;
-        struct rect r = {lo, 0, hi - lo, MAX(1, p.cols)};
-        if (hi == lo)
-            continue;
-        void *data = spool_take(spool, r.rows * r.cols * dtype_size(s->type));
-        ckpt_get(k, s->set, &p, r, data, s->type);
-        ckpt_put(w, s->set, &p, r, data, s->type, s->type);
+        struct piece *x = xmalloc(sizeof *x);
+        *x = (struct piece){k, s, p, {lo, 0, hi - lo, MAX(1, p.cols)}};
+        ckpt_hold(w, x);
+        ckpt_put_later(w, s->set, &x->p, x->r, s->type, piece_put, x);
     }
-    char *part = ckpt_writer_close(w);
-    spool_close(spool);
-    return part;
+    return ckpt_writer_close(w);
 }
 
 void ckpt_rewrite(const char *from, const char *to, int files)

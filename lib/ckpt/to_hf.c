@@ -1,59 +1,8 @@
-/* to_hf.c -- a checkpoint's model as a plain Hugging Face folder, and the files that travel with a
- * model in either direction. */
+/* to_hf.c -- a checkpoint's model as a plain Hugging Face folder. */
 #include "ckpt_priv.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* What belongs to a model beside its weights and config.json; whatever of it is there is copied.
- * tags.json is this project's: what the tags of the training data stood for. */
-static const char *const side_files[] = {
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "tags.json",
-};
-
-static int is_part(const char *name)
-{
-    static const char *const own[] = {"manifest.json", "config.json", "optim",
-                                      "model.safetensors.index.json"};
-    size_t n = strlen(name), end = strlen(".safetensors");
-    if (!strncmp(name, "model", 5) && n > end && !strcmp(name + n - end, ".safetensors"))
-        return 1;
-    for (int64_t i = 0; i < ARRAY_LEN(own); i++)
-        if (!strcmp(name, own[i]))
-            return 1;
-    for (int64_t i = 0; i < ARRAY_LEN(side_files); i++)
-        if (!strcmp(name, side_files[i]))
-            return 1;
-    return 0;
-}
-
-void ckpt_spare(const char *path)
-{
-    dir_spare(path, "checkpoint or Hugging Face folder", is_part);
-}
-
-void side_files_copy(const char *from, const char *to)
-{
-    for (int64_t i = 0; i < ARRAY_LEN(side_files); i++) {
-        char *src = path_join(from, side_files[i]), *dst = path_join(to, side_files[i]);
-        if (path_exists(src)) {
-            struct buf bytes = read_file(src);
-            write_file(dst, bytes.data, bytes.len);
-            buf_release(&bytes);
-        }
-        free(src);
-        free(dst);
-    }
-}
 
 /* Everything the checkpoint's model has must be something the family has: what a Hugging Face
  * folder has no name for would be lost without a word. */
@@ -72,32 +21,37 @@ static void outsiders_refuse(const struct ckpt *k, const struct param *p, int64_
             ckpt_path(k), (long long)tensors, (long long)n);
 }
 
-/* Parameters lo..hi, whole, as one file. */
-static void hf_file_write(struct ckpt *k, const char *dir, const char *name, const struct param *p,
-                          int64_t lo, int64_t hi, enum dtype type, struct index *x)
+static int by_name(const void *a, const void *b)
 {
-    struct spool *spool = spool_open(dir);
+    return strcmp(((const struct param *)a)->name, ((const struct param *)b)->name);
+}
+
+/* n parameters, whole, as one file.  Sorts them. */
+static void hf_file_write(struct ckpt *k, const char *dir, const char *name, struct param *p,
+                          int64_t n, enum dtype type, struct index *x)
+{
     struct blob b = {0};
     blob_meta(&b, "format", "pt");
-    for (int64_t i = lo; i < hi; i++) {
-        int64_t cols = MAX(1, p[i].cols), shape[2] = {p[i].rows, p[i].cols};
+    for (int64_t i = 0; i < n; i++) {
         enum dtype to = type == DT_COUNT ? stored_type(k, p[i].name) : type;
-        int64_t bytes = p[i].rows * cols * dtype_size(to);
-        void *data = spool_take(spool, bytes);
-        ckpt_get(k, "model", &p[i], (struct rect){0, 0, p[i].rows, cols}, data, to);
-        blob_tensor(&b, p[i].name, to, p[i].cols ? 2 : 1, shape, data);
-        index_add(x, p[i].name, name, bytes);
+        blob_tensor(&b, p[i].name, to, p[i].cols ? 2 : 1, (int64_t[]){p[i].rows, p[i].cols}, NULL);
+        index_add(x, p[i].name, name, b.tensor[i].bytes);
     }
+    qsort(p, (size_t)n, sizeof *p, by_name);
     char *path = path_join(dir, name);
-    struct out *o = out_open(path);
-    blob_write(&b, o, SHARD_FILE_ALIGN);
-    out_close(o);
+    struct blob_file *f = blob_file_open(&b, path);
+    for (int64_t i = 0; i < n; i++) {
+        struct param key = {.name = b.tensor[i].name};
+        const struct param *it = bsearch(&key, p, (size_t)n, sizeof *p, by_name);
+        struct rect whole = {0, 0, it->rows, MAX(1, it->cols)};
+        ckpt_copy(k, "model", it, whole, f, b.tensor[i].type);
+    }
+    blob_file_close(f);
     blob_release(&b);
-    spool_close(spool);
     free(path);
 }
 
-void ckpt_to_hf(const char *from, const char *to, enum dtype type, int files)
+void ckpt_to_hf(const char *from, const char *to, enum dtype type, int64_t file_bytes)
 {
     struct ckpt *k = ckpt_open(from);
     struct config c;
@@ -105,19 +59,21 @@ void ckpt_to_hf(const char *from, const char *to, enum dtype type, int files)
     ckpt_config(k, &c);
     struct param *p = arch_params(&c, &n);
     outsiders_refuse(k, p, n);
+    side_files_check(ckpt_path(k), &c);
+    enum dtype first = ckpt_type(k, &c);
 
+    int64_t *bytes = xmalloc((size_t)n * sizeof *bytes), *end = xmalloc((size_t)n * sizeof *end);
+    for (int64_t i = 0; i < n; i++)
+        bytes[i] = p[i].rows * MAX(1, p[i].cols) *
+                   dtype_size(type == DT_COUNT ? stored_type(k, p[i].name) : type);
+    int files = files_cut(bytes, n, file_bytes, end);
     char *tmp = dir_begin(to);
     struct index *x = index_new();
-    int64_t total = params_count(p, n), done = 0, lo = 0;
     for (int f = 0; f < files; f++) {
-        int64_t hi = lo;
-        while (hi < n && (f == files - 1 || done < (f + 1) * (total / files)))
-            done += p[hi].rows * MAX(1, p[hi].cols), hi++;
+        int64_t lo = f ? end[f - 1] : 0;
         char *name = files == 1 ? xstrdup("model.safetensors")
                                 : xasprintf("model-%05d-of-%05d.safetensors", f + 1, files);
-        if (hi > lo)
-            hf_file_write(k, tmp, name, p, lo, hi, type, x);
-        lo = hi;
+        hf_file_write(k, tmp, name, p + lo, end[f] - lo, type, x);
         free(name);
     }
     if (files > 1)
@@ -125,7 +81,7 @@ void ckpt_to_hf(const char *from, const char *to, enum dtype type, int files)
     else
         index_free(x);
     struct buf text = {0};
-    config_write(&c, &text, torch_dtype(type == DT_COUNT ? ckpt_type(k, &c) : type));
+    config_write(&c, &text, torch_dtype(type == DT_COUNT ? first : type));
     char *name = path_join(tmp, "config.json");
     write_file(name, text.data, text.len);
     side_files_copy(ckpt_path(k), tmp);
@@ -133,6 +89,8 @@ void ckpt_to_hf(const char *from, const char *to, enum dtype type, int files)
 
     free(name);
     free(tmp);
+    free(bytes);
+    free(end);
     buf_release(&text);
     params_free(p, n);
     config_release(&c);

@@ -28,18 +28,26 @@ struct ckpt_writer *ckpt_writer_open(const char *dir, int rank, int ranks)
     return w;
 }
 
+static struct slice *slice_add(struct ckpt_writer *w, const char *set, const struct param *p,
+                               struct rect r, enum dtype type)
+{
+    if (!torch_dtype_known(type))
+        die("%s: %s tensor \"%s\": a checkpoint holds no %s", w->dir, set, p->name,
+            dtype_name(type));
+    struct slice *s = table_add(&w->t, set, p->name);
+    s->rows = p->rows;
+    s->cols = p->cols;
+    s->r = r;
+    s->type = type;
+    return s;
+}
+
 void ckpt_put(struct ckpt_writer *w, const char *set, const struct param *p, struct rect r,
               const void *data, enum dtype from, enum dtype to)
 {
     if (r.rows == 0 || r.cols == 0)
         return;
-    if (!torch_dtype_known(to))
-        die("%s: %s tensor \"%s\": a checkpoint holds no %s", w->dir, set, p->name, dtype_name(to));
-    struct slice *s = table_add(&w->t, set, p->name);
-    s->rows = p->rows;
-    s->cols = p->cols;
-    s->r = r;
-    s->type = to;
+    struct slice *s = slice_add(w, set, p, r, to);
     s->data = data;
     if (from != to) {
         int64_t n = r.rows * r.cols;
@@ -48,6 +56,16 @@ void ckpt_put(struct ckpt_writer *w, const char *set, const struct param *p, str
         s->data = copy;
         ckpt_hold(w, copy);
     }
+}
+
+void ckpt_put_later(struct ckpt_writer *w, const char *set, const struct param *p, struct rect r,
+                    enum dtype type, void (*put)(void *arg, struct blob_file *f), void *arg)
+{
+    if (r.rows == 0 || r.cols == 0)
+        return;
+    struct slice *s = slice_add(w, set, p, r, type);
+    s->put = put;
+    s->arg = arg;
 }
 
 void ckpt_hold(struct ckpt_writer *w, void *p)
@@ -106,41 +124,55 @@ static void describe(struct blob *b, const struct table *t, int group)
     buf_release(&dcp);
 }
 
+static int by_tensor_name(const void *a, const void *b)
+{
+    return strcmp((*(struct slice *const *)a)->tensor, (*(struct slice *const *)b)->tensor);
+}
+
 static void group_write(struct ckpt_writer *w, int group)
 {
     struct table *t = &w->t;
     struct blob b = {0};
-    char *name = xasprintf(file_pattern[group], w->rank + 1, w->ranks);
-    int64_t file = t->files;
+    struct slice **by_name = xmalloc((size_t)(t->slices + 1) * sizeof *by_name); /* (b.tensors) */
     for (struct slice *s = t->slice; s < t->slice + t->slices; s++) {
         if (group_of(s) != group)
             continue;
-        s->file = file;
+        s->file = t->files;
+        by_name[b.tensors] = s;
         blob_tensor(&b, s->tensor, s->type, s->cols ? 2 : 1, (int64_t[]){s->r.rows, s->r.cols},
-                    s->data);
+                    NULL);
     }
     if (b.tensors) {
         describe(&b, t, group);
+        char *name = xasprintf(file_pattern[group], w->rank + 1, w->ranks);
         char *path = path_join(w->dir, name);
         if (group == OPTIMIZER) {
             char *folder = path_join(w->dir, "optim");
             make_dirs(folder);
             free(folder);
         }
-        struct out *o = out_open(path);
-        blob_write(&b, o, SHARD_FILE_ALIGN);
-        table_file(t, name, out_bytes(o));
-        out_close(o);
+        qsort(by_name, (size_t)b.tensors, sizeof *by_name, by_tensor_name);
+        struct blob_file *f = blob_file_open(&b, path);
+        for (int64_t i = 0; i < b.tensors; i++) {
+            struct slice key = {.tensor = b.tensor[i].name}, *pkey = &key;
+            struct slice *s = *(struct slice **)bsearch(&pkey, by_name, (size_t)b.tensors,
+                                                        sizeof *by_name, by_tensor_name);
+            if (s->put)
+                s->put(s->arg, f);
+            else
+                blob_file_put(f, s->data, b.tensor[i].bytes);
+        }
+        table_file(t, name, blob_file_close(f));
+        for (int64_t i = 0; i < b.tensors; i++) {
+            char *key = xasprintf("xxh3.%s", by_name[i]->tensor);
+            snprintf(by_name[i]->hash, sizeof by_name[i]->hash, "%s", blob_get(&b, key));
+            free(key);
+        }
         free(path);
-        for (struct slice *s = t->slice; s < t->slice + t->slices; s++)
-            if (group_of(s) == group) {
-                char *key = xasprintf("xxh3.%s", s->tensor);
-                snprintf(s->hash, sizeof s->hash, "%s", blob_get(&b, key));
-                free(key);
-            }
+        free(name);
     }
     blob_release(&b);
-    free(name);
+    free(by_name);
 }
 
 char *ckpt_writer_close(struct ckpt_writer *w)

@@ -109,6 +109,27 @@ const struct blob *shard_header(const struct shard_file *f)
     return &f->blob;
 }
 
+uint64_t shard_blocks(struct shard_file *f, const struct tensor *t,
+                      void (*take)(void *arg, const void *bytes, int64_t n), void *arg)
+{
+    struct hash_stream *h = hash_stream_new();
+    char *block = xmalloc(READ_BLOCK);
+    for (int64_t at = 0; at < t->bytes; at += READ_BLOCK) {
+        int64_t n = MIN(READ_BLOCK, t->bytes - at);
+        file_read(f, block, n, f->data_at + t->at + at);
+        hash_stream_add(h, block, (size_t)n);
+        if (take)
+            take(arg, block, n);
+    }
+    uint64_t hash = hash_stream_value(h);
+    char *why = tensor_verify(&f->blob, t, hash);
+    if (why)
+        die_damaged("%s: %s", f->path, why);
+    hash_stream_free(h);
+    free(block);
+    return hash;
+}
+
 void shard_read(struct shard_file *f, const struct tensor *t, void *dst)
 {
     struct hash_stream *h = hash_stream_new();
@@ -155,20 +176,7 @@ void shard_check(const char *path)
     struct shard_file *f = shard_open(path);
     if (!header_claims_profile(&f->blob))
         die_damaged("%s: sound as plain safetensors, but without checksums to verify", path);
-    char *block = xmalloc(READ_BLOCK);
-    for (int64_t i = 0; i < f->blob.tensors; i++) {
-        const struct tensor *t = &f->blob.tensor[i];
-        struct hash_stream *hash = hash_stream_new();
-        for (int64_t at = 0; at < t->bytes; at += READ_BLOCK) {
-            int64_t n = MIN(READ_BLOCK, t->bytes - at);
-            shard_read_part(f, t, at, n, block);
-            hash_stream_add(hash, block, (size_t)n);
-        }
-        char *why = tensor_verify(&f->blob, t, hash_stream_value(hash));
-        if (why)
-            die_damaged("%s: %s", path, why);
-        hash_stream_free(hash);
-    }
-    free(block);
+    for (int64_t i = 0; i < f->blob.tensors; i++)
+        shard_blocks(f, &f->blob.tensor[i], NULL, NULL);
     shard_close(f);
 }

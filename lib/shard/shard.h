@@ -41,6 +41,12 @@ void blob_release(struct blob *b);
  * Data begin at a multiple of align (one of the two above), counted from the blob's first byte.  No
  * tensor may be called "header". */
 void blob_write(struct blob *b, struct out *o, int64_t align);
+/* The same file, of tensors that memory does not hold (added with data NULL): opening puts them
+ * into their order in b->tensor, and in that order their bytes are put, in pieces of any size. */
+struct blob_file;
+struct blob_file *blob_file_open(struct blob *b, const char *path);
+void blob_file_put(struct blob_file *f, const void *bytes, int64_t n);
+int64_t blob_file_close(struct blob_file *f); /* publishes; returns the file's size */
 
 /* Reading one file: the header is checked on opening; tensors are read when asked for, and checked
  * against their hash where the header has one.  Plain files of other programs open too. */
@@ -51,6 +57,9 @@ struct shard_file *shard_open(const char *path);
 const struct blob *shard_header(const struct shard_file *f); /* tensor data are NULL */
 /* Reads the whole tensor into dst (tensor->bytes), checking its hash.  Dies (4) on damage. */
 void shard_read(struct shard_file *f, const struct tensor *t, void *dst);
+/* The same in blocks, each given to take() (NULL: nobody) on its way; returns the tensor's XXH3. */
+uint64_t shard_blocks(struct shard_file *f, const struct tensor *t,
+                      void (*take)(void *arg, const void *bytes, int64_t n), void *arg);
 /* Reads bytes [at, at + n) of a tensor without checking its hash. */
 void shard_read_part(struct shard_file *f, const struct tensor *t, int64_t at, int64_t n,
                      void *dst);
