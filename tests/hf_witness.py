@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""hf_witness.py -- what transformers and PyTorch make of our folders.
+
+    hf_witness.py scores SET DIR ROWS [DIR ROWS ...]
+        transformers opens each Hugging Face folder DIR with no key missing or unexpected, and gives
+        each document of SET (a folder of shard-pack's) what reward-score gave the same rows in ROWS:
+        "ref_logp", the log-probability of what is learnt in it, of a language model; "reward", the
+        score of its last token, of a reward model
+    hf_witness.py slices CKPT DIR [CKPT DIR ...]
+        PyTorch's distributed checkpoints put the slices in CKPT together to the tensors in DIR
+    hf_witness.py reward DIR OUT [DIR OUT ...]
+        makes reward models of language models: AutoModelForSequenceClassification with one label
+"""
+import glob
+import json
+import os
+import sys
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+import torch
+from safetensors.torch import load_file
+
+
+def documents(folder):
+    for path in sorted(glob.glob(os.path.join(folder, "data-*.safetensors"))):
+        x = load_file(path)
+        ends = x["tokens.offsets"].tolist()
+        for a, b in zip(ends, ends[1:]):
+            yield x["tokens"][a:b].long(), x["target"][a:b].bool()
+
+
+def open_model(folder):
+    import transformers
+    transformers.utils.logging.disable_progress_bar()
+    config = json.load(open(os.path.join(folder, "config.json")))
+    reward = config["architectures"][0].endswith("ForSequenceClassification")
+    auto = transformers.AutoModelForSequenceClassification if reward else transformers.AutoModelForCausalLM
+    model, info = auto.from_pretrained(folder, output_loading_info=True, attn_implementation="eager",
+                                       dtype=torch.float32)
+    assert model.__class__.__name__ == config["architectures"][0]
+    faults = {k: v for k, v in info.items() if v}
+    if faults:
+        sys.exit(f"{folder}: {faults}")
+    return model.eval(), reward
+
+
+@torch.no_grad()
+def score(model, reward, tokens, target):
+    logits = model(tokens[None]).logits[0]
+    if reward:
+        return logits.item()
+    logp = torch.log_softmax(logits[:-1].double(), -1).gather(1, tokens[1:, None])[:, 0]
+    return logp[target[1:]].sum().item()
+
+
+def scores(data, *rest):
+    for folder, rows in zip(rest[::2], rest[1::2]):
+        model, reward = open_model(folder)
+        ours = [json.loads(line)["reward" if reward else "ref_logp"] for line in open(rows)]
+        theirs = [score(model, reward, *d) for d in documents(data)]
+        assert len(ours) == len(theirs) > 0 and len(set(theirs)) > 10
+        error = max(abs(a - b) / (1 + abs(b)) for a, b in zip(ours, theirs))
+        print(f"{folder}: {len(ours)} scores, off by {error:.2g} at most")
+        if not error < 1e-4:
+            sys.exit(1)
+
+
+def slices(*rest):
+    import torch.distributed.checkpoint as dcp
+    bits = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
+    for ckpt, folder in zip(rest[::2], rest[1::2]):
+        want = {}
+        for path in glob.glob(os.path.join(folder, "*.safetensors")):
+            want.update(load_file(path))
+        got = {k: torch.full_like(v, float("nan")) for k, v in want.items()}
+        dcp.load(got, storage_reader=dcp.HuggingFaceStorageReader(ckpt), no_dist=True)
+        for k, v in want.items():
+            if not torch.equal(got[k].view(bits[v.dtype]), v.view(bits[v.dtype])):
+                sys.exit(f"{ckpt}: {k} differs")
+        print(f"{ckpt}: {len(want)} tensors")
+
+
+def reward(*rest):
+    import transformers
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(1)
+    for folder, out in zip(rest[::2], rest[1::2]):
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
+        model.save_pretrained(out, max_shard_size="40KB")
+
+
+def main():
+    torch.set_num_threads(1)
+    commands = {"scores": scores, "slices": slices, "reward": reward}
+    if len(sys.argv) < 3 or sys.argv[1] not in commands:
+        sys.exit(__doc__)
+    commands[sys.argv[1]](*sys.argv[2:])
+
+
+main()
