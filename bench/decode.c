@@ -59,8 +59,6 @@ static double copy_speed(struct lane *l)
  * touches, over all layers, and where its time goes. */
 static int64_t segments(struct decoder *d, double *ms)
 {
-    static const enum segment layer[] = {SEG_ATTN, SEG_ROUTE, SEG_DISPATCH, SEG_EXPERTS,
-                                         SEG_COMBINE};
     struct model *m = d->m;
     struct saved *s = xcalloc(m->layers + 1, sizeof *s);
     struct task_context t = {.m = m, .l = m->lane, .b = &d->batch, .s = s};
@@ -70,12 +68,13 @@ static int64_t segments(struct decoder *d, double *ms)
         s[i].pool = m->pool;
     segment_run[SEG_EMBED][PASS_FORWARD](&t);
     for (t.layer = 0; t.layer < m->layers; t.layer++) {
-        for (int64_t i = 0; i < ARRAY_LEN(layer); i++) {
+        struct layer_segments layer = layer_segments(m, t.layer);
+        for (int64_t i = 0; i < layer.n; i++) {
             m->lane->dev->wait(m->lane);
             double begun = clock_s();
-            segment_run[layer[i]][PASS_FORWARD](&t);
+            segment_run[layer.list[i]][PASS_FORWARD](&t);
             m->lane->dev->wait(m->lane);
-            ms[layer[i]] += (clock_s() - begun) * 1e3;
+            ms[layer.list[i]] += (clock_s() - begun) * 1e3;
             arena_reset(&m->lane->scratch);
         }
         char seen[E] = {0};

@@ -40,6 +40,28 @@ static const char olmoe_1b_7b[] =
     "\"num_key_value_heads\": 16, \"rms_norm_eps\": 1e-05, \"rope_scaling\": null, "
     "\"rope_theta\": 10000.0, \"router_aux_loss_coef\": 0.01, "
     "\"tie_word_embeddings\": false, \"vocab_size\": 50304}";
+static const char qwen2_57b_a14b[] =
+    "{\"architectures\": [\"Qwen2MoeForCausalLM\"], \"model_type\": \"qwen2_moe\", "
+    "\"attention_dropout\": 0.0, \"bos_token_id\": 151643, \"eos_token_id\": 151643, "
+    "\"decoder_sparse_step\": 1, \"hidden_act\": \"silu\", \"hidden_size\": 3584, "
+    "\"initializer_range\": 0.02, \"intermediate_size\": 18944, "
+    "\"max_position_embeddings\": 131072, \"max_window_layers\": 28, "
+    "\"moe_intermediate_size\": 2560, \"norm_topk_prob\": false, \"num_attention_heads\": 28, "
+    "\"num_experts\": 64, \"num_experts_per_tok\": 8, \"num_hidden_layers\": 28, "
+    "\"num_key_value_heads\": 4, \"rms_norm_eps\": 1e-06, \"rope_theta\": 1000000.0, "
+    "\"router_aux_loss_coef\": 0.001, \"shared_expert_intermediate_size\": 20480, "
+    "\"sliding_window\": 65536, \"tie_word_embeddings\": false, "
+    "\"use_sliding_window\": false, \"vocab_size\": 151936}";
+static const char llama_3_8b[] = /* 3.1 */
+    "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", "
+    "\"attention_bias\": false, \"attention_dropout\": 0.0, \"bos_token_id\": 128000, "
+    "\"eos_token_id\": 128001, \"hidden_act\": \"silu\", \"hidden_size\": 4096, "
+    "\"initializer_range\": 0.02, \"intermediate_size\": 14336, "
+    "\"max_position_embeddings\": 131072, \"mlp_bias\": false, \"num_attention_heads\": 32, "
+    "\"num_hidden_layers\": 32, \"num_key_value_heads\": 8, \"rms_norm_eps\": 1e-05, "
+    "\"rope_scaling\": {\"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
+    "\"original_max_position_embeddings\": 8192, \"rope_type\": \"llama3\"}, "
+    "\"rope_theta\": 500000.0, \"tie_word_embeddings\": false, \"vocab_size\": 128256}";
 /* clang-format on */
 
 struct change { /* value NULL drops the member */
@@ -150,7 +172,8 @@ static void test_refusals(void)
     } cases[] = {
         {{"model_type", NULL}, "\"model_type\" is missing"},
         {{"model_type", "\"t5\""},
-         "\"model_type\" is \"t5\"; known are: mixtral, olmoe, qwen3_moe"},
+         "\"model_type\" is \"t5\"; known are: llama, mixtral, olmoe, qwen2, qwen2_moe, qwen3, "
+         "qwen3_moe"},
         {{"num_hidden_layers", NULL}, "\"num_hidden_layers\" is missing"},
         {{"num_local_experts", NULL}, "\"num_local_experts\" is missing"},
         {{"rope_theta", NULL}, "\"rope_theta\" is missing"},
@@ -182,9 +205,13 @@ static void test_refusals(void)
         {{"router_jitter_noise", "0.1"},
          "\"router_jitter_noise\" is not 0; jitter is not implemented"},
         {{"rope_scaling", "{\"type\": \"yarn\", \"factor\": 4}"},
-         "\"rope_scaling\" asks for the type \"yarn\"; only \"default\" is implemented"},
+         "\"rope_scaling\" asks for the type \"yarn\"; known are: default, linear, llama3"},
         {{"rope_parameters", "{\"rope_theta\": 1e6, \"rope_type\": \"llama3\"}"},
-         "\"rope_parameters\" asks for the type \"llama3\"; only \"default\" is implemented"},
+         "\"factor\" of \"rope_parameters\" is not a number above 0"},
+        {{"rope_scaling",
+          "{\"rope_type\": \"llama3\", \"factor\": 8, \"original_max_position_embeddings\": 64, "
+          "\"low_freq_factor\": 4, \"high_freq_factor\": 4}"},
+         "\"high_freq_factor\" is not above \"low_freq_factor\""},
         {{"rope_parameters", "{\"partial_rotary_factor\": 0.5}"},
          "\"partial_rotary_factor\" is not 1, the only value implemented"},
         {{"rope_parameters", "{\"rope_theta\": 10000.0}"},
@@ -224,6 +251,23 @@ static void test_families(void)
        "OLMoE: sizes, gates as they are, norms over all heads");
     config_release(&c);
 
+    c = parsed_of(qwen3_30b_a3b, CHANGES({"num_hidden_layers", "6"}, {"decoder_sparse_step", "2"},
+                                         {"mlp_only_layers", "[3]"}));
+    ok(config_is_dense(&c, 0) && !config_is_dense(&c, 1) && config_is_dense(&c, 2) &&
+           config_is_dense(&c, 3) && !config_is_dense(&c, 5) && config_expert_layers(&c) == 2 &&
+           c.f_dense == 6144,
+       "layers without experts, by the step and by number");
+    config_release(&c);
+    c = parsed_of(qwen2_57b_a14b, NULL);
+    ok(c.f == 2560 && c.f_shared == 20480 && c.experts == 64 && !c.norm_gate && c.c == 128,
+       "Qwen2-MoE: sizes, and a shared expert");
+    config_release(&c);
+    c = parsed_of(llama_3_8b, CHANGES({"num_key_value_heads", NULL}, {"rope_theta", NULL},
+                                      {"rope_scaling", NULL}));
+    ok(c.experts == 0 && c.f_dense == 14336 && c.groups == 32 && c.theta == 10000,
+       "Llama: dense; files of the first have neither groups nor theta");
+    config_release(&c);
+
     static const struct {
         const char *base;
         struct change change;
@@ -231,11 +275,17 @@ static void test_families(void)
     } cases[] = {
         {qwen3_30b_a3b, {"num_experts", NULL}, "\"num_experts\" is missing"},
         {qwen3_30b_a3b,
-         {"decoder_sparse_step", "2"},
-         "\"decoder_sparse_step\" is not 1; layers without experts are not implemented"},
-        {qwen3_30b_a3b,
-         {"mlp_only_layers", "[0]"},
-         "\"mlp_only_layers\" is not []; layers without experts are not implemented"},
+         {"decoder_sparse_step", "0"},
+         "\"decoder_sparse_step\" is not a positive integer"},
+        {qwen3_30b_a3b, {"mlp_only_layers", "[48]"}, "\"mlp_only_layers\" names what is no layer"},
+        {qwen3_30b_a3b, {"mlp_only_layers", "0"}, "\"mlp_only_layers\" is not a list of layers"},
+        {qwen2_57b_a14b,
+         {"qkv_bias", "false"},
+         "\"qkv_bias\" is not true, the only value implemented"},
+        {qwen2_57b_a14b,
+         {"shared_expert_intermediate_size", NULL},
+         "\"shared_expert_intermediate_size\" is missing"},
+        {llama_3_8b, {"mlp_bias", "true"}, "\"mlp_bias\" is not 0, the only value implemented"},
         {qwen3_30b_a3b,
          {"use_sliding_window", "true"},
          "\"use_sliding_window\" is not false; windows are not implemented"},
@@ -301,6 +351,42 @@ static void test_write(void)
     buf_release(&out);
 }
 
+/* Llama 3.1's frequencies: short waves as they are, long ones stretched, and those between. */
+static void test_rope(void)
+{
+    struct config c = parsed_of(llama_3_8b, NULL);
+    double f[64], pi = acos(-1);
+    int kept = 0, stretched = 0, between = 0;
+    rope_frequencies(&c, f);
+    for (int i = 0; i < 64; i++) {
+        double plain = pow(500000, -2.0 * i / 128), waves = 8192 * plain / (2 * pi);
+        double at = (waves - 1) / 3, want = (1 - at) * plain / 8 + at * plain;
+        if (waves > 4)
+            kept += fabs(f[i] / plain - 1) < 1e-15;
+        else if (waves < 1)
+            stretched += fabs(f[i] / plain * 8 - 1) < 1e-15;
+        else
+            between += fabs(f[i] / want - 1) < 1e-15;
+    }
+    ok(kept == 29 && between == 6 && stretched == 29,
+       "Llama 3.1: %d waves kept, %d between, %d long", kept, between, stretched);
+    config_release(&c);
+
+    struct buf out = {0};
+    struct config r;
+    static const char text[] = "{\"rope_type\": \"linear\", \"factor\": 4.0, \"rope_theta\": 1e4}";
+    c = parsed_of(llama_3_8b,
+                  CHANGES({"rope_theta", NULL}, {"rope_scaling", NULL}, {"rope_parameters", text}));
+    rope_frequencies(&c, f);
+    ok(c.theta == 1e4 && f[0] == 0.25, "linear scaling");
+    config_write(&c, &out, "float32");
+    config_parse(&r, out.data, out.len, "written");
+    ok(r.rope.type == c.rope.type && r.rope.factor == 4 && r.theta == 1e4,
+       "and it is written as it was read");
+    config_release(&c), config_release(&r);
+    buf_release(&out);
+}
+
 static void test_counts(void)
 {
     static const struct {
@@ -319,6 +405,46 @@ static void test_counts(void)
           {"intermediate_size", "16384"},
           {"max_position_embeddings", "65536"}},
          140620634112},
+        {"Qwen3-235B-A22B",
+         qwen3_30b_a3b,
+         {{"hidden_size", "4096"},
+          {"num_attention_heads", "64"},
+          {"num_hidden_layers", "94"},
+          {"moe_intermediate_size", "1536"},
+          {"intermediate_size", "12288"}},
+         235093634560},
+        {"Qwen2-57B-A14B", qwen2_57b_a14b, {{NULL, NULL}}, 57408658944},
+        {"Qwen1.5-MoE-A2.7B",
+         qwen2_57b_a14b,
+         {{"hidden_size", "2048"},
+          {"num_attention_heads", "16"},
+          {"num_key_value_heads", "16"},
+          {"num_hidden_layers", "24"},
+          {"num_experts", "60"},
+          {"moe_intermediate_size", "1408"},
+          {"shared_expert_intermediate_size", "5632"}},
+         14315784192},
+        {"Llama-3.1-8B", llama_3_8b, {{NULL, NULL}}, 8030261248},
+        {"Llama-3.2-1B",
+         llama_3_8b,
+         {{"hidden_size", "2048"},
+          {"intermediate_size", "8192"},
+          {"head_dim", "64"},
+          {"num_hidden_layers", "16"},
+          {"tie_word_embeddings", "true"}},
+         1235814400},
+        {"Qwen2.5-7B",
+         qwen2_57b_a14b,
+         {{"model_type", "\"qwen2\""}, {"vocab_size", "152064"}},
+         7615616512},
+        {"Qwen3-8B",
+         qwen3_30b_a3b,
+         {{"model_type", "\"qwen3\""},
+          {"hidden_size", "4096"},
+          {"intermediate_size", "12288"},
+          {"num_hidden_layers", "36"},
+          {"num_key_value_heads", "8"}},
+         8190735360},
     };
     for (int64_t i = 0; i < ARRAY_LEN(models); i++) {
         struct config c = parsed_of(models[i].base, models[i].change);
@@ -334,24 +460,24 @@ static void test_counts(void)
 /* name layer expert role rows cols kind cut, a line each; of two layers and two experts. */
 /* clang-format off */
 static const char list[] =
-    "model.embed_tokens.weight -1 -1 8 96x32 a rows decay\n"
+    "model.embed_tokens.weight -1 -1 embed 96x32 a rows decay\n"
 #define LAYER(l) \
-    "model.layers." #l ".input_layernorm.weight " #l " -1 0 32x0 a none 1\n" \
-    "model.layers." #l ".self_attn.q_proj.weight " #l " -1 1 48x32 a rows decay\n" \
-    "model.layers." #l ".self_attn.k_proj.weight " #l " -1 1 24x32 a rows decay\n" \
-    "model.layers." #l ".self_attn.v_proj.weight " #l " -1 1 24x32 a rows decay\n" \
-    "model.layers." #l ".self_attn.o_proj.weight " #l " -1 3 32x48 a cols decay\n" \
-    "model.layers." #l ".post_attention_layernorm.weight " #l " -1 4 32x0 a none 1\n" \
-    "model.layers." #l ".block_sparse_moe.gate.weight " #l " -1 5 2x32 a none decay\n" \
-    "model.layers." #l ".block_sparse_moe.experts.0.w1.weight " #l " 0 6 40x32 e rows decay\n" \
-    "model.layers." #l ".block_sparse_moe.experts.0.w3.weight " #l " 0 6 40x32 e rows decay\n" \
-    "model.layers." #l ".block_sparse_moe.experts.1.w1.weight " #l " 1 6 40x32 e rows decay\n" \
-    "model.layers." #l ".block_sparse_moe.experts.1.w3.weight " #l " 1 6 40x32 e rows decay\n" \
-    "model.layers." #l ".block_sparse_moe.experts.0.w2.weight " #l " 0 7 32x40 e cols decay\n" \
-    "model.layers." #l ".block_sparse_moe.experts.1.w2.weight " #l " 1 7 32x40 e cols decay\n"
+    "model.layers." #l ".input_layernorm.weight " #l " -1 norm1 32x0 a none 1\n" \
+    "model.layers." #l ".self_attn.q_proj.weight " #l " -1 qkv 48x32 a rows decay\n" \
+    "model.layers." #l ".self_attn.k_proj.weight " #l " -1 qkv 24x32 a rows decay\n" \
+    "model.layers." #l ".self_attn.v_proj.weight " #l " -1 qkv 24x32 a rows decay\n" \
+    "model.layers." #l ".self_attn.o_proj.weight " #l " -1 out 32x48 a cols decay\n" \
+    "model.layers." #l ".post_attention_layernorm.weight " #l " -1 norm2 32x0 a none 1\n" \
+    "model.layers." #l ".block_sparse_moe.gate.weight " #l " -1 router 2x32 a none decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.0.w1.weight " #l " 0 up 40x32 e rows decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.0.w3.weight " #l " 0 up 40x32 e rows decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.1.w1.weight " #l " 1 up 40x32 e rows decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.1.w3.weight " #l " 1 up 40x32 e rows decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.0.w2.weight " #l " 0 down 32x40 e cols decay\n" \
+    "model.layers." #l ".block_sparse_moe.experts.1.w2.weight " #l " 1 down 32x40 e cols decay\n"
     LAYER(0) LAYER(1)
-    "model.norm.weight -2 -1 9 32x0 a none 1\n"
-    "lm_head.weight -2 -1 10 96x32 a rows decay\n";
+    "model.norm.weight -2 -1 norm 32x0 a none 1\n"
+    "lm_head.weight -2 -1 head 96x32 a rows decay\n";
 
 static const struct change small[] = {
     {"hidden_size", "32"}, {"intermediate_size", "40"}, {"num_hidden_layers", "2"},
@@ -367,9 +493,13 @@ static void test_list(void)
     int64_t n;
     struct param *p = arch_params(&c, &n);
     struct buf b = {0};
+    static const char *const role[ROLES] = {
+        [P_NORM1] = "norm1",   [P_QKV] = "qkv",  [P_OUT] = "out",   [P_NORM2] = "norm2",
+        [P_ROUTER] = "router", [P_UP] = "up",    [P_DOWN] = "down", [P_EMBED] = "embed",
+        [P_NORM] = "norm",     [P_HEAD] = "head"};
     for (int64_t i = 0; i < n; i++)
-        buf_printf(&b, "%s %d %d %d %lldx%lld %c %s %s\n", p[i].name, p[i].layer, p[i].expert,
-                   p[i].role, (long long)p[i].rows, (long long)p[i].cols,
+        buf_printf(&b, "%s %d %d %s %lldx%lld %c %s %s\n", p[i].name, p[i].layer, p[i].expert,
+                   role[p[i].role], (long long)p[i].rows, (long long)p[i].cols,
                    p[i].kind == ON_EXPERTS ? 'e' : 'a',
                    (const char *[]){"none", "rows", "cols"}[p[i].cut], p[i].decay ? "decay" : "1");
     ok(!strcmp(b.data, list), "a small model's tensors, role by role and expert by expert");
@@ -481,6 +611,7 @@ int main(void)
     test_refusals();
     test_families();
     test_write();
+    test_rope();
     test_counts();
     test_list();
     test_layout();

@@ -3,7 +3,7 @@
 
     hf_folder.py make DIR DTYPE [FILES [OPTION ...]]
         a tiny model of arbitrary bits: F32, BF16, F16 or mixed; FILES > 1 come with an index.
-        OPTION: family=mixtral (or qwen3_moe, olmoe); tied; finite (F32 without NaN and infinity);
+        OPTION: family=mixtral (or another of CONFIGS); tied; finite (F32 without NaN and infinity);
         fused (the experts of a layer in one tensor, as transformers keeps them); fp8 (matrices but
         embedding and head in FP8 with factors of 4 x 3 blocks); drop=NAME, add=NAME, transpose=NAME,
         type=NAME:DTYPE, twice=NAME (in two files), copy=NAME:NEW
@@ -43,6 +43,14 @@ CONFIGS = {
     "olmoe": dict(COMMON, **{
         "architectures": ["OlmoeForCausalLM"], "intermediate_size": 10, "num_experts": 3,
         "norm_topk_prob": False, "clip_qkv": None}),
+    "qwen2_moe": dict(COMMON, **{
+        "architectures": ["Qwen2MoeForCausalLM"], "intermediate_size": 14, "moe_intermediate_size": 10,
+        "shared_expert_intermediate_size": 6, "num_experts": 3, "norm_topk_prob": False,
+        "decoder_sparse_step": 1, "mlp_only_layers": [0], "use_sliding_window": False}),
+    "llama": dict(COMMON, **{"architectures": ["LlamaForCausalLM"], "intermediate_size": 14}),
+    "qwen2": dict(COMMON, **{"architectures": ["Qwen2ForCausalLM"], "intermediate_size": 14}),
+    "qwen3": dict(COMMON, **{
+        "architectures": ["Qwen3ForCausalLM"], "intermediate_size": 14, "head_dim": 6}),
 }
 SIDE = {"tokenizer.json": b'{"model":{}}\n', "generation_config.json": b"{}", "vocab.json": b"\n"}
 
@@ -52,7 +60,7 @@ def shapes(family, tied):
     d, v, heads = config["hidden_size"], config["vocab_size"], config["num_attention_heads"]
     c = config.get("head_dim", d // heads)
     f = config.get("moe_intermediate_size", config["intermediate_size"])
-    e = config["num_local_experts" if own else "num_experts"]
+    e = config.get("num_local_experts", config.get("num_experts", 0))
     q, kv = heads * c, config["num_key_value_heads"] * c
     moe, gate, up, down = ("block_sparse_moe", "w1", "w3", "w2") if own else (
         "mlp", "gate_proj", "up_proj", "down_proj")
@@ -67,9 +75,22 @@ def shapes(family, tied):
         out[p + "self_attn.k_proj.weight"] = (kv, d)
         out[p + "self_attn.v_proj.weight"] = (kv, d)
         out[p + "self_attn.o_proj.weight"] = (d, q)
-        if not own:
+        if family in ("qwen2", "qwen2_moe"):
+            for x, rows in ("q", q), ("k", kv), ("v", kv):
+                out[f"{p}self_attn.{x}_proj.bias"] = (rows,)
+        if family in ("qwen3", "qwen3_moe", "olmoe"):
             out[p + "self_attn.q_norm.weight"] = (q if family == "olmoe" else c,)
             out[p + "self_attn.k_norm.weight"] = (kv if family == "olmoe" else c,)
+        dense = not e or l in config.get("mlp_only_layers", [])
+        shared = config.get("shared_expert_intermediate_size")
+        if dense or shared:
+            x, wide = (p + "mlp.", config["intermediate_size"]) if dense else (p + "mlp.shared_expert.", shared)
+            out[x + "gate_proj.weight"] = out[x + "up_proj.weight"] = (wide, d)
+            out[x + "down_proj.weight"] = (d, wide)
+        if dense:
+            continue
+        if shared:
+            out[p + "mlp.shared_expert_gate.weight"] = (1, d)
         out[f"{p}{moe}.gate.weight"] = (e, d)
         for i in range(e):
             x = f"{p}{moe}.experts.{i}."

@@ -21,6 +21,14 @@ static const char small_qwen3[] = "{\"model_type\":\"qwen3_moe\"," SIZES
 static const char small_olmoe[] =
     "{\"model_type\":\"olmoe\"," SIZES ",\"num_experts\":4,\"intermediate_size\":12}";
 
+/* Dense layers beside such with a shared expert; and nothing but dense ones. */
+static const char small_qwen2[] =
+    "{\"model_type\":\"qwen2_moe\"," SIZES
+    ",\"num_experts\":4,\"moe_intermediate_size\":12,\"shared_expert_intermediate_size\":10,"
+    "\"intermediate_size\":14,\"mlp_only_layers\":[0]}";
+static const char small_llama[] =
+    "{\"model_type\":\"llama\"," SIZES ",\"intermediate_size\":14,\"tie_word_embeddings\":true}";
+
 static struct trainer *trainer_of(struct world *w, const char *loss, const char *config, size_t len,
                                   const char *type, int64_t batch, int64_t micro, int64_t seq,
                                   double z)
@@ -97,7 +105,7 @@ static double objective(struct trainer *t)
     struct step_result r;
     const struct config *c = &t->model.cfg;
     trainer_gradients(t, &r);
-    return r.loss + c->layers * (c->aux * r.aux + c->z * r.z);
+    return r.loss + config_expert_layers(c) * (c->aux * r.aux + c->z * r.z);
 }
 
 static double *gradient_of(struct trainer *t, const struct local *l)
@@ -438,18 +446,27 @@ int main(void)
     test_transformers(w, "mixtral");
     test_transformers(w, "qwen3_moe");
     test_transformers(w, "olmoe");
+    test_transformers(w, "qwen2_moe");
+    test_transformers(w, "llama");
+    test_transformers(w, "qwen2");
+    test_transformers(w, "qwen3");
     test_finite_differences(w, "nll", small);
     test_finite_differences(w, "bt", small);
     test_finite_differences(w, "dpo", small);
     test_finite_differences(w, "nll", small_qwen3);
     test_finite_differences(w, "bt", small_olmoe);
+    test_finite_differences(w, "nll", small_qwen2);
+    test_finite_differences(w, "dpo", small_llama);
     test_types_and_micro_batches(w, small);
     test_types_and_micro_batches(w, small_olmoe);
+    test_types_and_micro_batches(w, small_qwen2);
     test_memory(w);
     test_documents_do_not_see_each_other(w);
     test_decoder(w, small);
     test_decoder(w, small_qwen3);
     test_decoder(w, small_olmoe);
+    test_decoder(w, small_qwen2);
+    test_decoder(w, small_llama);
     test_draws();
     world_free(w);
     return finish();

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A model of each way to norm queries and keys. */
+/* A model of each way to norm queries and keys, and one with a shared expert and a dense layer. */
 #define SIZES                                                                                      \
     "\"hidden_size\":16,\"num_hidden_layers\":4,\"num_attention_heads\":4,"                        \
     "\"num_key_value_heads\":2,\"num_experts_per_tok\":2,\"vocab_size\":40,"                       \
@@ -25,6 +25,10 @@ static const char mixtral[] =
 static const char qwen3[] = "{\"model_type\":\"qwen3_moe\"," SIZES
                             ",\"num_experts\":4,\"moe_intermediate_size\":12,\"head_dim\":6,"
                             "\"norm_topk_prob\":true}";
+static const char qwen2[] =
+    "{\"model_type\":\"qwen2_moe\"," SIZES
+    ",\"num_experts\":4,\"moe_intermediate_size\":12,\"shared_expert_intermediate_size\":10,"
+    "\"intermediate_size\":14,\"mlp_only_layers\":[1]}";
 static const char olmoe[] =
     "{\"model_type\":\"olmoe\"," SIZES ",\"num_experts\":4,\"intermediate_size\":12}";
 
@@ -466,6 +470,7 @@ int main(int argc, char **argv)
         {"bt", "adamw", pairs, olmoe},
         {"nll", "sgd", set, mixtral, .capacity = 1},
         {"nll", "adamw", set, qwen3, .capacity = 0.8, .group = 2},
+        {"nll", "adamw", set, qwen2},
     };
     comm_barrier(c);
     for (int64_t k = 0; k < ARRAY_LEN(methods); k++) {

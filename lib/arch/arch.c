@@ -40,10 +40,25 @@ int64_t config_dim(const struct config *c, enum dim d)
         [DIM_Q] = c->heads * c->c,
         [DIM_KV] = c->groups * c->c,
         [DIM_F] = c->f,
+        [DIM_F_DENSE] = c->f_dense,
+        [DIM_F_SHARED] = c->f_shared,
         [DIM_E] = c->experts,
         [DIM_V] = c->vocab,
     };
     return dims[d];
+}
+
+int config_is_dense(const struct config *c, int64_t layer)
+{
+    return c->experts == 0 || (c->dense && c->dense[layer]);
+}
+
+int64_t config_expert_layers(const struct config *c)
+{
+    int64_t n = 0;
+    for (int64_t l = 0; l < c->layers; l++)
+        n += !config_is_dense(c, l);
+    return n;
 }
 
 /* The row's name with {l} and {e} filled in; caller frees. */
@@ -89,14 +104,22 @@ static void list_add(struct list *a, const struct arch_row *row, int layer, int 
     a->n++;
 }
 
+static int layer_has(const struct config *c, const struct arch_row *row, int64_t layer)
+{
+    return row->where == ALL_LAYERS || (row->where == DENSE_LAYERS) == config_is_dense(c, layer);
+}
+
 /* One layer: role by role, and in a role of the experts expert by expert, so that what one fused
  * tensor holds stands together. */
 static void list_add_layer(struct list *a, const struct arch_row *rows, int64_t n, int layer)
 {
     for (int64_t lo = 0, hi; lo < n; lo = hi) {
-        for (hi = lo; hi < n && rows[hi].role == rows[lo].role; hi++)
+        for (hi = lo; hi < n && rows[hi].role == rows[lo].role && rows[hi].where == rows[lo].where;
+             hi++)
             ;
         int each = is_per_expert(&rows[lo]);
+        if (!layer_has(a->c, &rows[lo], layer))
+            continue;
         for (int e = 0; e < (each ? a->c->experts : 1); e++)
             for (int64_t i = lo; i < hi; i++)
                 list_add(a, &rows[i], layer, each ? e : -1);
@@ -165,11 +188,12 @@ const char *arch_check(const struct config *c, const struct mesh *m)
     return NULL;
 }
 
-/* All matrices alike, the residual's output projections too, as transformers does. */
+/* Norms are 1 and biases 0; all matrices alike, the residual's output projections too, as
+ * transformers does. */
 double param_initial(const struct config *c, const struct param *p, uint64_t seed, int64_t i)
 {
-    if (p->init == INIT_ONES)
-        return 1;
+    if (p->init == INIT_ONES || p->init == INIT_ZEROS)
+        return p->init == INIT_ONES;
     double sd = p->init == INIT_SCORE ? 1 / sqrt((double)c->d + 1) : c->init;
     return sd * rng_normal(rng_key(seed, p->name), 0, (uint64_t)i);
 }

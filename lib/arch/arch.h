@@ -9,6 +9,14 @@
 
 #include "mesh/mesh.h"
 
+/* How frequencies of RoPE are changed for long sequences: a row of a table in rope.c. */
+struct rope_type;
+struct rope_scaling {
+    const struct rope_type *type;
+    double factor, original;      /* original_max_position_embeddings */
+    double low_factor, high_factor; /* low_freq_factor, high_freq_factor */
+};
+
 /* In Hugging Face's terms (config.json), one letter each as in op_list.h. */
 struct config {
     const struct arch *arch;
@@ -18,10 +26,14 @@ struct config {
     int64_t heads, groups; /* num_attention_heads, num_key_value_heads */
     int64_t c;             /* head_dim */
     int64_t f;             /* intermediate_size of an expert */
-    int64_t experts, k;    /* num_local_experts or num_experts, num_experts_per_tok */
+    int64_t f_dense;       /* the same of a layer without experts */
+    int64_t f_shared;      /* and of the shared expert beside the others; 0: there is none */
+    int64_t experts, k;    /* num_local_experts or num_experts, num_experts_per_tok; or 0 */
+    uint8_t *dense;        /* (layers) 1 where a layer has no experts; NULL: all are alike */
     int64_t vocab;         /* vocab_size */
     int64_t positions;     /* max_position_embeddings */
     double theta, eps;     /* rope_theta, rms_norm_eps */
+    struct rope_scaling rope; /* rope_scaling, or rope_parameters beside rope_theta */
     double init;           /* initializer_range */
     double aux, z;         /* router_aux_loss_coef, router_z_loss_coef */
     int norm_gate;         /* gates of the chosen experts are divided by their sum: norm_topk_prob */
@@ -34,13 +46,18 @@ struct config {
 };
 
 enum role { /* the fused tensors of a layer, then those outside the layers */
-    P_NORM1, P_QKV, P_QKNORM, P_OUT, P_NORM2, P_ROUTER, P_UP, P_DOWN, ROLE_LAYER,
+    P_NORM1, P_QKV, P_QKV_BIAS, P_QKNORM, P_OUT, P_NORM2,
+    P_DENSE_UP, P_DENSE_DOWN, /* a layer's only network, or the shared expert */
+    P_SHARED_GATE,
+    P_ROUTER, P_UP, P_DOWN, ROLE_LAYER,
     P_EMBED = ROLE_LAYER, P_NORM, P_HEAD, P_SCORE, ROLES
 };
 enum dim {
-    DIM_ONE, DIM_D, DIM_C, DIM_Q /* heads * c */, DIM_KV /* groups * c */, DIM_F, DIM_E, DIM_V
+    DIM_ONE, DIM_D, DIM_C, DIM_Q /* heads * c */, DIM_KV /* groups * c */, DIM_F, DIM_F_DENSE,
+    DIM_F_SHARED, DIM_E, DIM_V
 };
-enum init { INIT_NORMAL, INIT_ONES, INIT_SCORE /* sd 1 / sqrt(hidden_size + 1) */ };
+enum layer_kind { ALL_LAYERS, DENSE_LAYERS, EXPERT_LAYERS };
+enum init { INIT_NORMAL, INIT_ONES, INIT_ZEROS, INIT_SCORE /* sd 1 / sqrt(hidden_size + 1) */ };
 
 struct arch_row {
     const char *name; /* {l} layer, {e} expert */
@@ -50,6 +67,7 @@ struct arch_row {
     enum mesh_cut cut;
     enum init init;
     int decay;
+    enum layer_kind where; /* which layers have it */
 };
 /* A field of config.json and the member of struct config it is read into and written from. */
 enum field_type { /* of int64_t, double, int, int64_t */
@@ -86,6 +104,16 @@ void config_parse(struct config *c, const char *text, size_t len, const char *wh
 void config_write(const struct config *c, struct buf *out, const char *torch_dtype);
 void config_release(struct config *c);
 int64_t config_dim(const struct config *c, enum dim d);
+int config_is_dense(const struct config *c, int64_t layer); /* it has no experts */
+int64_t config_expert_layers(const struct config *c);
+
+/* ---- rope.c ---- */
+
+/* Reads the scaling from an object of config.json, called `key` there.  Dies as config_parse() does.
+ */
+void rope_read(struct rope_scaling *r, struct json object, const char *key, const char *who);
+/* (C/2) angles that a position turns by. */
+void rope_frequencies(const struct config *c, double *freq);
 
 /* Every tensor of the model, in table order: embedding, layer by layer, norm, head; within a
  * layer role by role, and in a role of the experts expert by expert (w1 and w3 of one, then of

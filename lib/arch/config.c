@@ -81,12 +81,23 @@ static double field_get(const struct config *c, const struct config_field *f)
                                    : (double)*(const int64_t *)at;
 }
 
+/* A family's own row stands in for the common one of the same key. */
+static int is_own(const struct arch *arch, const struct config_field *f)
+{
+    for (int64_t i = 0; i < arch->fields_n; i++)
+        if (f != &arch->fields[i] && !strcmp(f->key, arch->fields[i].key))
+            return 1;
+    return 0;
+}
+
 static void read_fields(struct config *c, const struct config_field *f, int64_t n, struct json root,
                         const char *who)
 {
     for (; n--; f++) {
         struct json v;
         double x = f->otherwise;
+        if (is_own(c->arch, f))
+            continue;
         if (!json_get(root, f->key, &v) && !(f->alias && json_get(root, f->alias, &v))) {
             if (f->required)
                 die_misused("%s: \"%s\" is missing", who, f->key);
@@ -140,19 +151,13 @@ static void read_rope(struct config *c, struct json root, const char *who)
             continue;
         if (json_type(rope) != JSON_OBJECT)
             die_misused("%s: \"%s\" is not an object", who, keys[i]);
-        if (get_set(rope, "rope_type", &v) || get_set(rope, "type", &v)) {
-            size_t len;
-            const char *type = json_string(v, &len);
-            if (!type || strcmp(type, "default"))
-                die_misused("%s: \"%s\" asks for the type \"%s\"; only \"default\" is implemented",
-                            who, keys[i], type ? type : "?");
-        }
+        rope_read(&c->rope, rope, keys[i], who);
         read_only_values(rope, who);
         if (!get_set(rope, "rope_theta", &v))
             continue;
         if (field_read(FIELD_REAL, v, &theta))
             die_misused("%s: \"rope_theta\" is not %s", who, takes[FIELD_REAL]);
-        if (c->theta && c->theta != theta)
+        if (get_set(root, "rope_theta", &v) && c->theta != theta)
             die_misused("%s: \"rope_theta\" is %g and %g in \"%s\"", who, c->theta, theta, keys[i]);
         c->theta = theta;
     }
@@ -176,6 +181,37 @@ static int read_reward(struct json root, const struct arch *arch, const char *wh
         die_misused("%s: \"id2label\" has %lld labels; a reward model has one", who,
                     (long long)json_count(labels));
     return 1;
+}
+
+const char *config_read_dense(struct config *c, struct json root)
+{
+    struct json v;
+    struct json_iter i;
+    int64_t step = 1, l;
+    if (get_set(root, "decoder_sparse_step", &v) && (json_int(v, &step) || step < 1))
+        return "\"decoder_sparse_step\" is not a positive integer";
+    c->dense = xcalloc((size_t)c->layers, 1);
+    for (l = 0; l < c->layers; l++)
+        c->dense[l] = (l + 1) % step != 0;
+    if (get_set(root, "mlp_only_layers", &v)) {
+        if (json_type(v) != JSON_ARRAY)
+            return "\"mlp_only_layers\" is not a list of layers";
+        for (json_iter_init(&i, v); json_iter_next(&i); c->dense[l] = 1)
+            if (json_int(i.value, &l) || l < 0 || l >= c->layers)
+                return "\"mlp_only_layers\" names what is no layer";
+    }
+    return config_expert_layers(c) < c->layers && !c->f_dense
+               ? "\"intermediate_size\" is missing, and there are layers without experts"
+               : NULL;
+}
+
+const char *config_read_windows(struct json root)
+{
+    struct json v;
+    int windows;
+    if (get_set(root, "use_sliding_window", &v) && (json_bool(v, &windows) || windows))
+        return "\"use_sliding_window\" is not false; windows are not implemented";
+    return NULL;
 }
 
 /* What fields must hold together. */
@@ -239,6 +275,7 @@ void config_parse(struct config *c, const char *text, size_t text_len, const cha
 void config_release(struct config *c)
 {
     free(c->json);
+    free(c->dense);
     *c = (struct config){0};
 }
 
@@ -283,14 +320,15 @@ static void edit_fields(struct buf *text, const struct config *c, const struct c
 
 void config_write(const struct config *c, struct buf *out, const char *torch_dtype)
 {
-    struct buf text = {0}, v = {0};
+    struct buf text = {0}, v = {0}, parameters = {0};
     struct json_doc *doc = json_doc_new();
     struct json root, rope;
     const char *why;
     buf_str(&text, c->json ? c->json : "{}");
     if (json_parse(doc, text.data, text.len, &root, &why))
         die("the model's configuration: %s", why);
-    int has_rope = get_set(root, "rope_parameters", &rope);
+    if (get_set(root, "rope_parameters", &rope))
+        json_write(&parameters, rope);
     json_doc_free(doc);
 
     buf_printf(&v, "[\"%s\"]", c->reward ? c->arch->reward_architecture : c->arch->architecture);
@@ -308,14 +346,12 @@ void config_write(const struct config *c, struct buf *out, const char *torch_dty
     edit(&text, "dtype", NULL); /* the newer name of torch_dtype; two could disagree */
     edit_fields(&text, c, common, ARRAY_LEN(common));
     edit_fields(&text, c, c->arch->fields, c->arch->fields_n);
-    if (has_rope) {
+    if (parameters.len) {
         buf_reset(&v);
-        buf_str(&v, "{\"rope_theta\":");
         add_real(&v, c->theta);
-        buf_str(&v, ",\"rope_type\":\"default\"}");
-        edit(&text, "rope_parameters", v.data);
+        edit(&parameters, "rope_theta", v.data);
+        edit(&text, "rope_parameters", parameters.data);
     }
     buf_add(out, text.data, text.len);
-    buf_release(&text);
-    buf_release(&v);
+    buf_release(&text), buf_release(&v), buf_release(&parameters);
 }

@@ -1,6 +1,6 @@
 /* qwen3_moe.c -- the Qwen3-MoE family: as Mixtral, with RMSNorm over each head of queries and keys
- * before RoPE, a head size of its own, and gates that are divided by their sum only where the
- * configuration says so. */
+ * before RoPE, a head size of its own, gates that are divided by their sum only where the
+ * configuration says so, and layers without experts where it names them. */
 #include "arch/rows.h"
 
 #define EXPERT LAYER "mlp.experts.{e}."
@@ -9,16 +9,17 @@ static const struct arch_row rows[] = {
     ROWS_NORM_QKV,
     ROWS_QK_NORM(DIM_C, DIM_C, CUT_NONE),
     ROWS_OUT_NORM,
+    ROWS_DENSE(DENSE_LAYERS, "mlp.", DIM_F_DENSE),
     ROW_ROUTER("mlp.gate.weight"),
     ROWS_EXPERT(EXPERT "gate_proj.weight", EXPERT "up_proj.weight", EXPERT "down_proj.weight"),
     ROWS_NORM_HEAD,
 };
 
-/* intermediate_size is the width of dense layers, of which there are none here.  Published files
- * call the experts num_experts; transformers 5 writes num_local_experts. */
+/* Published files call the experts num_experts; transformers 5 writes num_local_experts. */
 #define AT(member) offsetof(struct config, member)
 static const struct config_field fields[] = {
     {"moe_intermediate_size", AT(f), FIELD_COUNT, .required = 1},
+    {"intermediate_size", AT(f_dense), FIELD_COUNT},
     {"num_experts", AT(experts), FIELD_COUNT, .required = 1, .alias = "num_local_experts"},
     {"num_experts_per_tok", AT(k), FIELD_COUNT, .required = 1},
     {"norm_topk_prob", AT(norm_gate), FIELD_FLAG},
@@ -27,17 +28,8 @@ static const struct config_field fields[] = {
 
 static const char *read_own(struct config *c, struct json root)
 {
-    struct json v;
-    int64_t step;
-    int windows;
-    if (json_get(root, "decoder_sparse_step", &v) && (json_int(v, &step) || step != 1))
-        return "\"decoder_sparse_step\" is not 1; layers without experts are not implemented";
-    if (json_get(root, "mlp_only_layers", &v) && json_type(v) != JSON_NULL &&
-        (json_type(v) != JSON_ARRAY || json_count(v) > 0))
-        return "\"mlp_only_layers\" is not []; layers without experts are not implemented";
-    if (json_get(root, "use_sliding_window", &v) && (json_bool(v, &windows) || windows))
-        return "\"use_sliding_window\" is not false; windows are not implemented";
-    return NULL;
+    const char *why = config_read_windows(root);
+    return why ? why : config_read_dense(c, root);
 }
 
 const struct arch arch_qwen3_moe = {

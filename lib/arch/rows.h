@@ -1,4 +1,4 @@
-/* rows.h -- rows of a family's table that are alike in several families.
+/* rows.h -- what is alike in several families: rows of their tables, fields of config.json.
  *
  * Every matrix is (out, in).  Attention is cut by heads, an expert by its inner width, embedding
  * and head by the vocabulary. */
@@ -11,8 +11,14 @@
 #define ATTENTION LAYER "self_attn."
 
 /* clang-format off */
-#define MATRIX(name, role, rows, cols, kind, cut) {name, role, rows, cols, kind, cut, INIT_NORMAL, 1}
-#define VECTOR(name, role, rows, cut) {name, role, rows, DIM_ONE, ON_ATTENTION, cut, INIT_ONES, 0}
+#define MATRIX_IN(where, name, role, rows, cols, kind, cut)                                        \
+    {name, role, rows, cols, kind, cut, INIT_NORMAL, 1, where}
+#define MATRIX(name, role, rows, cols, kind, cut)                                                  \
+    MATRIX_IN(ALL_LAYERS, name, role, rows, cols, kind, cut)
+#define VECTOR(name, role, rows, cut)                                                              \
+    {name, role, rows, DIM_ONE, ON_ATTENTION, cut, INIT_ONES, 0, ALL_LAYERS}
+#define BIAS(name, role, rows, cut)                                                                \
+    {name, role, rows, DIM_ONE, ON_ATTENTION, cut, INIT_ZEROS, 0, ALL_LAYERS}
 
 #define ROW_EMBED MATRIX("model.embed_tokens.weight", P_EMBED, DIM_V, DIM_D, ON_ATTENTION, CUT_ROWS)
 #define ROWS_NORM_QKV                                                                              \
@@ -20,21 +26,42 @@
     MATRIX(ATTENTION "q_proj.weight", P_QKV, DIM_Q, DIM_D, ON_ATTENTION, CUT_ROWS),                \
     MATRIX(ATTENTION "k_proj.weight", P_QKV, DIM_KV, DIM_D, ON_ATTENTION, CUT_ROWS),               \
     MATRIX(ATTENTION "v_proj.weight", P_QKV, DIM_KV, DIM_D, ON_ATTENTION, CUT_ROWS)
+#define ROWS_QKV_BIAS                                                                              \
+    BIAS(ATTENTION "q_proj.bias", P_QKV_BIAS, DIM_Q, CUT_ROWS),                                    \
+    BIAS(ATTENTION "k_proj.bias", P_QKV_BIAS, DIM_KV, CUT_ROWS),                                   \
+    BIAS(ATTENTION "v_proj.bias", P_QKV_BIAS, DIM_KV, CUT_ROWS)
 #define ROWS_QK_NORM(q_rows, k_rows, cut)                                                          \
     VECTOR(ATTENTION "q_norm.weight", P_QKNORM, q_rows, cut),                                      \
     VECTOR(ATTENTION "k_norm.weight", P_QKNORM, k_rows, cut)
 #define ROWS_OUT_NORM                                                                              \
     MATRIX(ATTENTION "o_proj.weight", P_OUT, DIM_D, DIM_Q, ON_ATTENTION, CUT_COLS),                \
     VECTOR(LAYER "post_attention_layernorm.weight", P_NORM2, DIM_D, CUT_NONE)
-#define ROW_ROUTER(name) MATRIX(LAYER name, P_ROUTER, DIM_E, DIM_D, ON_ATTENTION, CUT_NONE)
+#define ROW_ROUTER(name)                                                                           \
+    MATRIX_IN(EXPERT_LAYERS, LAYER name, P_ROUTER, DIM_E, DIM_D, ON_ATTENTION, CUT_NONE)
 #define ROWS_EXPERT(gate, up, down)                                                                \
-    MATRIX(gate, P_UP, DIM_F, DIM_D, ON_EXPERTS, CUT_ROWS),                                        \
-    MATRIX(up, P_UP, DIM_F, DIM_D, ON_EXPERTS, CUT_ROWS),                                          \
-    MATRIX(down, P_DOWN, DIM_D, DIM_F, ON_EXPERTS, CUT_COLS)
+    MATRIX_IN(EXPERT_LAYERS, gate, P_UP, DIM_F, DIM_D, ON_EXPERTS, CUT_ROWS),                      \
+    MATRIX_IN(EXPERT_LAYERS, up, P_UP, DIM_F, DIM_D, ON_EXPERTS, CUT_ROWS),                        \
+    MATRIX_IN(EXPERT_LAYERS, down, P_DOWN, DIM_D, DIM_F, ON_EXPERTS, CUT_COLS)
+/* The network of the dense layers, or what stands beside the experts: mlp is the module's name,
+ * width DIM_F_DENSE or DIM_F_SHARED. */
+#define ROWS_DENSE(where, mlp, width)                                                              \
+    MATRIX_IN(where, LAYER mlp "gate_proj.weight", P_DENSE_UP, width, DIM_D, ON_ATTENTION,         \
+              CUT_ROWS),                                                                           \
+    MATRIX_IN(where, LAYER mlp "up_proj.weight", P_DENSE_UP, width, DIM_D, ON_ATTENTION,           \
+              CUT_ROWS),                                                                           \
+    MATRIX_IN(where, LAYER mlp "down_proj.weight", P_DENSE_DOWN, DIM_D, width, ON_ATTENTION,       \
+              CUT_COLS)
+#define ROW_SHARED_GATE(name)                                                                      \
+    MATRIX_IN(EXPERT_LAYERS, LAYER name, P_SHARED_GATE, DIM_ONE, DIM_D, ON_ATTENTION, CUT_NONE)
 #define ROWS_NORM_HEAD                                                                             \
     VECTOR("model.norm.weight", P_NORM, DIM_D, CUT_NONE),                                          \
     MATRIX("lm_head.weight", P_HEAD, DIM_V, DIM_D, ON_ATTENTION, CUT_ROWS),                        \
-    {"score.weight", P_SCORE, DIM_ONE, DIM_D, ON_ATTENTION, CUT_NONE, INIT_SCORE, 1}
+    {"score.weight", P_SCORE, DIM_ONE, DIM_D, ON_ATTENTION, CUT_NONE, INIT_SCORE, 1, ALL_LAYERS}
 /* clang-format on */
+
+/* decoder_sparse_step and mlp_only_layers: the layers without experts.  As read() of struct arch. */
+const char *config_read_dense(struct config *c, struct json root);
+/* Refuses use_sliding_window. */
+const char *config_read_windows(struct json root);
 
 #endif

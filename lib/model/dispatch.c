@@ -125,7 +125,7 @@ void *answers(struct task_context *t, const void **res)
 {
     struct saved *s = &t->s[t->layer];
     int64_t row_bytes = t->m->cfg.d * real_size(t->m);
-    *res = alone(t) ? saved_fetch(s, SLOT_X1) : NULL;
+    *res = alone(t) ? beside_experts(t) : NULL;
     return alone(t) ? saved_keep(s + 1, SLOT_X, local_tokens(t) * row_bytes)
                     : saved_keep(s, SLOT_RY, s->received * row_bytes);
 }
@@ -135,11 +135,11 @@ void combine_forward(struct task_context *t)
     struct model *m = t->m;
     struct saved *s = &t->s[t->layer];
     int64_t n = local_tokens(t), d = m->cfg.d;
-    if (alone(t))
-        return;
-    fan_in(t, real_mat(m, saved_keep(s + 1, SLOT_X, n * d * real_size(m)), n, d),
-           saved_fetch(s, SLOT_X1), saved_fetch(s, SLOT_RY));
+    if (!alone(t))
+        fan_in(t, real_mat(m, saved_keep(s + 1, SLOT_X, n * d * real_size(m)), n, d),
+               beside_experts(t), saved_fetch(s, SLOT_RY));
     saved_release(s, SLOT_RY);
+    saved_release(s, SLOT_X2);
 }
 
 void combine_dgrad(struct task_context *t)

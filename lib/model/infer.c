@@ -6,15 +6,14 @@
 /* Embed to the last layer; leaves the task at what comes after, its input in the last of s. */
 static struct task_context forward(struct model *m, struct batch *b, struct saved *s)
 {
-    static const enum segment layer[] = {SEG_ATTN, SEG_ROUTE, SEG_DISPATCH, SEG_EXPERTS,
-                                         SEG_COMBINE};
     struct task_context t = {.m = m, .l = m->lane, .b = b, .s = s};
     for (int64_t i = 0; i <= m->layers; i++)
         s[i].pool = m->pool;
     embed_forward(&t);
     for (t.layer = 0; t.layer < m->layers; t.layer++) {
-        for (int64_t i = 0; i < ARRAY_LEN(layer); i++) {
-            segment_run[layer[i]][PASS_FORWARD](&t);
+        struct layer_segments layer = layer_segments(m, t.layer);
+        for (int64_t i = 0; i < layer.n; i++) {
+            segment_run[layer.list[i]][PASS_FORWARD](&t);
             arena_reset(&m->lane->scratch);
         }
         saved_clear(&s[t.layer]);

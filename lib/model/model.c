@@ -1,7 +1,6 @@
 /* model.c -- one rank's model: sizes, groups, memory, weights. */
 #include "model/model.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,8 +65,7 @@ static void put_stats(struct model *m, void *dst, const double *x, int64_t n)
 static void rope_init(struct model *m)
 {
     double *f = xmalloc(m->c / 2 * sizeof *f);
-    for (int64_t i = 0; i < m->c / 2; i++)
-        f[i] = pow(m->cfg.theta, -2.0 * i / m->c);
+    rope_frequencies(&m->cfg, f);
     m->freq = lane_alloc(m->lane, m->c / 2 * sizeof(double), "the model");
     put_stats(m, m->freq, f, m->c / 2);
     free(f);

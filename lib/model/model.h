@@ -1,6 +1,7 @@
 /* model.h -- the decoder: weights and gradients of one rank, and the segments a step is made of.
  *
- * A layer is attention, route, dispatch, experts, combine; around the layers stand embed and head,
+ * A layer is attention and then route, dispatch, experts, combine, with dense among them where all
+ * tokens also go through a shared expert, or dense alone; around the layers stand embed and head,
  * and between pipeline stages send and receive.  Each segment has a forward pass, a data gradient
  * and a weight gradient, which a schedule (train.h) orders freely: what a segment keeps for later
  * lies in struct saved, one per (micro-batch, layer), and nowhere else.  Every collective that any
@@ -114,12 +115,14 @@ enum slot { /* activations of one (micro-batch, layer) */
     SLOT_X1, SLOT_RSTD2, SLOT_H2,            /* R (Tl,D), S (Tl), R (Tl,D) */
     SLOT_INDEX, SLOT_GATE, SLOT_PROB, SLOT_ROUTE_LSE, SLOT_COUNT, /* (Tl,K) (Tl,K) (Tl,E) (Tl) (A,E) */
     SLOT_KEPT,                               /* (Tl,K) the choices that are not dropped */
+    SLOT_DENSE_H, SLOT_DENSE_Z, SLOT_X2,     /* R (T,2F) dense or shared, S (T), R (Tl,D) */
     SLOT_RX, SLOT_RINDEX, SLOT_RGATE,        /* R (R,D), I32 (R,K), S (R,K): as received */
     SLOT_SEND_ROW, SLOT_SEND_PLACE,          /* I32 (sent), I32 (Tl, ranks) */
     SLOT_MAP_AT, SLOT_MAP_COUNT, SLOT_MAP_SOURCE, SLOT_MAP_PLACE,
     SLOT_H,                                  /* R (M,2F) before the activation */
     SLOT_RY,                                 /* R (R,D) */
     SLOT_DX, SLOT_DRY, SLOT_DH, SLOT_A, SLOT_DRX, SLOT_DRGATE, /* gradients, in the order of backward */
+    SLOT_DENSE_DY, SLOT_DENSE_DH, SLOT_DENSE_A, SLOT_DENSE_DZ,
     SLOT_DH2, SLOT_DGATE, SLOT_DLOGITS, SLOT_DX1, SLOT_DY1, SLOT_DQKV, SLOT_DQKNORM,
     SLOTS
 };
@@ -138,6 +141,7 @@ void pool_free(struct pool *p);
 int64_t pool_bytes(const struct pool *p);
 void *saved_keep(struct saved *s, enum slot k, int64_t bytes); /* memory to write the slot into */
 void *saved_fetch(struct saved *s, enum slot k);               /* dies when the slot is empty */
+int saved_holds(const struct saved *s, enum slot k);
 void saved_share(struct saved *to, enum slot k, struct saved *from,
                  enum slot j);                    /* the same memory */
 void saved_release(struct saved *s, enum slot k); /* no-op when empty */
@@ -201,6 +205,7 @@ enum segment {
     SEG_RECV,
     SEG_ATTN,
     SEG_ROUTE,
+    SEG_DENSE,
     SEG_DISPATCH,
     SEG_EXPERTS,
     SEG_COMBINE,
@@ -223,6 +228,12 @@ struct task_context {
 /* A NULL entry means that the segment has nothing to do in that pass. */
 extern void (*const segment_run[SEGMENTS][PASSES])(struct task_context *t);
 extern const char *const segment_name[SEGMENTS];
+/* Those of a layer held here, in the order of a forward pass. */
+struct layer_segments {
+    enum segment list[6];
+    int64_t n;
+};
+struct layer_segments layer_segments(const struct model *m, int64_t layer);
 
 /* ---- infer.c: forward without backward, one rank ---- */
 

@@ -57,6 +57,9 @@ void embed_wgrad(struct task_context *t);
 void attn_forward(struct task_context *t);
 void attn_dgrad(struct task_context *t);
 void attn_wgrad(struct task_context *t);
+void dense_forward(struct task_context *t);
+void dense_dgrad(struct task_context *t);
+void dense_wgrad(struct task_context *t);
 void route_forward(struct task_context *t);
 void drop_choices(struct task_context *t); /* of SLOT_INDEX; leaves SLOT_KEPT */
 void route_dgrad(struct task_context *t);
@@ -77,6 +80,13 @@ void recv_dgrad(struct task_context *t);
 void send_forward(struct task_context *t);
 void send_dgrad(struct task_context *t);
 
+/* post_norm.c.  Forward makes SLOT_H2; backward takes SLOT_DH2 and makes SLOT_DX1; post_normed() is
+ * h2, R (Tl,D), where it is no longer kept made again; and done with all of these. */
+void post_norm(struct task_context *t);
+void post_norm_dgrad(struct task_context *t);
+void *post_normed(struct task_context *t);
+void post_norm_done(struct task_context *t);
+
 /* Keys and values of the tokens held here, R (T,GC) each, from all ranks of CP in the order of the
  * whole rows, side by side: R (tokens,2GC) scratch; and the gradients of these summed over CP into
  * the gradients of those, R (T,2GC). */
@@ -87,6 +97,12 @@ void context_scatter(struct task_context *t, struct mat dkv, const void *whole);
 static inline int alone(const struct task_context *t)
 {
     return comm_size(t->m->comm[GROUP_ETP_EP]) == 1;
+}
+/* What the experts' sums are added to, R (Tl,D): the residual, or with a shared expert's output. */
+static inline void *beside_experts(const struct task_context *t)
+{
+    struct saved *s = &t->s[t->layer];
+    return saved_fetch(s, saved_holds(s, SLOT_X2) ? SLOT_X2 : SLOT_X1);
 }
 /* dispatch.c: where the rows of this rank's experts' sums go, and what they are added to (NULL: to
  * nothing): straight into the layer's output where the rank is alone, else to be sent home. */

@@ -81,6 +81,11 @@ void *saved_fetch(struct saved *s, enum slot k)
     return s->slot[k]->p;
 }
 
+int saved_holds(const struct saved *s, enum slot k)
+{
+    return s->slot[k] != NULL;
+}
+
 void saved_share(struct saved *to, enum slot k, struct saved *from, enum slot j)
 {
     saved_fetch(from, j);

@@ -137,6 +137,8 @@ void attn_forward(struct task_context *t)
     struct heads h = heads_in(m, saved_keep(s, SLOT_QKV, qkv_bytes(t)));
     m->op->gemm(t->l, real_mat(m, h.q, b->t, h.ld), real_mat(m, x, b->t, d),
                 real_mat(m, weights(t)->w[P_QKV], h.ld, d), 0, 1, 0);
+    if (weights(t)->w[P_QKV_BIAS])
+        m->op->add_bias(t->l, h.q, weights(t)->w[P_QKV_BIAS], b->t, h.ld);
     int keep = weights(t)->g[P_QKNORM] && !b->cache; /* no backward pass sees a cache */
     void *rstd;
     h = turned(t, h, keep, &rstd);
@@ -217,6 +219,9 @@ void attn_wgrad(struct task_context *t)
     m->op->gemm(t->l, grad_mat(m, w->g[P_QKV], wide, d),
                 real_mat(m, saved_fetch(s, SLOT_DQKV), t->b->t, wide), real_mat(m, x, t->b->t, d),
                 1, 0, t->add);
+    if (w->g[P_QKV_BIAS])
+        m->op->bias_wgrad(t->l, grad_mat(m, w->g[P_QKV_BIAS], 1, wide), saved_fetch(s, SLOT_DQKV),
+                          t->b->t, t->add);
     if (qk.w)
         m->op->rope_wgrad(t->l, grad_mat(m, w->g[P_QKNORM], 1, qk_weights(&qk)),
                           saved_fetch(s, SLOT_DQKNORM), t->add);

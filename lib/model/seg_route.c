@@ -1,5 +1,4 @@
-/* seg_route.c -- x1 = x + what attention gave, h2 = norm(x1), and which experts it goes to with
- * what weight.
+/* seg_route.c -- h2 = norm(x1), and which experts it goes to with what weight.
  *
  * The router's weights are replicated over TP and each rank routes its own tokens, so only the
  * counts of an accounting group (a packed row) cross ranks: those that hold the row, TP x CP. */
@@ -17,11 +16,9 @@ void route_forward(struct task_context *t)
     int64_t n = local_tokens(t), d = m->cfg.d, e = m->cfg.experts, k = m->cfg.k, a = t->b->groups;
     int64_t ssz = stat_size(m);
 
-    void *h2 = saved_keep(s, SLOT_H2, n * d * real_size(m)), *x1 = saved_fetch(s, SLOT_X1);
-    m->op->add_rmsnorm(t->l, h2, saved_keep(s, SLOT_RSTD2, n * ssz), x1, saved_fetch(s, SLOT_X), x1,
-                       weights(t)->w[P_NORM2], n, d, m->cfg.eps);
+    post_norm(t);
     void *logits = scratch(t, n * e * ssz); /* S (Tl,E) */
-    m->op->gemm(t->l, stat_mat(m, logits, n, e), real_mat(m, h2, n, d),
+    m->op->gemm(t->l, stat_mat(m, logits, n, e), real_mat(m, saved_fetch(s, SLOT_H2), n, d),
                 real_mat(m, weights(t)->w[P_ROUTER], e, d), 0, 1, 0);
 
     /* count (A,E) and psum (A,E) side by side, so that one call sums both; a model that does not
@@ -56,10 +53,7 @@ void route_dgrad(struct task_context *t)
         saved_fetch(s, SLOT_DH2); /* R (Tl,D) from the experts; the router's part is added */
     m->op->gemm(t->l, real_mat(m, dh2, n, d), stat_mat(m, dlogits, n, e),
                 real_mat(m, weights(t)->w[P_ROUTER], e, d), 0, 0, 1);
-    m->op->rmsnorm_grad(t->l, saved_keep(s, SLOT_DX1, n * d * real_size(m)),
-                        grad_mat(m, weights(t)->g[P_NORM2], 1, d), saved_fetch(s + 1, SLOT_DX), dh2,
-                        saved_fetch(s, SLOT_X1), weights(t)->w[P_NORM2], saved_fetch(s, SLOT_RSTD2),
-                        n, t->add);
+    post_norm_dgrad(t);
 }
 
 void route_wgrad(struct task_context *t)
@@ -68,19 +62,12 @@ void route_wgrad(struct task_context *t)
     struct saved *s = &t->s[t->layer];
     int64_t n = local_tokens(t), d = m->cfg.d, e = m->cfg.experts;
 
-    void *h2; /* R (Tl,D): still there where the experts read it in place */
-    if (alone(t))
-        h2 = saved_fetch(s, SLOT_H2);
-    else
-        m->op->rmsnorm(t->l, h2 = scratch(t, n * d * real_size(m)), scratch(t, n * stat_size(m)),
-                       saved_fetch(s, SLOT_X1), weights(t)->w[P_NORM2], n, d, m->cfg.eps);
     m->op->gemm(t->l, grad_mat(m, weights(t)->g[P_ROUTER], e, d),
-                stat_mat(m, saved_fetch(s, SLOT_DLOGITS), n, e), real_mat(m, h2, n, d), 1, 0,
-                t->add);
-    static const enum slot done[] = {SLOT_H2,    SLOT_RSTD2,     SLOT_INDEX, SLOT_GATE,
-                                     SLOT_PROB,  SLOT_ROUTE_LSE, SLOT_COUNT, SLOT_DH2,
-                                     SLOT_DGATE, SLOT_DLOGITS,   SLOT_KEPT};
+                stat_mat(m, saved_fetch(s, SLOT_DLOGITS), n, e), real_mat(m, post_normed(t), n, d),
+                1, 0, t->add);
+    static const enum slot done[] = {SLOT_INDEX, SLOT_GATE,  SLOT_PROB,    SLOT_ROUTE_LSE,
+                                     SLOT_COUNT, SLOT_DGATE, SLOT_DLOGITS, SLOT_KEPT};
     for (int64_t i = 0; i < ARRAY_LEN(done); i++)
         saved_release(s, done[i]);
-    saved_release(s + 1, SLOT_DX); /* the layer above is done with */
+    post_norm_done(t);
 }

@@ -7,6 +7,7 @@ void (*const segment_run[SEGMENTS][PASSES])(struct task_context *t) = {
     [SEG_RECV] = {recv_forward, recv_dgrad, NULL},
     [SEG_ATTN] = {attn_forward, attn_dgrad, attn_wgrad},
     [SEG_ROUTE] = {route_forward, route_dgrad, route_wgrad},
+    [SEG_DENSE] = {dense_forward, dense_dgrad, dense_wgrad},
     [SEG_DISPATCH] = {dispatch_forward, dispatch_dgrad, NULL},
     [SEG_EXPERTS] = {experts_forward, experts_dgrad, experts_wgrad},
     [SEG_COMBINE] = {combine_forward, combine_dgrad, NULL},
@@ -17,6 +18,20 @@ void (*const segment_run[SEGMENTS][PASSES])(struct task_context *t) = {
 };
 
 const char *const segment_name[SEGMENTS] = {
-    "embed",   "recv",    "attention", "route", "dispatch",
+    "embed",   "recv",    "attention", "route", "dense", "dispatch",
     "experts", "combine", "head",      "score", "send",
 };
+
+struct layer_segments layer_segments(const struct model *m, int64_t layer)
+{
+    const struct weights *w = &m->at[layer];
+    struct layer_segments s = {{SEG_ATTN}, 1};
+    if (w->w[P_ROUTER])
+        s.list[s.n++] = SEG_ROUTE;
+    if (w->w[P_DENSE_UP])
+        s.list[s.n++] = SEG_DENSE;
+    static const enum segment experts[] = {SEG_DISPATCH, SEG_EXPERTS, SEG_COMBINE};
+    for (int64_t i = 0; w->w[P_ROUTER] && i < ARRAY_LEN(experts); i++)
+        s.list[s.n++] = experts[i];
+    return s;
+}

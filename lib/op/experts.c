@@ -15,9 +15,7 @@ static void up_tile(void *arg, int64_t task, void *scratch)
             (struct factor){x->w + t->expert * 2 * f * d, d, 1}, 0);
     for (int64_t i = 0; i < t->rows; i++) {
         const real *u = h + i * 2 * f, *v = u + f;
-        real *a = x->a + (t->at + i) * f, gate = x->gate[x->source[t->at + i]];
-        for (int64_t j = 0; j < f; j++)
-            a[j] = gate * (u[j] / (1 + real_exp(-u[j]))) * v[j];
+        swiglu_row(x->a + (t->at + i) * f, u, v, x->gate[x->source[t->at + i]], f);
     }
 }
 

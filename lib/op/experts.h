@@ -7,7 +7,7 @@
 
 #include "real.h"
 #include "blas.h"
-#include "vec.h"
+#include "swiglu.h"
 
 struct tile {
     int64_t expert, at, rows;

@@ -1,29 +1,10 @@
 /* experts_grad.c -- SwiGLU experts, backward: gradients of activation, input and weights.
  *
- * With a = g silu(u) v: du = g da v silu'(u), dv = g da silu(u), dg = <da, silu(u) v>.  Weight
- * gradients sum over an expert's rows inside one product, cut by rows of the weight, so that no two
- * tasks add to the same element. */
+ * Weight gradients sum over an expert's rows inside one product, cut by rows of the weight, so that
+ * no two tasks add to the same element. */
 #include "experts.h"
 
 enum { WEIGHT_ROWS = 128 }; /* of a weight gradient a task */
-
-/* du, dv, a of one row, from da; returns the gradient of its gate. */
-static double activation_dgrad(real *restrict du /* (F) */, real *restrict dv, real *restrict a,
-                               const real *restrict da, const real *u, const real *v, real gate,
-                               int64_t f)
-{
-    for (int64_t j = 0; j < f; j++) {
-        real s = 1 / (1 + real_exp(-u[j])), silu = u[j] * s;
-        real slope = s + silu * (1 - s);
-        a[j] = silu * v[j];
-        du[j] = gate * da[j] * v[j] * slope;
-        dv[j] = gate * da[j] * silu;
-    }
-    double dgate = vec_dot(da, a, f);
-    for (int64_t j = 0; j < f; j++)
-        a[j] *= gate;
-    return dgate;
-}
 
 static void dh_tile(void *arg, int64_t task, void *scratch)
 {
@@ -38,7 +19,7 @@ static void dh_tile(void *arg, int64_t task, void *scratch)
         int64_t m = t->at + i, choice = x->source[m];
         const real *h = x->in + m * 2 * f;
         real *dh = x->out + m * 2 * f;
-        x->dgate[choice] = (stat)activation_dgrad(dh, dh + f, x->a + m * f, da + i * f, h, h + f,
+        x->dgate[choice] = (stat)swiglu_row_dgrad(dh, dh + f, x->a + m * f, da + i * f, h, h + f,
                                                   x->gate[choice], f);
     }
     int64_t end = t->at + t->rows, pads = (ROW_ALIGN - end % ROW_ALIGN) % ROW_ALIGN;

@@ -40,6 +40,12 @@ OP(rmsnorm_grad, (struct lane *l, void *dx /* R= (T,D) */, struct mat dw /* (1,D
  * says), a and b are R. */
 OP(gemm, (struct lane *l, struct mat c, struct mat a, struct mat b, int ta, int tb, int add))
 
+/* y[t] += b, in place; dw = sum over t of dy[t]. */
+OP(add_bias, (struct lane *l, void *y /* R (T,N) */, const void *b /* R (N) */, int64_t t,
+              int64_t n))
+OP(bias_wgrad, (struct lane *l, struct mat dw /* (1,N) */, const void *dy /* R (T,N) */, int64_t t,
+                int add))
+
 /* Queries and keys made ready for attention: QK-norm (Henry et al. 2020) where n->w, z = x * rstd * w
  * with rstd as in rmsnorm, else z = x; then rotary position embedding (Su et al. 2021), Hugging Face
  * half layout: element i of a head pairs with i + C/2, angle = position * freq[i].  y and x have the
@@ -140,6 +146,15 @@ OP(experts_up_wgrad, (struct lane *l, struct mat dw /* (E 2F,D) */, const void *
 OP(experts_down_wgrad, (struct lane *l, struct mat dw /* (E D,F) */, const void *dout,
                         const void *a, const int32_t *at, const int32_t *count,
                         const int32_t *source, int64_t live, int64_t e, int64_t k, int add))
+
+/* The dense feed-forward network, SwiGLU again, between its products:
+ * a[t] = sigmoid(z[t]) silu(h[t, :F]) h[t, F:], the first factor 1 where z is NULL. */
+OP(swiglu, (struct lane *l, void *a /* R= (T,F) */, const void *h /* R (T,2F) */,
+            const void *z /* S (T) or NULL */, int64_t t, int64_t f))
+/* dh and, where there is z, dz from da; a as above, again, for the weight gradient. */
+OP(swiglu_dgrad, (struct lane *l, void *dh /* R= (T,2F) */, void *a /* R= (T,F) */,
+                  void *dz /* S= (T) or NULL */, const void *da /* R (T,F) */, const void *h,
+                  const void *z, int64_t t, int64_t f))
 
 /* Moving rows; mats say their type, so these serve R and S alike.  gather_rows: y[i] = x[row[i]], 0
  * where row[i] < 0.  scatter_rows: y[row[i]] = x[i].  gather_sum: y[i] = res[i] + sum over j < K of

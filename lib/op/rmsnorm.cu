@@ -3,8 +3,8 @@
  * Bound: memory: 2 T D forward (4 where it adds first), 4 T D backward with a residual.  A block
  * takes a row, 16 bytes a thread at a time.  Forward, the second pass over the row finds it in the
  * cache; backward, the threads hold it. */
+#include "parts.cuh"
 #include "ptx.cuh"
-#include "real.cuh"
 
 enum { THREADS = 256, RESIDENT = 1024 }; /* of a block; of a multiprocessor where rows are held */
 
@@ -137,26 +137,6 @@ static __global__ void __launch_bounds__(RESIDENT, 1)
     }
 }
 
-/* Lanes are columns, warps share the parts. */
-static __global__ void norm_grad_join(struct grad dw, const float *part, int64_t parts, int64_t d)
-{
-    __shared__ float of_warp[32][33];
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int64_t j = (int64_t)blockIdx.x * 32 + lane;
-    float sum = 0;
-#pragma unroll 8
-    for (int64_t i = warp; i < parts; i += 32)
-        sum += j < d ? part[i * d + j] : 0;
-    of_warp[warp][lane] = sum;
-    __syncthreads();
-    if (warp || j >= d)
-        return;
-    sum = 0;
-    for (int i = 0; i < 32; i++)
-        sum += of_warp[i][lane];
-    grad_put<1>(dw, j, &sum);
-}
-
 template <int V, int N>
 static void norm_grad(struct lane *l, void *dx, struct grad dw, const void *dres, const void *dy,
                       const void *x, const void *w, const void *rstd, int64_t t, int64_t d)
@@ -169,7 +149,7 @@ static void norm_grad(struct lane *l, void *dx, struct grad dw, const void *dres
         norm_grad_kernel<V, N><<<(unsigned)parts, (unsigned)threads, 0, stream(l)>>>(
             (real *)dx, part, (const real *)dres, (const real *)dy, (const real *)x,
             (const real *)w, (const stat *)rstd, t, d);
-    norm_grad_join<<<blocks_of(d, 32), 1024, 0, stream(l)>>>(dw, part, parts, d);
+    parts_sum(l, dw, part, parts, d);
     launched("rmsnorm_grad", "%lld,%lld", (long long)t, (long long)d);
     arena_back(&l->scratch, mark);
 }

@@ -177,7 +177,7 @@ void batches_put(struct trainer *t, double denom, double live)
     struct lane *l = &t->lane;
     const struct config *c = &t->model.cfg;
     struct stage *s = &t->stage[t->staged++ % ARRAY_LEN(t->stage)];
-    double scalars[SCALARS] = {denom, c->aux * c->experts / (c->k * live), 2 * c->z / live};
+    double scalars[SCALARS] = {denom, c->aux * c->experts / (MAX(c->k, 1) * live), 2 * c->z / live};
     int64_t spans = span_capacity(t);
     int whole = rows_whole(t, spans);
     char *p = s->p + STAGE_SCALARS;

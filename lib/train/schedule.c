@@ -19,9 +19,6 @@ static void add(struct schedule *s, enum segment seg, enum pass pass, int layer,
     s->task[s->n++] = t;
 }
 
-static const enum segment layer_segments[] = {SEG_ATTN, SEG_ROUTE, SEG_DISPATCH, SEG_EXPERTS,
-                                              SEG_COMBINE};
-
 /* Where a chunk lies: its stage's layers lo .. hi, and whether the model begins or ends with it. */
 struct place {
     int lo, hi, first, last;
@@ -34,27 +31,32 @@ static struct place place_of(const struct model *m, int64_t chunk)
                           chunk + 1 == m->chunks && x->i_pp + 1 == x->pp};
 }
 
-static void add_forward(struct schedule *s, struct place p, int micro,
+static void add_forward(struct schedule *s, const struct model *m, struct place p, int micro,
                         int head /* SEG_HEAD, SEG_SCORE, or -1 for none */)
 {
     add(s, p.first ? SEG_EMBED : SEG_RECV, PASS_FORWARD, p.lo, micro);
-    for (int l = p.lo; l < p.hi; l++)
-        for (int64_t i = 0; i < ARRAY_LEN(layer_segments); i++)
-            add(s, layer_segments[i], PASS_FORWARD, l, micro);
+    for (int l = p.lo; l < p.hi; l++) {
+        struct layer_segments layer = layer_segments(m, l);
+        for (int64_t i = 0; i < layer.n; i++)
+            add(s, layer.list[i], PASS_FORWARD, l, micro);
+    }
     if (!p.last)
         add(s, SEG_SEND, PASS_FORWARD, p.hi, micro);
     else if (head >= 0)
         add(s, head, PASS_FORWARD, p.hi, micro);
 }
 
-static void add_backward(struct schedule *s, struct place p, int micro, enum segment head)
+static void add_backward(struct schedule *s, const struct model *m, struct place p, int micro,
+                         enum segment head)
 {
     add(s, p.last ? head : SEG_SEND, PASS_DGRAD, p.hi, micro);
-    for (int l = p.hi - 1; l >= p.lo; l--)
-        for (int64_t i = ARRAY_LEN(layer_segments) - 1; i >= 0; i--) {
-            add(s, layer_segments[i], PASS_DGRAD, l, micro);
-            add(s, layer_segments[i], PASS_WGRAD, l, micro);
+    for (int l = p.hi - 1; l >= p.lo; l--) {
+        struct layer_segments layer = layer_segments(m, l);
+        for (int64_t i = layer.n - 1; i >= 0; i--) {
+            add(s, layer.list[i], PASS_DGRAD, l, micro);
+            add(s, layer.list[i], PASS_WGRAD, l, micro);
         }
+    }
     if (p.first)
         add(s, SEG_EMBED, PASS_WGRAD, 0, micro);
     else
@@ -86,14 +88,14 @@ void schedule_1f1b(struct schedule *s, const struct model *m, int64_t micros, en
     *s = (struct schedule){.in_flight = 1};
     for (int64_t i = 0, begun = 0, ended = 0; i < n + ahead; i++) {
         if (i < n) {
-            add_forward(s, place_of(m, chunk_of(m, i)), micro_of(m, i),
+            add_forward(s, m, place_of(m, chunk_of(m, i)), micro_of(m, i),
                         head_forward ? (int)head : -1);
             begun = MAX(begun, micro_of(m, i) + 1);
         }
         s->in_flight = MAX(s->in_flight, begun - ended);
         if (i >= ahead) {
             int64_t k = i - ahead, chunk = m->chunks - 1 - chunk_of(m, k);
-            add_backward(s, place_of(m, chunk), micro_of(m, k), head);
+            add_backward(s, m, place_of(m, chunk), micro_of(m, k), head);
             ended += chunk == 0;
         }
     }
@@ -104,7 +106,7 @@ void schedule_forward(struct schedule *s, const struct model *m, int64_t micros,
     *s = (struct schedule){.in_flight = 1};
     for (int64_t i = 0; i < micros; i++) {
         for (int64_t c = 0; c < m->chunks; c++)
-            add_forward(s, place_of(m, c), i, head);
+            add_forward(s, m, place_of(m, c), i, head);
         s->task[s->n - 1].last_of_micro = 1;
     }
 }

@@ -124,21 +124,21 @@ static void gradients(struct trainer *t)
     sum_losses(t);
 }
 
-/* The sums of the step as means; the auxiliary ones a layer. */
+/* The sums of the step as means; the auxiliary ones a layer of experts. */
 static void result_losses(const struct trainer *t, const void *raw /* S (LOSS_SUMS) */,
                           double weight, double live, struct step_result *r)
 {
     double sums[LOSS_SUMS];
     const struct model *m = &t->model;
+    double routed = live * MAX(config_expert_layers(&m->cfg), 1);
     dtype_convert(sums, DT_F64, raw, m->op->stat, LOSS_SUMS);
     r->loss = sums[LOSS_MAIN] / weight;
     r->won = sums[LOSS_WON] / weight;
     /* every rank of TP x CP computed the whole group's auxiliary loss, and dropped its choices */
     int ranks = t->mesh.tp * t->mesh.cp;
-    r->aux = sums[LOSS_AUX] / live / m->cfg.layers / ranks;
-    r->dropped =
-        m->capacity > 0 ? sums[LOSS_DROPPED] / live / (m->cfg.layers * m->cfg.k) / ranks : NAN;
-    r->z = sums[LOSS_Z] / live / m->cfg.layers;
+    r->aux = sums[LOSS_AUX] / routed / ranks;
+    r->dropped = m->capacity > 0 ? sums[LOSS_DROPPED] / routed / m->cfg.k / ranks : NAN;
+    r->z = sums[LOSS_Z] / routed;
 }
 
 static void read_losses(struct trainer *t, double weight, double live, struct step_result *r)

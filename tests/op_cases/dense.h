@@ -1,4 +1,5 @@
-/* dense.h -- cases: matrix products, and rows moved by an index. */
+/* dense.h -- cases: matrix products, biases, the activation between products, and rows moved by an
+ * index. */
 
 /* Variants: bit 0 transposes A, bit 1 B, bit 2 adds, bit 3 leaves gaps between rows, bit 4
  * has C in the other type. */
@@ -41,6 +42,90 @@ static void case_gemm(struct run *r)
             want[i * c.ld + j] = sum + (add ? last_output(r)->start[i * c.ld + j] : 0);
         }
     expect(r, "c", want);
+}
+
+static void case_add_bias(struct run *r)
+{
+    int64_t t = r->s->t, n = r->s->d;
+    const double *b = draw(r, n, -1, 1);
+    double *y = inout(r, "y", t * n);
+    r->bytes = 2.0 * (double)(t * n) * real_bytes(r);
+    RUN(r, add_bias, y, b, t, n);
+    if (!stating(r))
+        return;
+    double *want = work(r, t * n);
+    for (int64_t i = 0; i < t * n; i++)
+        want[i] = last_output(r)->start[i] + b[i % n];
+    expect(r, "y", want);
+}
+
+static void case_bias_wgrad(struct run *r)
+{
+    int64_t t = r->s->t, n = r->s->d;
+    const double *dy = draw(r, t * n, -1, 1);
+    struct mat dw = gradient(r, 1, n, r->variant);
+    r->bytes = (double)(t * n) * real_bytes(r);
+    RUN(r, bias_wgrad, dw, dy, t, r->variant & 1);
+    if (!stating(r))
+        return;
+    double *want = gradient_start(r, r->variant);
+    for (int64_t i = 0; i < t * n; i++)
+        want[i % n] += dy[i];
+    expect(r, "dw", want);
+}
+
+struct swiglu_data {
+    struct run *r;
+    double *h, *z, *da, *a;
+};
+
+/* <da, a>, a by the words of op_list.h. */
+static double swiglu_loss(void *arg)
+{
+    struct swiglu_data *s = arg;
+    int64_t t = s->r->s->t, f = s->r->s->f;
+    double sum = 0;
+    for (int64_t i = 0; i < t * f; i++) {
+        const double *h = s->h + i / f * 2 * f + i % f;
+        double gate = s->z ? 1 / (1 + exp(-s->z[i / f])) : 1;
+        s->a[i] = gate * h[0] / (1 + exp(-h[0])) * h[f];
+        sum += s->da ? s->da[i] * s->a[i] : 0;
+    }
+    return sum;
+}
+
+static void case_swiglu(struct run *r) /* variant 1: with a gate */
+{
+    int64_t t = r->s->t, f = r->s->f;
+    struct swiglu_data s = {r, draw(r, t * 2 * f, -3, 3), NULL, NULL, NULL};
+    s.z = r->variant ? draw_stat(r, t, -2, 2) : NULL;
+    double *a = output(r, "a", t * f);
+    r->bytes = 3.0 * (double)(t * f) * real_bytes(r);
+    RUN(r, swiglu, a, s.h, s.z, t, f);
+    if (!stating(r))
+        return;
+    s.a = work(r, t * f);
+    swiglu_loss(&s);
+    expect(r, "a", s.a);
+}
+
+static void case_swiglu_dgrad(struct run *r)
+{
+    int64_t t = r->s->t, f = r->s->f;
+    struct swiglu_data s = {r, draw(r, t * 2 * f, -3, 3), NULL, draw(r, t * f, -1, 1), NULL};
+    s.z = r->variant ? draw_stat(r, t, -2, 2) : NULL;
+    double *dh = output(r, "dh", t * 2 * f), *a = output(r, "a", t * f);
+    double *dz = r->variant ? output_stat(r, "dz", t) : NULL;
+    r->bytes = 8.0 * (double)(t * f) * real_bytes(r);
+    RUN(r, swiglu_dgrad, dh, a, dz, s.da, s.h, s.z, t, f);
+    if (!stating(r))
+        return;
+    s.a = work(r, t * f);
+    swiglu_loss(&s);
+    expect(r, "a", s.a);
+    differ(r, dh, s.h, t * 2 * f, swiglu_loss, &s);
+    if (s.z)
+        differ(r, dz, s.z, t, swiglu_loss, &s);
 }
 
 /* n row numbers of `rows`, some -1; each at most once where `once`. */

@@ -1,0 +1,33 @@
+/* swiglu.h -- one row of SwiGLU (Shazeer 2020), for the dense network and for the experts.
+ *
+ * a = g silu(u) v, so du = g da v silu'(u), dv = g da silu(u), dg = <da, silu(u) v>. */
+#ifndef SWIGLU_H
+#define SWIGLU_H
+
+#include "vec.h"
+
+static inline void swiglu_row(real *a /* (F) */, const real *u, const real *v, real gate, int64_t f)
+{
+    for (int64_t j = 0; j < f; j++)
+        a[j] = gate * (u[j] / (1 + real_exp(-u[j]))) * v[j];
+}
+
+/* du, dv, and a again, from da; returns the gradient of the gate. */
+static inline double swiglu_row_dgrad(real *restrict du /* (F) */, real *restrict dv,
+                                      real *restrict a, const real *restrict da, const real *u,
+                                      const real *v, real gate, int64_t f)
+{
+    for (int64_t j = 0; j < f; j++) {
+        real s = 1 / (1 + real_exp(-u[j])), silu = u[j] * s;
+        real slope = s + silu * (1 - s);
+        a[j] = silu * v[j];
+        du[j] = gate * da[j] * v[j] * slope;
+        dv[j] = gate * da[j] * silu;
+    }
+    double dgate = vec_dot(da, a, f);
+    for (int64_t j = 0; j < f; j++)
+        a[j] *= gate;
+    return dgate;
+}
+
+#endif
