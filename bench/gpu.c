@@ -1,7 +1,7 @@
 /* gpu.c -- how fast a training step, and the ops that carry it, are on a GPU at a model's true
  * width.
  *
- *   gpu qwen3-30b-a3b-4l | mixtral8x7b-2l | olmoe-8l [bf16]
+ *   gpu qwen3-30b-a3b-4l | mixtral8x7b-2l | olmoe-8l | qwen2-57b-a14b-2l | llama3-8b-4l [bf16]
  *
  * Random tokens, rows of 4096 in one document each, 16,384 tokens a step.  f32 gradients, moments
  * and master weights (18 bytes a parameter); with "bf16" these are bf16 and weights are their own
@@ -37,6 +37,18 @@ static const struct shape {
                  "\"num_experts_per_tok\":8,\"intermediate_size\":1024,\"norm_topk_prob\":false,"
                  "\"vocab_size\":50304,\"max_position_embeddings\":4096,\"rope_theta\":10000.0,"
                  "\"rms_norm_eps\":1e-5,\"router_aux_loss_coef\":0.01}"},
+    {"qwen2-57b-a14b-2l",
+     "{\"model_type\":\"qwen2_moe\",\"hidden_size\":3584,\"num_hidden_layers\":2,"
+     "\"num_attention_heads\":28,\"num_key_value_heads\":4,\"num_experts\":64,"
+     "\"num_experts_per_tok\":8,\"moe_intermediate_size\":2560,\"norm_topk_prob\":false,"
+     "\"shared_expert_intermediate_size\":20480,\"vocab_size\":151936,"
+     "\"max_position_embeddings\":131072,\"rope_theta\":1000000.0,\"rms_norm_eps\":1e-6,"
+     "\"router_aux_loss_coef\":0.001}"},
+    {"llama3-8b-4l",
+     "{\"model_type\":\"llama\",\"hidden_size\":4096,\"num_hidden_layers\":4,"
+     "\"num_attention_heads\":32,\"num_key_value_heads\":8,\"intermediate_size\":14336,"
+     "\"vocab_size\":128256,\"max_position_embeddings\":8192,\"rope_theta\":500000.0,"
+     "\"rms_norm_eps\":1e-5}"},
 };
 
 static int64_t needed; /* bytes of memory, as was computed beforehand */
@@ -103,8 +115,9 @@ static void bench_step(struct trainer *t, const struct shape *s, const char *sta
     struct step_result r;
     const struct config *c = &t->model.cfg;
     int64_t q = c->heads * c->c, kv = c->groups * c->c;
+    int64_t width = c->experts ? c->k * c->f + c->f_shared : c->f_dense;
     double active = (double)c->layers * (double)(c->d * (q + 2 * kv) + q * c->d +
-                                                 c->d * c->experts + c->k * 3 * c->d * c->f) +
+                                                 c->d * c->experts + 3 * c->d * width) +
                     (double)(c->d * c->vocab);
     double flops = (6 * active + 6.0 * (double)(c->layers * SEQ * q)) * ROWS * SEQ;
     for (int64_t i = -WARM; i < TIMED; i++) {

@@ -28,6 +28,13 @@ MODELS = {
     'olmoe-8l': ('Olmoe', dict(
         num_hidden_layers=8, hidden_size=2048, intermediate_size=1024, num_attention_heads=16,
         num_key_value_heads=16, num_experts=64, num_experts_per_tok=8, vocab_size=50304)),
+    'qwen2-57b-a14b-2l': ('Qwen2Moe', dict(
+        num_hidden_layers=2, hidden_size=3584, moe_intermediate_size=2560,
+        shared_expert_intermediate_size=20480, num_attention_heads=28, num_key_value_heads=4,
+        num_experts=64, num_experts_per_tok=8, vocab_size=151936)),
+    'llama3-8b-4l': ('Llama', dict(
+        num_hidden_layers=4, hidden_size=4096, intermediate_size=14336, num_attention_heads=32,
+        num_key_value_heads=8, vocab_size=128256)),
 }
 
 
@@ -57,9 +64,10 @@ def ceilings():
 def flops_a_token(c):
     """6 x active matrix parameters (head in, embedding out) and causal attention."""
     q, kv = c.num_attention_heads * 128, c.num_key_value_heads * 128
-    experts = getattr(c, 'num_local_experts', None) or c.num_experts
+    experts = getattr(c, 'num_local_experts', None) or getattr(c, 'num_experts', 0)
     width = getattr(c, 'moe_intermediate_size', None) or c.intermediate_size
-    layer = c.hidden_size * (2 * q + 2 * kv + experts + 3 * width * c.num_experts_per_tok)
+    width = width * getattr(c, 'num_experts_per_tok', 1) + getattr(c, 'shared_expert_intermediate_size', 0)
+    layer = c.hidden_size * (2 * q + 2 * kv + experts + 3 * width)
     active = c.num_hidden_layers * layer + c.hidden_size * c.vocab_size
     return 6 * active + 6 * c.num_hidden_layers * SEQ * q
 
@@ -91,7 +99,8 @@ def measure(name, state):
     with torch.device('cuda'):
         model = getattr(transformers, family + 'ForCausalLM')(config)
     torch.set_default_dtype(torch.float32)
-    model.set_experts_implementation('grouped_mm')
+    if family != 'Llama':
+        model.set_experts_implementation('grouped_mm')
     model.train()
     weights = list(model.parameters())
     optimizer = Masters(weights) if state == 'f32' else torch.optim.AdamW(weights, lr=1e-5, fused=True)

@@ -3,7 +3,8 @@
  *
  * Rows are drawn, with documents of mixed lengths and pads.  Models: one of odd sizes, which
  * goes through the plain kernels, one whose sizes are whole tiles, which goes through those for
- * tensor cores where the type is bf16, and one of each family that norms queries and keys. */
+ * tensor cores where the type is bf16, one of each family that norms queries and keys, and those
+ * with dense networks. */
 #include "tap.h"
 
 #include "train/train.h"
@@ -42,6 +43,19 @@ static const char olmoe_model[] =
     "\"num_experts_per_tok\":2,\"intermediate_size\":128,\"vocab_size\":512,"
     "\"max_position_embeddings\":256,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"
     "\"initializer_range\":0.05,\"router_aux_loss_coef\":0.02}";
+/* A dense layer, a shared expert with a gate, biases. */
+static const char qwen2_model[] =
+    "{\"model_type\":\"qwen2_moe\",\"hidden_size\":128,\"num_hidden_layers\":2,"
+    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":64,\"num_experts\":8,"
+    "\"num_experts_per_tok\":2,\"moe_intermediate_size\":128,\"norm_topk_prob\":false,"
+    "\"shared_expert_intermediate_size\":192,\"intermediate_size\":320,\"mlp_only_layers\":[0],"
+    "\"vocab_size\":512,\"max_position_embeddings\":256,\"rope_theta\":1000000.0,"
+    "\"rms_norm_eps\":1e-6,\"initializer_range\":0.05,\"router_aux_loss_coef\":0.02}";
+static const char llama_model[] =
+    "{\"model_type\":\"llama\",\"hidden_size\":36,\"num_hidden_layers\":2,"
+    "\"num_attention_heads\":6,\"num_key_value_heads\":2,\"intermediate_size\":50,"
+    "\"vocab_size\":99,\"max_position_embeddings\":256,\"rope_theta\":10000.0,"
+    "\"rms_norm_eps\":1e-5,\"initializer_range\":0.1,\"tie_word_embeddings\":true}";
 /* For what chooses kernels by size. */
 static const char wide_model[] =
     "{\"model_type\":\"mixtral\",\"hidden_size\":1024,\"num_hidden_layers\":1,\"num_attention_"
@@ -340,8 +354,8 @@ static void scores(const char *name, const char *model, int64_t seq, const char 
 
 /* Tokens `n` long put through a decoder beside `others`, its prompt in one piece and then token by
  * token: logits (n - prompt + 1, V) on the host. */
-static void decode(struct model *m, const int32_t *token, int64_t prompt, int64_t n,
-                   int64_t others, float *logits)
+static void decode(struct model *m, const int32_t *token, int64_t prompt, int64_t n, int64_t others,
+                   float *logits)
 {
     struct decoder d;
     int64_t v = m->v;
@@ -415,32 +429,40 @@ int main(void)
     against_cpu("whole tiles", whole_model, 256);
     against_cpu("Qwen3-MoE", qwen3_model, 256);
     against_cpu("OLMoE", olmoe_model, 256);
+    against_cpu("Qwen2-MoE", qwen2_model, 256);
+    against_cpu("Llama", llama_model, 48);
     reruns("odd sizes", odd_model, 48, "f32");
     reruns("odd sizes", odd_model, 48, "bf16");
     reruns("whole tiles", whole_model, 256, "f32");
     reruns("whole tiles", whole_model, 256, "bf16");
     reruns("Qwen3-MoE", qwen3_model, 256, "f32");
     reruns("OLMoE", olmoe_model, 256, "f32");
+    reruns("Qwen2-MoE", qwen2_model, 256, "bf16");
     captured("odd sizes", odd_model, 48, "f32", 1);
     captured("whole tiles", whole_model, 256, "f32", 1);
     captured("whole tiles", whole_model, 256, "bf16", 1);
     captured("whole tiles", whole_model, 256, "bf16", 0);
+    captured("Qwen2-MoE", qwen2_model, 256, "bf16", 1);
     against_f32("odd sizes", odd_model, 48, "f32", 0.005);
     against_f32("odd sizes", odd_model, 48, "bf16", 0.01);
     against_f32("whole tiles", whole_model, 256, "f32", 0.005);
     against_f32("whole tiles", whole_model, 256, "bf16", 0.01);
     against_f32("Qwen3-MoE", qwen3_model, 256, "f32", 0.005);
     against_f32("OLMoE", olmoe_model, 256, "f32", 0.005);
+    against_f32("Qwen2-MoE", qwen2_model, 256, "f32", 0.005);
     for (int i = 0; i < 2; i++) {
         const char *type = i ? "bf16" : "f32";
         scores("odd sizes", odd_model, 48, type);
         scores("whole tiles", whole_model, 256, type);
         scores("wide", wide_model, 2048, type);
+        scores("Qwen2-MoE", qwen2_model, 256, type);
         decoding("odd sizes", odd_model, type);
         decoding("whole tiles", whole_model, type);
         decoding("wide", wide_model, type);
         decoding("Qwen3-MoE", qwen3_model, type);
         decoding("OLMoE", olmoe_model, type);
+        decoding("Qwen2-MoE", qwen2_model, type);
+        decoding("Llama", llama_model, type);
     }
     return finish();
 }

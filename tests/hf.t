@@ -12,14 +12,20 @@ sys.exit(not all(u.find_spec(m) for m in ("torch", "transformers", "safetensors"
 
 awk '{printf "{\"prompt\":\"count %d\",\"chosen\":\" and %d\",\"rejected\":\" or %d\"}\n", NR, NR + 1, NR * 3}' rows.jsonl >pairs.jsonl
 shard-pack -q -t tok.json --seq 64 -o pairs/ pairs.jsonl
-models= slices= rewards= made= back=
+# documents that hardly ever end, so that answers are long
+awk '{t = ""; for (i = 0; i < 12; i++) t = t " count " NR + i " and " NR * i; printf "{\"text\":\"%s\"}\n", t}' rows.jsonl >long.jsonl
+shard-pack -q -t tok.json --seq 128 -o long/ long.jsonl
+models= answers= slices= rewards= made= back=
 for config in "$TOP"/tests/golden/hf/*.json; do
     export family=$(basename "$config" .json) mapping='--ranks 2 --tp 2'
     ! grep -q 'expert' "$config" || mapping='--ranks 4 --tp 2 --ep 2'
     sed 's/"vocab_size": [0-9]*/"vocab_size": 340/' "$config" >$family.json
     ok "$family: trained by several ranks, given to Hugging Face" \
-       'moe-train -q --model $family.json --data set/ --batch 4 --steps 2 --lr 1e-2 $mapping -o $family.run/ &&
+       'moe-train -q --model $family.json --data long/ --batch 4 --steps 2 --lr 1e-2 $mapping -o $family.run/ &&
         ckpt-reshard --to-hf $family.run/ -o $family/ && reward-score -q --logp -m $family.run/ rows.jsonl >$family.rows'
+    ok "$family: answers, each token the likeliest" \
+       'head -n 5 rows.jsonl | moe-sample -q --temperature 0 --max-tokens 200 -m $family.run/ >$family.said'
+    answers+=" $family $family.said"
     models+=" $family $family.rows" slices+=" $family.run/last $family"
     grep -q "SequenceClassification(" "$(python3 -c 'import importlib.util as u; print(u.find_spec("transformers").submodule_search_locations[0])')/models/$family/modeling_$family.py" || continue
     ok "$family: a reward model made here" \
@@ -28,8 +34,9 @@ for config in "$TOP"/tests/golden/hf/*.json; do
     rewards+=" $family.rm $family.rm.rows"
     made+=" $family $family.tf" back+=" $family.out $family.tf.rows"
 done
-export models slices rewards made back
+export models answers slices rewards made back
 ok 'transformers opens them and gives our log-probabilities'        '$witness scores set $models'
+ok 'and generate() the answers of moe-sample'                        '$witness generate set $answers'
 ok 'transformers opens the reward models and gives our scores'      '$witness scores set $rewards'
 ok 'PyTorch puts the slices of several ranks together'              '$witness slices $slices'
 ok 'reward models made by transformers, there and back: the same tensors' \

@@ -12,7 +12,8 @@
 FAMILY is a key of FAMILIES below.  FAMILY.json is the configuration, as config.json has it in the
 checkpoints people have.  FAMILY.safetensors holds the weights under their checkpoint names, "tokens"
 I32 (2, 24), "logits" F32 (2, 24, vocabulary), "loss" F32 (1) -- the mean next-token cross entropy over
-all 46 predictions, without the auxiliary loss -- and "grad/NAME", its gradient, for every weight.  All
+all 46 predictions, without the auxiliary loss -- and "grad/NAME", its gradient, for every weight; and
+"greedy" I32 (208): 8 tokens and the 200 that generate() answers, each the likeliest.  All
 in float32 on the CPU with eager attention.  Transformers keeps experts fused in memory; the checkpoint
 names are its own doing: weights and gradients alike go through save_pretrained, so this script has no
 table of names.
@@ -33,7 +34,7 @@ from safetensors.numpy import load_file, save_file
 
 COMMON = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "num_experts_per_tok": 2, "max_position_embeddings": 64, "hidden_act": "silu", "initializer_range": 0.02,
+    "num_experts_per_tok": 2, "max_position_embeddings": 256, "hidden_act": "silu", "initializer_range": 0.02,
     "output_router_logits": False, "tie_word_embeddings": False, "torch_dtype": "float32",
 }
 DENSE = dict({k: v for k, v in COMMON.items() if "expert" not in k and "router" not in k}, **{
@@ -86,7 +87,7 @@ FAMILIES = {
         "use_sliding_window": False,
     }),
 }
-SEED, BATCH, TIME = 7, 2, 24
+SEED, BATCH, TIME, PROMPT, ANSWER = 7, 2, 24, 8, 200
 
 
 def make_model(family):
@@ -119,6 +120,20 @@ def golden(folder):
             f.write("\n")
 
 
+@torch.no_grad()
+def greedy(model, vocab):
+    """A prompt and generate()'s answer to it, with no second token near the likeliest one."""
+    model.generation_config.eos_token_id = None
+    for seed in itertools.count(SEED):
+        prompt = torch.randint(3, vocab, (1, PROMPT), generator=torch.Generator().manual_seed(seed))
+        said = model.generate(prompt, attention_mask=torch.ones_like(prompt), pad_token_id=0,
+                              max_new_tokens=ANSWER, do_sample=False)
+        top = torch.topk(model(said).logits[0, PROMPT - 1:-1], 2)
+        assert said.shape[1] == PROMPT + ANSWER and (top.indices[:, 0] == said[0, PROMPT:]).all()
+        if (top.values[:, 0] - top.values[:, 1]).min() > 1e-3 and len(set(said[0, PROMPT:].tolist())) > 10:
+            return said[0].numpy().astype(np.int32)
+
+
 def golden_of(family):
     model, vocab = make_model(family), FAMILIES[family]["vocab_size"]
     out = dict(checkpoint_tensors(model))
@@ -138,6 +153,7 @@ def golden_of(family):
         assert len(gaps) == len(routed)
         if min(gaps, default=1) > 1e-4:
             break
+    out["greedy"] = greedy(model, vocab)
     loss = torch.nn.functional.cross_entropy(
         logits[:, :-1].reshape(-1, vocab), tokens[:, 1:].reshape(-1))
     loss.backward()

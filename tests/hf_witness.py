@@ -6,6 +6,9 @@
         each document of SET (a folder of shard-pack's) what reward-score gave the same rows in ROWS:
         "ref_logp", the log-probability of what is learnt in it, of a language model; "reward", the
         score of its last token, of a reward model
+    hf_witness.py generate SET DIR ROWS [DIR ROWS ...]
+        transformers' generate(), greedy, answers the prompt of each document of SET with the text that
+        moe-sample wrote of it in ROWS
     hf_witness.py slices CKPT DIR [CKPT DIR ...]
         PyTorch's distributed checkpoints put the slices in CKPT together to the tensors in DIR
     hf_witness.py reward DIR OUT [DIR OUT ...]
@@ -67,6 +70,27 @@ def scores(data, *rest):
             sys.exit(1)
 
 
+def generate(data, *rest):
+    from tokenizers import Tokenizer
+    stop = json.load(open(os.path.join(data, "manifest.json")))["eos"]
+    whole = 0
+    for folder, rows in zip(rest[::2], rest[1::2]):
+        model, _ = open_model(folder)
+        tok = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
+        rows, most = [json.loads(line) for line in open(rows)], 0
+        for row, (tokens, target) in zip(rows, documents(data)):
+            prompt = tokens[None, :target.int().argmax()]
+            said = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
+                                  max_new_tokens=200, eos_token_id=stop)[0, prompt.shape[1]:].tolist()
+            if tok.decode(said) != row["response"]:
+                sys.exit(f"{folder}: {row['id']}: {tok.decode(said)!r} and {row['response']!r}")
+            most = max(most, len(said))
+        whole += most == 200
+        print(f"{folder}: {len(rows)} answers, the longest of {most} tokens")
+    if whole < 3:
+        sys.exit("too few long ones")
+
+
 def slices(*rest):
     import torch.distributed.checkpoint as dcp
     bits = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
@@ -93,7 +117,7 @@ def reward(*rest):
 
 def main():
     torch.set_num_threads(1)
-    commands = {"scores": scores, "slices": slices, "reward": reward}
+    commands = {"scores": scores, "slices": slices, "reward": reward, "generate": generate}
     if len(sys.argv) < 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])

@@ -78,6 +78,30 @@ static void test_params(void)
     struct param_counts n = meter_params(&c);
     ok(n.total == n.active, "with one expert every parameter is active");
     config_release(&c);
+
+    static const char qwen2_57b[] =
+        "{\"model_type\":\"qwen2_moe\",\"hidden_size\":3584,\"num_hidden_layers\":28,"
+        "\"num_attention_heads\":28,\"num_key_value_heads\":4,\"num_experts\":64,"
+        "\"num_experts_per_tok\":8,\"moe_intermediate_size\":2560,"
+        "\"shared_expert_intermediate_size\":20480,\"vocab_size\":151936,"
+        "\"max_position_embeddings\":131072,\"rope_theta\":1e6,\"rms_norm_eps\":1e-6}";
+    config_parse(&c, qwen2_57b, strlen(qwen2_57b), "test");
+    n = meter_params(&c);
+    ok(near(n.total, 57.41e9, 5e-4) && near(n.active, 14.25e9, 2e-3),
+       "Qwen2-57B-A14B has 57.41e9 parameters, 14.25e9 active with its shared expert (%lld, %lld)",
+       (long long)n.total, (long long)n.active);
+    config_release(&c);
+    static const char llama3_8b[] =
+        "{\"model_type\":\"llama\",\"hidden_size\":4096,\"num_hidden_layers\":32,"
+        "\"num_attention_heads\":32,\"num_key_value_heads\":8,\"intermediate_size\":14336,"
+        "\"vocab_size\":128256,\"max_position_embeddings\":8192,\"rope_theta\":5e5,"
+        "\"rms_norm_eps\":1e-5}";
+    config_parse(&c, llama3_8b, strlen(llama3_8b), "test");
+    n = meter_params(&c);
+    double matrices = n.total - 128256.0 * 4096 - 65 * 4096;
+    ok(n.total == n.active && meter_work(&c).token == 6 * matrices,
+       "a dense model is active whole, and 6 operations a matrix element and token");
+    config_release(&c);
 }
 
 static void test_squares(void)

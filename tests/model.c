@@ -382,6 +382,30 @@ static double *golden_tensor(struct shard_file *f, const char *name, int64_t *n)
     return x;
 }
 
+/* A prompt of 8 tokens, decoded token by token. */
+static void test_greedy(struct model *m, struct shard_file *f, const char *family)
+{
+    enum { PROMPT = 8 };
+    struct decoder d;
+    int64_t n, same = 0;
+    double *said = golden_tensor(f, "greedy", &n);
+    int32_t prompt[PROMPT];
+    for (int i = 0; i < PROMPT; i++)
+        prompt[i] = said[i];
+    decoder_init(&d, m, 1, n, 0, 1);
+    int64_t slot = decoder_start(&d, prompt, PROMPT);
+    for (int64_t i = PROMPT; i < n; i++) {
+        decoder_step(&d);
+        same += d.slot[slot].token == said[i];
+        decoder_push(&d, slot, d.slot[slot].token);
+    }
+    ok(same == 200 && n == PROMPT + 200,
+       "%s: %lld of %lld tokens are those of transformers' generate", family, (long long)same,
+       (long long)n - PROMPT);
+    decoder_release(&d);
+    free(said);
+}
+
 static void test_transformers(struct world *w, const char *family)
 {
     char *config = xasprintf("tests/golden/hf/%s.json", family);
@@ -433,6 +457,7 @@ static void test_transformers(struct world *w, const char *family)
     model_logits(&t->model, &t->batch[0], row, b * s, logits);
     ok(n == b * s * v && difference(logits, theirs, n) <= 1e-4,
        "%s: logits equal transformers' (%.1e)", family, difference(logits, theirs, n));
+    test_greedy(&t->model, f, family);
     free(ids), free(loss), free(logits), free(theirs), free(row);
     shard_close(f);
     buf_release(&text);
