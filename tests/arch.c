@@ -186,7 +186,7 @@ static void test_refusals(void)
         {{"vocab_size", "3000000000"}, "\"vocab_size\" is not a positive integer"},
         {{"initializer_range", "-0.02"}, "\"initializer_range\" is not a number and not negative"},
         {{"tie_word_embeddings", "1"}, "\"tie_word_embeddings\" is not true or false"},
-        {{"eos_token_id", "[2, 3]"}, "\"eos_token_id\" is not one token id"},
+        {{"eos_token_id", "[]"}, "\"eos_token_id\" is not a token id, or a list of them"},
         {{"eos_token_id", "32000"}, "\"eos_token_id\" is not below \"vocab_size\""},
         {{"num_key_value_heads", "7"},
          "\"num_attention_heads\" is not a multiple of \"num_key_value_heads\""},
@@ -267,6 +267,22 @@ static void test_families(void)
     ok(c.experts == 0 && c.f_dense == 14336 && c.groups == 32 && c.theta == 10000,
        "Llama: dense; files of the first have neither groups nor theta");
     config_release(&c);
+
+    c = parsed_of(llama_3_8b, CHANGES({"eos_token_id", "[128001, 128008]"}));
+    buf_reset(&out);
+    config_write(&c, &out, "bfloat16");
+    ok(c.eos == 128001 && strstr(out.data, "[128001, 128008]"), "a list of ends is kept");
+    c.eos = 7;
+    buf_reset(&out);
+    config_write(&c, &out, "bfloat16");
+    ok(strstr(out.data, "\"eos_token_id\": 7,") != NULL, "until another one is set");
+    config_release(&c);
+    c = parsed_of(qwen3_30b_a3b, CHANGES({"intermediate_size", NULL}));
+    buf_reset(&out);
+    config_write(&c, &out, "bfloat16");
+    ok(!strstr(out.data, "\"intermediate_size\""), "what a model has not is not written");
+    config_release(&c);
+    buf_release(&out);
 
     static const struct {
         const char *base;

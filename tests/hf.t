@@ -27,6 +27,12 @@ for config in "$TOP"/tests/golden/hf/*.json; do
        'head -n 5 rows.jsonl | moe-sample -q --temperature 0 --max-tokens 200 -m $family.run/ >$family.said'
     answers+=" $family $family.said"
     models+=" $family $family.rows" slices+=" $family.run/last $family"
+    case $family in llama | qwen3)
+        ok "$family: with experts" \
+           'ckpt-reshard --upcycle 4,2,2 $family.run/ -o $family.moe && ckpt-reshard --to-hf $family.moe -o $family.up &&
+            reward-score -q --logp -m $family.moe rows.jsonl >$family.up.rows'
+        models+=" $family.up $family.up.rows" ;;
+    esac
     grep -q "SequenceClassification(" "$(python3 -c 'import importlib.util as u; print(u.find_spec("transformers").submodule_search_locations[0])')/models/$family/modeling_$family.py" || continue
     ok "$family: a reward model made here" \
        'moe-train -q -j 1 --loss bt --init $family.run/ --data pairs/ --batch 4 --steps 2 --lr 1e-2 -o $family.bt/ &&

@@ -4,6 +4,8 @@
 #include <string.h>
 
 static int from_hf, to_hf;
+static int64_t seed;
+static const char *upcycle;
 static int64_t files = 1, file_bytes = (int64_t)5 << 30;
 static const char *output, *dtype = "keep";
 
@@ -12,8 +14,11 @@ static const struct opt options[] = {
     OPT_FLAG(0, "to-hf", &to_hf, "the output is one"),
     OPT_CHOICE(0, "dtype", &dtype, "keep|float32|bfloat16|float16",
                "type of the weights, with --from-hf and --to-hf"),
+    OPT_STR(0, "upcycle", &upcycle, "e,k[,parts]",
+            "a dense checkpoint as one of e experts, k chosen, that are whole networks or parts"),
+    OPT_INT('s', "seed", &seed, "n", "of the routers, with --upcycle"),
     OPT_INT(0, "max-shard-size", &file_bytes, "bytes",
-            "the most a file of weights may hold, with --from-hf and --to-hf"),
+            "the most a file of weights may hold, with --from-hf, --to-hf and --upcycle"),
     OPT_INT(0, "files", &files, "n", "files to cut a checkpoint into by rows, without them"),
     OPT_STR('o', "output", &output, "dir/", "folder to write (required)"),
     OPT_END};
@@ -30,6 +35,16 @@ static enum dtype dtype_chosen(void)
             return known[i].type;
 }
 
+static void run_upcycle(const char *from)
+{
+    long long e, k, parts = 1;
+    int end = 0, n = sscanf(upcycle, "%lld,%lld%n,%lld%n", &e, &k, &end, &parts, &end);
+    if (n < 2 || upcycle[end] || e < 1 || k < 1 || parts < 1 || e > INT32_MAX)
+        die_misused("--upcycle %s: experts, chosen experts and maybe parts are wanted, as in 8,2",
+                    upcycle);
+    ckpt_upcycle(from, output, e, k, parts, seed, file_bytes);
+}
+
 int main(int argc, char **argv)
 {
     int i = opt_parse(argc, argv, options, "ckpt-reshard [options] -o DIR/ CKPT",
@@ -39,13 +54,15 @@ int main(int argc, char **argv)
         die_misused("one checkpoint, run or Hugging Face folder is wanted, %d are given", argc - i);
     if (!output)
         die_misused("-o DIR/ is wanted");
-    if (from_hf && to_hf)
-        die_misused("--from-hf and --to-hf exclude each other");
+    if (from_hf + to_hf + (upcycle != NULL) > 1)
+        die_misused("--from-hf, --to-hf and --upcycle exclude each other");
     int hf = from_hf || to_hf;
-    if (!hf && (opt_given("dtype") || opt_given("max-shard-size")))
-        die_misused("--dtype and --max-shard-size are for --from-hf and --to-hf");
-    if (hf && opt_given("files"))
-        die_misused("--files is not for Hugging Face folders; see --max-shard-size");
+    if (!hf && opt_given("dtype"))
+        die_misused("--dtype is for --from-hf and --to-hf");
+    if (!hf && !upcycle && opt_given("max-shard-size"))
+        die_misused("--max-shard-size is for --from-hf, --to-hf and --upcycle");
+    if ((hf || upcycle) && opt_given("files"))
+        die_misused("--files only cuts a checkpoint anew; see --max-shard-size");
     if (files < 1 || files > 99999)
         die_misused("--files %lld: 1 to 99999 are possible", (long long)files);
     if (file_bytes < 1)
@@ -55,6 +72,8 @@ int main(int argc, char **argv)
         ckpt_from_hf(argv[i], output, dtype_chosen(), file_bytes);
     else if (to_hf)
         ckpt_to_hf(argv[i], output, dtype_chosen(), file_bytes);
+    else if (upcycle)
+        run_upcycle(argv[i]);
     else
         ckpt_rewrite(argv[i], output, (int)files);
     return EXIT_DONE;

@@ -42,7 +42,7 @@ struct config {
     int tied;              /* tie_word_embeddings: the head is the embedding */
     int reward;            /* a reward model: one score a token instead of the head
                             * (architectures: ...ForSequenceClassification with one label) */
-    int64_t bos, eos;      /* token ids, -1 for none */
+    int64_t bos, eos;      /* token ids, of a list the first; -1 for none */
 };
 
 enum role { /* the fused tensors of a layer, then those outside the layers */
@@ -86,6 +86,7 @@ struct arch {
     const char *model_type;   /* config.json "model_type" */
     const char *architecture; /* config.json "architectures"[0] */
     const char *reward_architecture; /* the same of a reward model */
+    const char *with_experts; /* model_type of what a dense one is with experts, or NULL */
     const struct arch_row *rows; /* embedding, a layer's rows by role, norm, head */
     int64_t n;
     const struct config_field *fields; /* those that other families lack or call otherwise */

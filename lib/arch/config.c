@@ -30,7 +30,7 @@ static const char *const takes[] = {
     [FIELD_COUNT] = "a positive integer",
     [FIELD_REAL] = "a number and not negative",
     [FIELD_FLAG] = "true or false",
-    [FIELD_TOKEN] = "one token id",
+    [FIELD_TOKEN] = "a token id, or a list of them",
 };
 
 /* Fields that have one value here; absent and null are that value. */
@@ -55,6 +55,13 @@ static int field_read(enum field_type type, struct json v, double *x)
             return -1;
         *x = flag;
         return 0;
+    }
+    if (type == FIELD_TOKEN && json_type(v) == JSON_ARRAY) {
+        struct json_iter list;
+        json_iter_init(&list, v);
+        if (!json_iter_next(&list))
+            return -1;
+        v = list.value;
     }
     if (json_int(v, &i) || i < (type == FIELD_COUNT) || i > INT32_MAX)
         return -1;
@@ -296,12 +303,23 @@ static void add_real(struct buf *b, double x)
         buf_str(b, ".0");
 }
 
+/* Whether the text's value is to stay: a list that begins with the token. */
+static int stays(struct json text, const struct config_field *f, double x)
+{
+    struct json v;
+    double first;
+    return f->type == FIELD_TOKEN && json_get(text, f->key, &v) && json_type(v) == JSON_ARRAY &&
+           !field_read(FIELD_TOKEN, v, &first) && first == x;
+}
+
 static void edit_fields(struct buf *text, const struct config *c, const struct config_field *f,
-                        int64_t n)
+                        int64_t n, struct json was)
 {
     struct buf v = {0};
     for (; n--; f++) {
         double x = field_get(c, f);
+        if (stays(was, f, x) || (f->type == FIELD_COUNT && x == 0)) /* 0: it has none */
+            continue;
         buf_reset(&v);
         if (f->type == FIELD_FLAG)
             buf_str(&v, x ? "true" : "false");
@@ -329,7 +347,6 @@ void config_write(const struct config *c, struct buf *out, const char *torch_dty
         die("the model's configuration: %s", why);
     if (get_set(root, "rope_parameters", &rope))
         json_write(&parameters, rope);
-    json_doc_free(doc);
 
     buf_printf(&v, "[\"%s\"]", c->reward ? c->arch->reward_architecture : c->arch->architecture);
     edit(&text, "architectures", v.data);
@@ -344,8 +361,8 @@ void config_write(const struct config *c, struct buf *out, const char *torch_dty
     buf_printf(&v, "\"%s\"", torch_dtype);
     edit(&text, "torch_dtype", v.data);
     edit(&text, "dtype", NULL); /* the newer name of torch_dtype; two could disagree */
-    edit_fields(&text, c, common, ARRAY_LEN(common));
-    edit_fields(&text, c, c->arch->fields, c->arch->fields_n);
+    edit_fields(&text, c, common, ARRAY_LEN(common), root);
+    edit_fields(&text, c, c->arch->fields, c->arch->fields_n, root);
     if (parameters.len) {
         buf_reset(&v);
         add_real(&v, c->theta);
@@ -353,5 +370,6 @@ void config_write(const struct config *c, struct buf *out, const char *torch_dty
         edit(&text, "rope_parameters", parameters.data);
     }
     buf_add(out, text.data, text.len);
+    json_doc_free(doc);
     buf_release(&text), buf_release(&v), buf_release(&parameters);
 }

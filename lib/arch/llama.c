@@ -27,6 +27,7 @@ const struct arch arch_llama = {
     .model_type = "llama",
     .architecture = "LlamaForCausalLM",
     .reward_architecture = "LlamaForSequenceClassification",
+    .with_experts = "mixtral",
     .rows = rows,
     .n = ARRAY_LEN(rows),
     .fields = fields,

@@ -25,6 +25,7 @@ const struct arch arch_qwen3 = {
     .model_type = "qwen3",
     .architecture = "Qwen3ForCausalLM",
     .reward_architecture = "Qwen3ForSequenceClassification",
+    .with_experts = "qwen3_moe",
     .rows = rows,
     .n = ARRAY_LEN(rows),
     .fields = fields,

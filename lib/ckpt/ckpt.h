@@ -71,6 +71,11 @@ void ckpt_spare(const char *path);
 void ckpt_from_hf(const char *from, const char *to, enum dtype type, int64_t file_bytes);
 void ckpt_to_hf(const char *from, const char *to, enum dtype type, int64_t file_bytes);
 
+/* A dense model as one of its family's kind with experts, of which `chosen` are chosen for a token and
+ * `parts` make up the dense network; the first forward pass is the dense model's. */
+void ckpt_upcycle(const char *from, const char *to, int64_t experts, int64_t chosen, int64_t parts,
+                  int64_t seed, int64_t file_bytes);
+
 /* A checkpoint with the same tensors and state in files cut by rows. */
 void ckpt_rewrite(const char *from, const char *to, int files);
 

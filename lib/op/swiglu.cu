@@ -1,7 +1,7 @@
 /* swiglu.cu -- a = sigmoid(z[t]) silu(h[t,:F]) h[t,F:] and its gradients; h (T,2F), a (T,F), the
  * gate z (T) or none.
  *
- * Bound: memory: 3 T F forward, 8 T F backward.  Forward, a thread takes 16 bytes of a row's
+ * Bound: memory: 3 T F forward, 6 T F backward.  Forward, a thread takes 16 bytes of a row's
  * activation; backward, a block takes a row, whose sum is the gradient of its gate. */
 #include "real.cuh"
 

@@ -116,7 +116,7 @@ static void case_swiglu_dgrad(struct run *r)
     s.z = r->variant ? draw_stat(r, t, -2, 2) : NULL;
     double *dh = output(r, "dh", t * 2 * f), *a = output(r, "a", t * f);
     double *dz = r->variant ? output_stat(r, "dz", t) : NULL;
-    r->bytes = 8.0 * (double)(t * f) * real_bytes(r);
+    r->bytes = 6.0 * (double)(t * f) * real_bytes(r);
     RUN(r, swiglu_dgrad, dh, a, dz, s.da, s.h, s.z, t, f);
     if (!stating(r))
         return;
