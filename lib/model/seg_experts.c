@@ -1,7 +1,7 @@
 /* seg_experts.c -- the SwiGLU experts held here, applied to the rows received.
  *
  * Which ranks the rows came from is the dispatcher's business; here are R rows, for each its K
- * choices (local expert numbers, -1 for experts of other ranks) and gate weights.  Kept: the
+ * choices (experts of other ranks among them, and -1 for none) and gate weights.  Kept: the
  * received rows and the pre-activation H only; gathered rows and activations are made again inside
  * the gradient kernels. */
 #include "model/model_priv.h"
@@ -25,7 +25,8 @@ void experts_forward(struct task_context *t)
     int32_t *count = saved_keep(s, SLOT_MAP_COUNT, e * sizeof *count);
     int32_t *source = saved_keep(s, SLOT_MAP_SOURCE, rows * sizeof *source);
     int32_t *place = saved_keep(s, SLOT_MAP_PLACE, r * k * sizeof *place);
-    op->row_map(t->l, at, count, source, place, saved_fetch(s, SLOT_RINDEX), r, k, e, rows);
+    op->row_map(t->l, at, count, source, place, saved_fetch(s, SLOT_RINDEX), r, k,
+                m->mesh.i_ep * e, e, rows);
 
     void *h = saved_keep(s, SLOT_H, rows * 2 * f * rsz);
     void *a = scratch(t, rows * f * rsz); /* R (M,F) */

@@ -111,12 +111,13 @@ OP(drop, (struct lane *l, int32_t *kept /* = (T,K) */, void *dropped /* S+= (1) 
           int64_t e, int64_t k, int64_t a, double factor))
 
 /* The row map of the experts held here: which received row goes to which expert.  index holds, for
- * each of n rows, K local expert numbers or -1.  Expert e owns rows at[e] .. at[e] + count[e] of M,
+ * each of n rows, K expert numbers, of which first .. first + E are here and the others (-1, say)
+ * are not.  Expert first + e owns rows at[e] .. at[e] + count[e] of M,
  * at[e] a multiple of ROW_ALIGN, in order of (row, choice); source[m] = row * K + choice, or -1 for a
  * row of padding; place[row * K + choice] = m or -1. */
 OP(row_map, (struct lane *l, int32_t *at /* = (E+1) */, int32_t *count /* = (E) */,
              int32_t *source /* = (M) */, int32_t *place /* = (n,K) */, const int32_t *index,
-             int64_t n, int64_t k, int64_t e, int64_t m))
+             int64_t n, int64_t k, int64_t first, int64_t e, int64_t m))
 
 /* Experts: SwiGLU (Shazeer 2020), up = rows [gate; up] of 2F, gate weight applied inside.
  * h[m] = up_e x[row];  a[m] = gate[row,choice] * silu(h[m, :F]) * h[m, F:].  Rows of padding are not

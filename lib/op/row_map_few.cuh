@@ -11,7 +11,8 @@
 enum { FEW = 1024 /* choices, and experts */ };
 
 static __global__ void few_map_kernel(int32_t *at, int32_t *count, int32_t *source, int32_t *place,
-                                      const int32_t *index, int choices, int e, int64_t m)
+                                      const int32_t *index, int choices, int first, int e,
+                                      int64_t m)
 {
     __shared__ int32_t chosen[FEW], rows[FEW], start[FEW]; /* by choice; by expert */
     __shared__ int32_t warp_rows[FEW / 32];
@@ -19,7 +20,8 @@ static __global__ void few_map_kernel(int32_t *at, int32_t *count, int32_t *sour
     take_turn();
     for (int64_t j = i; j < m; j += FEW)
         source[j] = -1;
-    chosen[i] = i < choices ? index[i] : -1;
+    int x = i < choices ? index[i] - first : -1;
+    chosen[i] = x >= 0 && x < e ? x : -1;
     rows[i] = 0;
     __syncthreads();
     if (chosen[i] >= 0)
@@ -57,12 +59,12 @@ static __global__ void few_map_kernel(int32_t *at, int32_t *count, int32_t *sour
 
 /* 1 when it has made the map. */
 static int few_map(struct lane *l, int32_t *at, int32_t *count, int32_t *source, int32_t *place,
-                   const int32_t *index, int64_t n, int64_t k, int64_t e, int64_t m)
+                   const int32_t *index, int64_t n, int64_t k, int64_t first, int64_t e, int64_t m)
 {
     if (n * k > FEW || e > FEW)
         return 0;
-    launch_early(l, few_map_kernel, 1, FEW, at, count, source, place, index, (int)(n * k), (int)e,
-                 m);
+    launch_early(l, few_map_kernel, 1, FEW, at, count, source, place, index, (int)(n * k),
+                 (int)first, (int)e, m);
     launched("row_map", "%lld,%lld,%lld", (long long)n, (long long)k, (long long)e);
     return 1;
 }

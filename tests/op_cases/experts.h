@@ -18,7 +18,7 @@ static struct expert_data draw_experts(struct run *r)
     x.count = run_take(r, x.e * 4);
     x.source = run_take(r, x.m * 4);
     x.place = run_take(r, x.n * x.k * 4);
-    r->op->row_map(r->l, x.at, x.count, x.source, x.place, index, x.n, x.k, x.e, x.m);
+    r->op->row_map(r->l, x.at, x.count, x.source, x.place, index, x.n, x.k, 0, x.e, x.m);
     r->l->dev->wait(r->l);
     x.x = draw(r, x.n * x.d, -1, 1);
     x.dout = draw(r, x.n * x.d, -1, 1);

@@ -103,7 +103,7 @@ static void layer_forward(struct layer *x)
              0);
     op->route(l, x->index, x->gate, x->prob, x->lse, x->count_a, x->psum, x->drawn, x->group, x->n,
               x->e, x->k, x->r->s->a, 1);
-    op->row_map(l, x->at, x->count, x->source, x->place, x->index, x->n, x->k, x->e, x->m);
+    op->row_map(l, x->at, x->count, x->source, x->place, x->index, x->n, x->k, 0, x->e, x->m);
     op->experts_up(l, x->h, x->a, x->x, x->up, x->gate, x->at, x->count, x->source, x->n * x->k,
                    x->e, x->k, x->d, x->f);
     op->experts_down(l, x->y, x->a, x->down, x->at, x->count, x->n * x->k, x->e, x->d, x->f);

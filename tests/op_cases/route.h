@@ -260,10 +260,14 @@ static void case_row_map(struct run *r)
     const struct shape *s = r->s;
     int64_t m = map_rows(s), n = s->t, k = s->k, e = s->e;
     const int32_t *index = draw_choices(r);
+    int32_t *of_all = run_take(r, n * k * 4); /* of all experts, those of other ranks on both sides */
+    enum { FIRST = 3 };
+    for (int64_t i = 0; i < n * k; i++)
+        of_all[i] = index[i] >= 0 ? index[i] + FIRST : (int32_t)(i % 2 ? i % (FIRST + 1) - 1 : e + FIRST);
     int32_t *at = output_int(r, "at", e + 1), *count = output_int(r, "count", e);
     int32_t *source = output_int(r, "source", m), *place = output_int(r, "place", n * k);
     r->bytes = (double)(3 * n * k + m) * 4;
-    RUN(r, row_map, at, count, source, place, index, n, k, e, m);
+    RUN(r, row_map, at, count, source, place, of_all, n, k, FIRST, e, m);
     if (!stating(r))
         return;
     double *want_at = work(r, e + 1), *want_count = work(r, e), *want_source = work(r, m);
