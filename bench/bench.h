@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 /* Weights of the right size, quickly: a block of normal numbers again and again; norms are 1. */
-static void fill_weights(struct model *m)
+static inline void fill_weights(struct model *m)
 {
     enum { BLOCK = 1 << 20 };
     const struct dev_ops *dev = m->lane->dev;

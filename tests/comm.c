@@ -1,5 +1,8 @@
 /* comm.c -- every collective in worlds of one rank and of threads, against what the members' inputs
- * must give; the conventions of comm.h about places in memory; misuse, which must end in words. */
+ * must give; the conventions of comm.h about places in memory; misuse, which must end in words.
+ *
+ * Under mpirun the ranks are its processes.  With the argument "cuda" they then work on memory of
+ * their GPUs; with "late" a rank stays away from a call there, and the job must end in words. */
 #include "comm/comm.h"
 #include "mesh/mesh.h"
 #include "tap.h"
@@ -11,7 +14,7 @@
 
 enum claim { REDUCE, GATHER, SCATTER, ALL_TO_ALL, MESSAGES, BROADCAST, BYTES, ORDER, MANY, CLAIMS };
 static const char *const claims[CLAIMS] = {
-    [REDUCE] = "all_reduce has the bits of a sum in rank order, in every type",
+    [REDUCE] = "all_reduce and reduce have the bits of a sum in rank order, in every type",
     [GATHER] = "all_gather, apart and in place",
     [SCATTER] = "reduce_scatter, apart and in place",
     [ALL_TO_ALL] = "all_to_all with uneven and empty rows",
@@ -29,6 +32,98 @@ static void fault(enum claim claim, int64_t n)
 }
 
 static const enum dtype types[] = {DT_F32, DT_F64, DT_I32, DT_I64};
+
+/* ---- the calls: on host memory, or on copies in a GPU's ---- */
+
+enum { FAR_BYTES = 32 << 20 };
+static struct lane *far; /* NULL: host memory */
+static char *far_in, *far_out;
+
+static void *away(char *there, const void *p, int64_t bytes)
+{
+    far->dev->put(far, there, p, bytes);
+    return there;
+}
+
+static void home(void *p, const void *there, int64_t bytes)
+{
+    far->dev->get(far, p, there, bytes);
+    far->dev->wait(far);
+}
+
+static void all_reduce(struct comm *c, void *buf, int64_t n, enum dtype t, enum comm_op op)
+{
+    int64_t bytes = n * dtype_size(t);
+    comm_all_reduce(c, far, far ? away(far_in, buf, bytes) : buf, n, t, op);
+    if (far)
+        home(buf, far_in, bytes);
+}
+
+static void reduce(struct comm *c, void *buf, int64_t n, enum dtype t, int root)
+{
+    int64_t bytes = n * dtype_size(t);
+    comm_reduce(c, far, far ? away(far_in, buf, bytes) : buf, n, t, root);
+    if (far)
+        home(buf, far_in, bytes);
+}
+
+static void all_gather(struct comm *c, void *out, const void *in, int64_t n, enum dtype t)
+{
+    int64_t each = n * dtype_size(t), at = comm_rank(c) * each;
+    if (!far) {
+        comm_all_gather(c, NULL, out, in, n, t);
+        return;
+    }
+    int in_place = in == (char *)out + at;
+    comm_all_gather(c, far, far_out, away(in_place ? far_out + at : far_in, in, each), n, t);
+    home(out, far_out, each * comm_size(c));
+}
+
+static void reduce_scatter(struct comm *c, void *out, void *in, int64_t n, enum dtype t)
+{
+    int64_t each = n * dtype_size(t), at = comm_rank(c) * each;
+    if (!far) {
+        comm_reduce_scatter(c, NULL, out, in, n, t);
+        return;
+    }
+    char *to = out == (char *)in + at ? far_in + at : far_out;
+    comm_reduce_scatter(c, far, to, away(far_in, in, each * comm_size(c)), n, t);
+    home(out, to, each);
+}
+
+static void all_to_all(struct comm *c, void *recv, const int64_t *in, const void *send,
+                       const int64_t *out, int64_t row_bytes)
+{
+    int64_t rows[2] = {0, 0};
+    for (int i = 0; i < comm_size(c); i++)
+        rows[0] += out[i], rows[1] += in[i];
+    if (far)
+        send = away(far_in, send, rows[0] * row_bytes);
+    comm_all_to_all(c, far, far ? far_out : recv, in, send, out, row_bytes);
+    if (far)
+        home(recv, far_out, rows[1] * row_bytes);
+}
+
+static void send_to(struct comm *c, const void *buf, int64_t bytes, int to)
+{
+    comm_send(c, far, far ? away(far_in, buf, bytes) : buf, bytes, to);
+}
+
+static void recv_from(struct comm *c, void *buf, int64_t bytes, int from)
+{
+    comm_recv(c, far, far ? far_out : buf, bytes, from);
+    if (far)
+        home(buf, far_out, bytes);
+}
+
+static void broadcast(struct comm *c, void *buf, int64_t bytes, int root)
+{
+    comm_broadcast(c, far, far ? away(far_in, buf, bytes) : buf, bytes, root);
+    if (far)
+        home(buf, far_in, bytes);
+}
+
+/* ---- what goes in and must come out ---- */
 
 /* Element i of what a rank brings, stored as t. */
 static void put(void *p, int64_t at, enum dtype t, int rank, int64_t i)
@@ -92,15 +187,21 @@ static void test_reduce(struct comm *c)
                 int64_t n = sizes[k];
                 void *x = input(types[i], comm_rank(c), n);
                 void *y = expected(types[i], comm_size(c), n, 0, n, (enum comm_op)op);
-                comm_all_reduce(c, NULL, x, n, types[i], (enum comm_op)op);
+                all_reduce(c, x, n, types[i], (enum comm_op)op);
                 fault(REDUCE, memcmp(x, y, (size_t)(n * dtype_size(types[i]))) != 0);
+                free(x);
+                int root = (int)(k % comm_size(c));
+                x = input(types[i], comm_rank(c), n);
+                reduce(c, x, n, types[i], root);
+                fault(REDUCE, op == COMM_SUM && comm_rank(c) == root &&
+                                  memcmp(x, y, (size_t)(n * dtype_size(types[i]))) != 0);
                 free(x);
                 free(y);
             }
-    /* One NaN makes the maximum NaN, whoever brings it. */
-    for (int r = 0; r < comm_size(c); r++) {
+    /* One NaN makes the maximum NaN, whoever brings it; NCCL promises no such thing. */
+    for (int r = 0; !far && r < comm_size(c); r++) {
         double x = comm_rank(c) == r ? strtod("nan", NULL) : comm_rank(c);
-        comm_all_reduce(c, NULL, &x, 1, DT_F64, COMM_MAX);
+        all_reduce(c, &x, 1, DT_F64, COMM_MAX);
         fault(REDUCE, x == x);
     }
 }
@@ -114,8 +215,8 @@ static void test_gather(struct comm *c)
             char *in = input(types[i], rank, n), *out = xcalloc(1, (size_t)(bytes * size + 1));
             char *same = xcalloc(1, (size_t)(bytes * size + 1));
             memcpy(same + rank * bytes, in, (size_t)bytes);
-            comm_all_gather(c, NULL, out, in, n, types[i]);
-            comm_all_gather(c, NULL, same, same + rank * bytes, n, types[i]);
+            all_gather(c, out, in, n, types[i]);
+            all_gather(c, same, same + rank * bytes, n, types[i]);
             for (int r = 0; r < size; r++) {
                 char *want = input(types[i], r, n);
                 fault(GATHER, memcmp(out + r * bytes, want, (size_t)bytes) != 0);
@@ -138,8 +239,8 @@ static void test_scatter(struct comm *c)
                  *same = xmemdup(in, (size_t)(bytes * size + 1));
             char *out = xmalloc((size_t)bytes + 1);
             char *want = expected(types[i], size, n * size, n * rank, n * (rank + 1), COMM_SUM);
-            comm_reduce_scatter(c, NULL, out, in, n, types[i]);
-            comm_reduce_scatter(c, NULL, same + rank * bytes, same, n, types[i]);
+            reduce_scatter(c, out, in, n, types[i]);
+            reduce_scatter(c, same + rank * bytes, same, n, types[i]);
             fault(SCATTER, memcmp(out, want, (size_t)bytes) != 0);
             fault(SCATTER, memcmp(same + rank * bytes, want, (size_t)bytes) != 0);
             free(in);
@@ -175,7 +276,7 @@ static void test_all_to_all(struct comm *c)
         for (int r = 0; r < size; r++)
             for (int64_t i = 0; i < out[r] * width; i++)
                 *s++ = (unsigned char)(rank * 31 + r * 7 + i);
-        comm_all_to_all(c, NULL, recv, in, send, out, width);
+        all_to_all(c, recv, in, send, out, width);
         for (int r = 0; r < size; r++)
             for (int64_t i = 0; i < in[r] * width; i++)
                 fault(ALL_TO_ALL, *p++ != (unsigned char)(r * 31 + rank * 7 + i));
@@ -197,14 +298,18 @@ static void test_messages(struct comm *c)
         for (int r = 0; r < size; r++) {
             int64_t n = i % 4;
             int32_t m[3] = {rank, r, i};
-            comm_send(c, NULL, m, n * 4, r);
+            if (far && r == rank) /* GPUs send nothing to themselves */
+                continue;
+            send_to(c, m, n * 4, r);
             m[0] = m[1] = m[2] = -1; /* the message was copied */
         }
     for (int r = size - 1; r >= 0; r--)
         for (int i = 0; i < ROUNDS; i++) {
             int64_t n = i % 4;
             int32_t m[3] = {-1, -1, -1}, want[3] = {r, rank, i};
-            comm_recv(c, NULL, m, n * 4, r);
+            if (far && r == rank)
+                continue;
+            recv_from(c, m, n * 4, r);
             fault(MESSAGES, memcmp(m, want, (size_t)n * 4) != 0);
         }
 }
@@ -215,7 +320,7 @@ static void test_broadcast(struct comm *c)
         for (int64_t n = 0; n < 4; n++) {
             int64_t x[3] = {comm_rank(c), 2 * comm_rank(c), -7};
             const int64_t want[3] = {root, 2 * root, -7};
-            comm_broadcast(c, NULL, x, n * 8, root);
+            broadcast(c, x, n * 8, root);
             fault(BROADCAST, memcmp(x, want, (size_t)n * 8) != 0);
         }
     comm_barrier(c);
@@ -245,7 +350,7 @@ static void test_order(struct world *w)
         ranks[i] = n - 1 - i;
     struct comm *c = comm_new(w, "reversed", ranks, n);
     int64_t at[64], mine = world_rank(w);
-    comm_all_gather(c, NULL, at, &mine, 1, DT_I64);
+    all_gather(c, at, &mine, 1, DT_I64);
     fault(ORDER, comm_rank(c) != n - 1 - world_rank(w) || comm_size(c) != n);
     for (int i = 0; i < n; i++)
         fault(ORDER, at[i] != n - 1 - i);
@@ -265,22 +370,25 @@ static void test_many(struct world *w)
     struct comm *one = comm_new(w, "one", &me, 1), *every = comm_new(w, "all", all, n);
     for (int i = 0; i < 2000; i++) {
         int64_t x = me + i, y = x;
-        comm_all_reduce(every, NULL, &x, 1, DT_I64, COMM_SUM);
-        comm_all_reduce(one, NULL, &y, 1, DT_I64, COMM_SUM);
+        all_reduce(every, &x, 1, DT_I64, COMM_SUM);
+        all_reduce(one, &y, 1, DT_I64, COMM_SUM);
         fault(MANY, x != (int64_t)n * i + n * (n - 1) / 2 || y != me + i);
-        comm_send(every, NULL, &i, sizeof i, (me + 1) % n);
         int got = -1;
-        comm_recv(every, NULL, &got, sizeof got, (me + n - 1) % n);
+        if (me % 2 == 0) /* not all at once, for the sake of first messages */
+            send_to(every, &i, sizeof i, (me + 1) % n);
+        recv_from(every, &got, sizeof got, (me + n - 1) % n);
+        if (me % 2)
+            send_to(every, &i, sizeof i, (me + 1) % n);
         fault(MANY, got != i);
     }
     for (int i = 0; i < 200; i++) {
         struct comm *unused = comm_new(w, "unused", all, n), *c = comm_new(w, "half", half, halves);
         comm_free(unused);
         if (comm_rank(c) == 0)
-            comm_send(c, NULL, &i, sizeof i, comm_size(c) - 1);
+            send_to(c, &i, sizeof i, comm_size(c) - 1);
         int got = -1;
         if (comm_rank(c) == comm_size(c) - 1)
-            comm_recv(c, NULL, &got, sizeof got, 0);
+            recv_from(c, &got, sizeof got, 0);
         fault(MANY, comm_rank(c) == comm_size(c) - 1 && got != i);
         comm_free(c);
     }
@@ -347,13 +455,13 @@ static void test_large(struct comm *c)
     int64_t *x = xmalloc((size_t)(n * p) * sizeof *x), *y = xmalloc((size_t)n * sizeof *y);
     for (int64_t i = 0; i < n * p; i++)
         x[i] = i * (me + 1);
-    comm_reduce_scatter(c, NULL, y, x, n, DT_I64);
+    reduce_scatter(c, y, x, n, DT_I64);
     for (int64_t i = 0; i < n; i++)
         wrong += y[i] != (me * n + i) * sum;
     fault(SCATTER, wrong);
     for (int64_t i = 0; i < n * p; i++)
         x[i] = i * (me + 1);
-    comm_all_reduce(c, NULL, x, n * p, DT_I64, COMM_SUM);
+    all_reduce(c, x, n * p, DT_I64, COMM_SUM);
     wrong = 0;
     for (int64_t i = 0; i < n * p; i++)
         wrong += x[i] != i * sum;
@@ -361,26 +469,66 @@ static void test_large(struct comm *c)
     free(x), free(y);
 }
 
+/* Weights and their gradients; whole numbers to 256 are themselves in bf16. */
+static void test_bf16(struct comm *c)
+{
+    int64_t n = 1000, p = comm_size(c), me = comm_rank(c);
+    float *x = xmalloc((size_t)(n * p) * sizeof *x);
+    uint16_t *half = xmalloc((size_t)(n * p) * sizeof *half),
+             *sum = xmalloc((size_t)n * sizeof *sum);
+    for (int64_t i = 0; i < n * p; i++)
+        x[i] = (float)(i % (100 / p) * (me + 1));
+    dtype_convert(half, DT_BF16, x, DT_F32, n * p);
+    reduce_scatter(c, sum, half, n, DT_BF16);
+    dtype_convert(x, DT_F32, sum, DT_BF16, n);
+    for (int64_t i = 0; i < n; i++)
+        fault(SCATTER, x[i] != (float)((me * n + i) % (100 / p) * p * (p + 1) / 2));
+    free(x), free(half), free(sum);
+}
+
+static void stay_away(struct comm *c)
+{
+    float x[2] = {0};
+    all_reduce(c, x, 2, DT_F32, COMM_SUM);
+    if (comm_rank(c) == 1)
+        sleep(30);
+    all_gather(c, x, x + comm_rank(c), 1, DT_F32);
+}
+
 /* The same claims where mpirun has made the ranks; rank 0 reports what all found. */
-static int in_job(struct world *w)
+static int in_job(struct world *w, const char *how)
 {
     int n = world_size(w), all[64], last = world_rank(w) > 0;
     int64_t wrong = 0;
     char where[32];
+    struct lane lane;
     for (int i = 0; i < n; i++)
         all[i] = i;
+    struct comm *c = comm_new(w, "all", all, n);
+    if (how) {
+        lane_init(&lane, dev_open("cuda"), 1);
+        far = &lane;
+        far_in = lane_alloc(far, FAR_BYTES, "the test");
+        far_out = lane_alloc(far, FAR_BYTES, "the test");
+        if (!strcmp(how, "late"))
+            stay_away(c);
+        test_bf16(c);
+    }
     in_world(w, NULL);
     if (n == 8)
         in_mesh(w, &wrong);
-    struct comm *c = comm_new(w, "all", all, n);
     test_large(c);
     comm_all_reduce(c, NULL, faults, CLAIMS, DT_I64, COMM_SUM);
     comm_all_reduce(c, NULL, &wrong, 1, DT_I64, COMM_SUM);
     comm_free(c);
     world_free(w);
+    if (far) {
+        lane.dev->free(far_in), lane.dev->free(far_out);
+        lane_release(far);
+    }
     if (last)
         return 0;
-    snprintf(where, sizeof where, "%d processes", n);
+    snprintf(where, sizeof where, "%d %s", n, far ? "GPUs" : "processes");
     report(where);
     ok(wrong == 0, "%s: all groups of a folded mesh", where);
     return finish();
@@ -522,12 +670,13 @@ static void test_misuse(void)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    const char *how = argc > 1 ? argv[1] : NULL;
     tool_name = "comm";
-    struct world *self = world_open(60);
+    struct world *self = world_open(how && !strcmp(how, "late") ? 2 : 60);
     if (world_size(self) > 1)
-        return in_job(self);
+        return in_job(self, how);
     in_world(self, NULL);
     world_free(self);
     report("world_self");

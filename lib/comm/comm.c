@@ -40,15 +40,23 @@ struct world *world_open(double deadline_s)
     struct world *w = world_mpi(deadline_s);
     int launched = launched_ranks(&variable);
     if (launched > 1 && (!w || w->size == 1))
-        die_misused("%s is %d, but MPI has 1 rank: %s", variable, launched,
-                    w ? "this build's MPI and the launcher's are not the same"
-                      : "this build has no MPI (make MPI=1), or the launcher does not start MPI jobs "
-                        "(srun --mpi=pmix); unset the variable to run alone");
-    return w ? w : world_self();
+        die_misused(
+            "%s is %d, but MPI has 1 rank: %s", variable, launched,
+            w ? "this build's MPI and the launcher's are not the same"
+              : "this build has no MPI (make MPI=1), or the launcher does not start MPI jobs "
+                "(srun --mpi=pmix); unset the variable to run alone");
+    if (!w)
+        return world_self();
+    if (w->size > 1)
+        w->far = engine_far();
+    dev_choose(w->i_local);
+    return w;
 }
 
 void world_free(struct world *w)
 {
+    if (w->far)
+        w->far->close(w);
     w->engine->close(w);
     free(w);
 }
@@ -75,8 +83,11 @@ struct comm *comm_new(struct world *w, const char *name, const int *ranks, int n
         .rank = rank,
         .size = n,
         .ranks = xmemdup(ranks, (size_t)n * sizeof *ranks),
+        .far = n == 1 ? NULL : w->far,
     };
     c->engine->group_open(c);
+    if (c->far)
+        c->far->group_open(c);
     w->groups++;
     return c;
 }
@@ -85,6 +96,8 @@ void comm_free(struct comm *c)
 {
     if (!c)
         return;
+    if (c->far)
+        c->far->group_close(c);
     c->engine->group_close(c);
     free(c->ranks);
     free(c->name);
@@ -101,10 +114,21 @@ int comm_size(const struct comm *c)
     return c->size;
 }
 
-static void check_type(const struct comm *c, const char *call, enum dtype t)
+static int is_far(const struct comm *c, const struct lane *l)
 {
+    return c->far && l && !l->dev->is_host;
+}
+
+static const struct engine *engine_of(const struct comm *c, const struct lane *l)
+{
+    return is_far(c, l) ? c->far : c->engine;
+}
+
+static void check_type(const struct comm *c, const struct lane *l, const char *call, enum dtype t)
+{
+    int bf16 = t == DT_BF16 && l && !l->dev->is_host;
     /* a group of one adds nothing up */
-    if (c->size > 1 && t != DT_F32 && t != DT_F64 && t != DT_I32 && t != DT_I64)
+    if (c->size > 1 && t != DT_F32 && t != DT_F64 && t != DT_I32 && t != DT_I64 && !bf16)
         die("group %s: %s of %s is not supported", c->name, call, dtype_name(t));
 }
 
@@ -117,45 +141,52 @@ static void check_peer(const struct comm *c, const char *call, int rank)
 void comm_all_reduce(struct comm *c, struct lane *l, void *buf, int64_t n, enum dtype t,
                      enum comm_op op)
 {
-    check_type(c, "all_reduce", t);
-    c->engine->all_reduce(c, l, buf, n, t, op);
+    check_type(c, l, "all_reduce", t);
+    engine_of(c, l)->all_reduce(c, l, buf, n, t, op);
 }
 
 void comm_all_gather(struct comm *c, struct lane *l, void *out, const void *in, int64_t n,
                      enum dtype t)
 {
-    c->engine->all_gather(c, l, out, in, n, t);
+    engine_of(c, l)->all_gather(c, l, out, in, n, t);
 }
 
 void comm_reduce_scatter(struct comm *c, struct lane *l, void *out, void *in, int64_t n,
                          enum dtype t)
 {
-    check_type(c, "reduce_scatter", t);
-    c->engine->reduce_scatter(c, l, out, in, n, t);
+    check_type(c, l, "reduce_scatter", t);
+    engine_of(c, l)->reduce_scatter(c, l, out, in, n, t);
+}
+
+void comm_reduce(struct comm *c, struct lane *l, void *buf, int64_t n, enum dtype t, int root)
+{
+    check_type(c, l, "reduce", t);
+    check_peer(c, "reduce", root);
+    engine_of(c, l)->reduce(c, l, buf, n, t, root);
 }
 
 void comm_all_to_all(struct comm *c, struct lane *l, void *recv, const int64_t *recv_rows,
                      const void *send, const int64_t *send_rows, int64_t row_bytes)
 {
-    c->engine->all_to_all(c, l, recv, recv_rows, send, send_rows, row_bytes);
+    engine_of(c, l)->all_to_all(c, l, recv, recv_rows, send, send_rows, row_bytes);
 }
 
 void comm_send(struct comm *c, struct lane *l, const void *buf, int64_t bytes, int to)
 {
     check_peer(c, "send", to);
-    c->engine->send(c, l, buf, bytes, to);
+    engine_of(c, l)->send(c, l, buf, bytes, to);
 }
 
 void comm_recv(struct comm *c, struct lane *l, void *buf, int64_t bytes, int from)
 {
     check_peer(c, "recv", from);
-    c->engine->recv(c, l, buf, bytes, from);
+    engine_of(c, l)->recv(c, l, buf, bytes, from);
 }
 
 void comm_broadcast(struct comm *c, struct lane *l, void *buf, int64_t bytes, int root)
 {
     check_peer(c, "broadcast", root);
-    c->engine->broadcast(c, l, buf, bytes, root);
+    engine_of(c, l)->broadcast(c, l, buf, bytes, root);
 }
 
 void comm_barrier(struct comm *c)

@@ -2,11 +2,14 @@
  *
  * A world is the set of all ranks as one of them sees it; a comm is a group within it, made once
  * at the start.  Collectives are called by every member in the same order.  Sums are taken in rank
- * order, so that they have the same bits at every call and on every member.  A group of one costs
- * nothing: where input and output may be the same place, they are.
+ * order, so that they have the same bits at every call and on every member; on GPUs in an order of
+ * NCCL's choice, which for two ranks is the same and for more is at least the same at every call.
+ * A group of one costs nothing: where input and output may be the same place, they are.
  *
  * Engines: comm_self.c (one rank), comm_thread.c (ranks as threads of one process; for tests
- * and for trying a mapping without MPI), comm_mpi.c (ranks as processes, host memory).  A lane of NULL means host memory, done on return. */
+ * and for trying a mapping without MPI), comm_mpi.c (ranks as processes, host memory), comm_nccl.c
+ * (the same processes, memory of their GPUs).  A lane of NULL means host memory, done on return; on
+ * a lane of a GPU calls are queued. */
 #ifndef COMM_H
 #define COMM_H
 
@@ -25,6 +28,9 @@ int world_local(const struct world *w); /* how many of the ranks are on this mac
  * message that names rank, group and call; and when one rank dies, all do. */
 struct world *world_open(double deadline_s);
 struct world *world_self(void); /* one rank; free with world_free() */
+/* As one of several ranks sees it, though the others are not there: calls are local copies.  So one
+ * rank's part can be timed without the others and, on the device "dry", its memory counted. */
+struct world *world_dry(int rank, int size);
 /* Runs fn in n threads, the caller's among them, each with its own world of size n, and returns
  * when all have.  The worlds are freed here. */
 void world_threads(int n, void (*fn)(struct world *w, void *arg), void *arg);
@@ -37,7 +43,7 @@ void comm_free(struct comm *c);
 int comm_rank(const struct comm *c);
 int comm_size(const struct comm *c);
 
-/* In place.  t: F32, F64, I32 or I64. */
+/* In place.  t: F32, F64, I32 or I64, on GPUs also BF16. */
 void comm_all_reduce(struct comm *c, struct lane *l, void *buf, int64_t n, enum dtype t,
                      enum comm_op op);
 /* out holds size * n elements, rank i's at i * n; in may be out + rank * n (then it is not
@@ -48,11 +54,14 @@ void comm_all_gather(struct comm *c, struct lane *l, void *out, const void *in, 
  * n, and in is then spoilt elsewhere. */
 void comm_reduce_scatter(struct comm *c, struct lane *l, void *out, void *in, int64_t n,
                          enum dtype t);
+/* In place at the root, which gets the sum; what the others have in buf is spoilt. */
+void comm_reduce(struct comm *c, struct lane *l, void *buf, int64_t n, enum dtype t, int root);
 /* Rows of row_bytes: send_rows[i] rows go to rank i, laid out in rank order; recv_rows[i] come
  * from it.  The counts are on the host. */
 void comm_all_to_all(struct comm *c, struct lane *l, void *recv, const int64_t *recv_rows,
                      const void *send, const int64_t *send_rows, int64_t row_bytes);
-/* Pairs match in order of calls.  A send may return before it is received. */
+/* Pairs match in order of calls.  A send may return before it is received; on GPUs the first message
+ * between two ranks waits for both. */
 void comm_send(struct comm *c, struct lane *l, const void *buf, int64_t bytes, int to);
 void comm_recv(struct comm *c, struct lane *l, void *buf, int64_t bytes, int from);
 void comm_broadcast(struct comm *c, struct lane *l, void *buf, int64_t bytes, int root);

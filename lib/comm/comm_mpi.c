@@ -89,7 +89,8 @@ static MPI_Datatype block_type(int64_t bytes, int64_t stride)
 static void check_lane(const struct comm *c, const struct lane *l)
 {
     if (l && strcmp(l->dev->name, "cpu"))
-        die("group %s: MPI carries host memory, not %s", c->name, l->dev->name);
+        die("group %s: MPI carries host memory, not %s: this build has no NCCL (make NCCL=1)",
+            c->name, l->dev->name);
 }
 
 static char *room(struct comm *c, int64_t bytes)
@@ -189,6 +190,26 @@ static void reduce_scatter(struct comm *c, struct lane *l, void *out, void *in, 
         MPI_Type_free(&there);
         combine(c, all, len, len / size, t, COMM_SUM);
         memcpy((char *)out + at, all, (size_t)len);
+    }
+}
+
+static void reduce(struct comm *c, struct lane *l, void *buf, int64_t n, enum dtype t, int root)
+{
+    struct channel *ch = c->state;
+    int64_t size = dtype_size(t), bytes = n * size;
+    check_lane(c, l);
+    for (int64_t at = 0; at < bytes; at += PIECE) {
+        int64_t len = MIN(PIECE, bytes - at);
+        char *all = c->rank == root ? room(c, len * c->size) : NULL;
+        MPI_Datatype block = block_type(len, len);
+        MPI_Request r;
+        MPI(MPI_Igather((char *)buf + at, 1, block, all, 1, block, root, ch->mpi, &r));
+        finish(c, "reduce", &r, MPI_STATUS_IGNORE);
+        MPI_Type_free(&block);
+        if (c->rank != root)
+            continue;
+        combine(c, all, len, len / size, t, COMM_SUM);
+        memcpy((char *)buf + at, all, (size_t)len);
     }
 }
 
@@ -336,6 +357,7 @@ static const struct engine engine_mpi = {
     .all_reduce = all_reduce,
     .all_gather = all_gather,
     .reduce_scatter = reduce_scatter,
+    .reduce = reduce,
     .all_to_all = all_to_all,
     .send = send,
     .recv = recv,
@@ -369,7 +391,7 @@ struct world *world_mpi(double seconds)
         free(w);
         return NULL;
     }
-    deadline_s = seconds;
+    deadline_s = w->deadline_s = seconds;
     MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level);
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     die_then(end_all);
@@ -378,6 +400,7 @@ struct world *world_mpi(double seconds)
     MPI(MPI_Comm_size(MPI_COMM_WORLD, &w->size));
     MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node));
     MPI(MPI_Comm_size(node, &w->local));
+    MPI(MPI_Comm_rank(node, &w->i_local));
     MPI(MPI_Comm_free(&node));
     return w;
 }

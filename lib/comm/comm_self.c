@@ -37,6 +37,11 @@ static void self_reduce_scatter(struct comm *c, struct lane *l, void *out, void 
     comm_copy(l, out, in, n * dtype_size(t));
 }
 
+static void self_reduce(struct comm *c, struct lane *l, void *buf, int64_t n, enum dtype t,
+                        int root)
+{
+}
+
 static void self_all_to_all(struct comm *c, struct lane *l, void *recv, const int64_t *recv_rows,
                             const void *send, const int64_t *send_rows, int64_t row_bytes)
 {
@@ -81,6 +86,7 @@ const struct engine engine_self = {
     .all_reduce = self_all_reduce,
     .all_gather = self_all_gather,
     .reduce_scatter = self_reduce_scatter,
+    .reduce = self_reduce,
     .all_to_all = self_all_to_all,
     .send = self_send,
     .recv = self_recv,

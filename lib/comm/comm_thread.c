@@ -98,6 +98,16 @@ static void thread_reduce_scatter(struct comm *c, struct lane *l, void *out, voi
     part(g);
 }
 
+static void thread_reduce(struct comm *c, struct lane *l, void *buf, int64_t n, enum dtype t,
+                          int root)
+{
+    struct group *g =
+        meet(c, l, (struct post){.call = "reduce", .n = n, .type = t, .detail = root, .in = buf});
+    if (c->rank == root)
+        combine(g, 0, n, t, COMM_SUM, put_to_one, buf);
+    part(g);
+}
+
 static void thread_all_to_all(struct comm *c, struct lane *l, void *recv, const int64_t *recv_rows,
                               const void *send, const int64_t *send_rows, int64_t row_bytes)
 {
@@ -175,6 +185,7 @@ const struct engine engine_thread = {
     .all_reduce = thread_all_reduce,
     .all_gather = thread_all_gather,
     .reduce_scatter = thread_reduce_scatter,
+    .reduce = thread_reduce,
     .all_to_all = thread_all_to_all,
     .send = thread_send,
     .recv = thread_recv,

@@ -1,8 +1,9 @@
 /* engine.h -- what carries messages between ranks, behind comm.h: one table of calls an engine.
  *
  * comm.c checks arguments, counts the groups and calls the engine of the group; a group of one is
- * always comm_self's, whatever the world is.  A new engine is one file with a table and a function
- * that opens its world. */
+ * always comm_self's, whatever the world is.  A world may have a second engine, `far`, for memory
+ * that is not the host's; its table has the collectives only, and it may call the first one's.  A
+ * new engine is one file with a table and a function that opens its world. */
 #ifndef ENGINE_H
 #define ENGINE_H
 
@@ -19,6 +20,7 @@ struct engine {
                        enum dtype t);
     void (*reduce_scatter)(struct comm *c, struct lane *l, void *out, void *in, int64_t n,
                            enum dtype t);
+    void (*reduce)(struct comm *c, struct lane *l, void *buf, int64_t n, enum dtype t, int root);
     void (*all_to_all)(struct comm *c, struct lane *l, void *recv, const int64_t *recv_rows,
                        const void *send, const int64_t *send_rows, int64_t row_bytes);
     void (*send)(struct comm *c, struct lane *l, const void *buf, int64_t bytes, int to);
@@ -28,6 +30,9 @@ struct engine {
     void (*gather_bytes)(struct comm *c, const void *p, int64_t n, char **out, int64_t *len);
 };
 extern const struct engine engine_self, engine_thread;
+/* What carries memory of GPUs between processes: comm_nccl.c; NULL in builds without NCCL:
+ * comm_nonccl.c. */
+const struct engine *engine_far(void);
 
 /* The MPI job this process is a rank of: comm_mpi.c.  NULL when no launcher started the process as one, and
  * in builds without MPI: comm_nompi.c. */
@@ -39,9 +44,12 @@ int launched_ranks(const char **variable);
 struct world {
     const struct engine *engine;
     int rank, size;
-    int local;      /* ranks on this machine */
-    int64_t groups; /* made so far: every rank makes the same number */
+    int local, i_local; /* ranks on this machine, and which of them this is */
+    int64_t groups;     /* made so far: every rank makes the same number */
+    double deadline_s;
     void *state;
+    const struct engine *far; /* or NULL */
+    void *far_state;
 };
 struct comm {
     const struct engine *engine;
@@ -50,6 +58,8 @@ struct comm {
     int rank, size;
     int *ranks; /* (size) of the world */
     void *state;
+    const struct engine *far;
+    void *far_state;
 };
 
 /* Copies within one process: on the lane, or at once without one. */

@@ -50,6 +50,8 @@ struct dev_ops { /* what a backend is: dev_cpu.c, dev_cuda.cu */
     void (*capture_free)(struct capture *c);
     /* Seconds between two timed events of a lane, once it has reached the later one (wait). */
     double (*elapsed)(const struct event *from, const struct event *to);
+    /* What libraries call the lane's queue: a cudaStream_t.  NULL where there is none. */
+    void *(*queue)(struct lane *l);
     void (*lane_open)(struct lane *l); /* makes and frees l->handle */
     void (*lane_close)(struct lane *l);
 };
@@ -106,9 +108,12 @@ struct lane {
     struct arena scratch; /* for the op or segment in progress; its user resets it */
     void *handle;         /* stream and library handles of the backend */
     int deterministic;    /* libraries must give the same bits again, at a cost */
+    int urgent;           /* where work of several lanes could begin, this one's does first */
 };
 /* threads: CPU threads of this lane (the device lane of a GPU needs one). */
 void lane_init(struct lane *l, const struct dev_ops *dev, int64_t threads);
+/* The same for what travels between ranks while another lane computes. */
+void lane_init_urgent(struct lane *l, const struct dev_ops *dev);
 void lane_release(struct lane *l);
 /* Zeroed memory of the lane's device; dies naming what needs how much.  Free with dev->free(). */
 void *lane_alloc(struct lane *l, int64_t bytes, const char *what);
@@ -122,6 +127,10 @@ void lane_for(struct lane *l, int64_t n, void (*fn)(void *arg, int64_t i, void *
 /* "cpu" or "cuda"; dies when this build or machine has none of that name.  "dry" has no memory and
  * counts what it is asked for. */
 const struct dev_ops *dev_open(const char *name);
+/* Which of several devices of a kind this process works on, counted around; the first unless called,
+ * before the first dev_open(). */
+void dev_choose(int i);
+int dev_chosen(void);
 /* Why dev_open(name) would die, or NULL when it would not. */
 const char *dev_missing(const char *name);
 

@@ -173,17 +173,26 @@ static void cuda_capture_free(struct capture *c)
     c->handle = NULL;
 }
 
+static void *cuda_queue(struct lane *l)
+{
+    return stream(l);
+}
+
 static void cuda_lane_open(struct lane *l)
 {
     struct cuda_lane *c = (struct cuda_lane *)xcalloc(1, sizeof *c);
-    cu(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
+    int last, first;
+    cu(cudaDeviceGetStreamPriorityRange(&last, &first));
+    cu(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, l->urgent ? first : last));
     if (cublasLtCreate(&c->blas) != CUBLAS_STATUS_SUCCESS)
         die("cuBLASLt cannot be started");
     c->workspace_bytes = WORKSPACE;
     c->workspace = cuda_alloc(WORKSPACE);
     if (!c->workspace)
         die("no memory on the GPU for a lane's %d MiB", WORKSPACE >> 20);
-    cu(cudaDeviceGetAttribute(&c->processors, cudaDevAttrMultiProcessorCount, 0));
+    int device;
+    cu(cudaGetDevice(&device));
+    cu(cudaDeviceGetAttribute(&c->processors, cudaDevAttrMultiProcessorCount, device));
     l->handle = c;
 }
 
@@ -210,8 +219,9 @@ extern "C" const char *dev_cuda_missing(void)
         return cudaGetErrorString(e);
     if (devices == 0)
         return "no GPU is there";
-    cu(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
-    cu(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
+    int device = dev_chosen() % devices;
+    cu(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    cu(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
     if (major * 10 + minor != CAPABILITY)
         return "the kernels of this build are for compute capability 9.0 (Hopper), and this GPU "
                "has another";
@@ -224,6 +234,9 @@ extern "C" const struct dev_ops *dev_cuda_open(void)
     const char *why = dev_cuda_missing();
     if (why)
         die("--device cuda: %s", why);
+    int devices;
+    cu(cudaGetDeviceCount(&devices));
+    cu(cudaSetDevice(dev_chosen() % devices));
     ops.name = "cuda";
     ops.alloc = cuda_alloc;
     ops.free = cuda_free;
@@ -246,6 +259,7 @@ extern "C" const struct dev_ops *dev_cuda_open(void)
     ops.replay = cuda_replay;
     ops.capture_free = cuda_capture_free;
     ops.elapsed = cuda_elapsed;
+    ops.queue = cuda_queue;
     ops.lane_open = cuda_lane_open;
     ops.lane_close = cuda_lane_close;
     return &ops;

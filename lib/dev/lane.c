@@ -87,6 +87,13 @@ void lane_init(struct lane *l, const struct dev_ops *dev, int64_t threads)
     dev->lane_open(l);
 }
 
+void lane_init_urgent(struct lane *l, const struct dev_ops *dev)
+{
+    *l = (struct lane){.dev = dev, .urgent = 1};
+    arena_init(&l->scratch, dev);
+    dev->lane_open(l);
+}
+
 void lane_release(struct lane *l)
 {
     l->dev->lane_close(l);
@@ -124,6 +131,18 @@ void lane_for(struct lane *l, int64_t n, void (*fn)(void *arg, int64_t i, void *
     else if (workers)
         work_run(&w, 0);
     arena_back(&l->scratch, mark);
+}
+
+static int chosen;
+
+void dev_choose(int i)
+{
+    chosen = i;
+}
+
+int dev_chosen(void)
+{
+    return chosen;
 }
 
 static const char *never(void)
