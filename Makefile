@@ -5,6 +5,7 @@
 #   make check      all tests this build can run        make check SAN=1   under sanitizers
 #   make check-long every mapping that fits a small model, to 16 ranks
 #   make bench      measurements, each beside a peer or a ceiling
+#   make check-gpu, make bench-gpu   the same of a GPU; GPUS=2: of two, a process each
 #   make fuzz       mutated input under sanitizers, where clang has libFuzzer
 #
 # CUDA=1, NCCL=1 and MPI=1 add a backend: files named *_cuda.*, *_nccl.* and *_mpi.* replace the
@@ -126,14 +127,18 @@ bench: setup
 	@$(MAKE) --no-print-directory -s -j$$(nproc) tests
 	@BUILD=$B bench/run
 
+# GPUS=2: on so many GPUs, a process each.
+GPUS     ?= 1
+gpu_make := $(MAKE) --no-print-directory -s CUDA=1 $(if $(filter-out 1,$(GPUS)),NCCL=1 MPI=1)
+gpu      := build/cuda$(if $(filter-out 1,$(GPUS)),-nccl-mpi)
 check-gpu:
-	@$(MAKE) --no-print-directory -s -j$$(nproc) CUDA=1 tests
-	@BUILD=build/cuda tests/check-gpu
+	@$(gpu_make) -j$$(nproc) tests
+	@BUILD=$(gpu) GPUS=$(GPUS) tests/check-gpu
 
 bench-gpu:
-	@$(MAKE) --no-print-directory -s -j$$(nproc) CUDA=1 build/cuda/bench/gpu build/cuda/bench/decode
-	@BUILD=build/cuda bench/gpu-run
-	@build/cuda/bench/decode
+	@$(gpu_make) -j$$(nproc) $(gpu)/bench/gpu $(gpu)/bench/decode $(gpu)/bench/comm
+	@BUILD=$(gpu) GPUS=$(GPUS) bench/gpu-run
+	$(if $(filter 1,$(GPUS)),@$(gpu)/bench/decode)
 
 prefix ?= /usr/local
 install: all

@@ -2,12 +2,16 @@
  * width.
  *
  *   gpu qwen3-30b-a3b-4l | mixtral8x7b-2l | olmoe-8l | qwen2-57b-a14b-2l | llama3-8b-4l [bf16]
+ *   mpirun -n 2 gpu olmoe [f32 [TP CP PP ETP EP [auto|rows|all]]]
+ *   gpu olmoe f32 TP CP PP ETP EP auto 2    rank 0 of 2 alone: what calls between ranks cost is the
+ *                                           difference, since here they are local copies
  *
- * Random tokens, rows of 4096 in one document each, 16,384 tokens a step.  f32 gradients, moments
- * and master weights (18 bytes a parameter); with "bf16" these are bf16 and weights are their own
- * masters (8 bytes), as the peer has it.  Operations are counted as bench/torch_peer.py of the peer
- * does: 6 x active matrix parameters a token (head in, embedding out) and causal attention.  One
- * JSON object a line. */
+ * Random tokens, rows of 4096 in one document each, 16,384 tokens a step; of several GPUs 8,192 on
+ * each, and unless a mapping is given the experts are dealt to them.  f32 gradients, moments and
+ * master weights (18 bytes a parameter); with "bf16" these are bf16 and weights are their own
+ * masters (8 bytes), as the peer has it on one GPU.  Operations are counted as bench/torch_peer.py
+ * of the peer does: 6 x active matrix parameters a token (head in, embedding out) and causal
+ * attention.  One JSON object a line. */
 #include "bench.h"
 
 #include "train/train.h"
@@ -49,15 +53,24 @@ static const struct shape {
      "\"num_attention_heads\":32,\"num_key_value_heads\":8,\"intermediate_size\":14336,"
      "\"vocab_size\":128256,\"max_position_embeddings\":8192,\"rope_theta\":500000.0,"
      "\"rms_norm_eps\":1e-5}"},
+    {"olmoe", "{\"model_type\":\"olmoe\",\"hidden_size\":2048,\"num_hidden_layers\":16,"
+              "\"num_attention_heads\":16,\"num_key_value_heads\":16,\"num_experts\":64,"
+              "\"num_experts_per_tok\":8,\"intermediate_size\":1024,\"norm_topk_prob\":false,"
+              "\"vocab_size\":50304,\"max_position_embeddings\":4096,\"rope_theta\":10000.0,"
+              "\"rms_norm_eps\":1e-5,\"router_aux_loss_coef\":0.01}"},
 };
 
 static int64_t needed; /* bytes of memory, as was computed beforehand */
 
-enum { SEQ = 4096, ROWS = 4, WARM = 3, TIMED = 8 };
+enum { SEQ = 4096, ROWS = 4, ROWS_OF_SEVERAL = 2, WARM = 3, TIMED = 8 };
+
+static int first = 1; /* this rank prints */
 
 static void make_trainer(struct trainer *t, struct world *w, const struct shape *s,
-                         const char *state)
+                         const char *state, const int *map /* TP CP PP ETP EP */,
+                         const char *dispatch)
 {
+    int n = world_size(w), rows = n > 1 ? ROWS_OF_SEVERAL * n : ROWS;
     struct trainer_options o = {.device = "cuda",
                                 .type = "bf16",
                                 .grads = state,
@@ -65,8 +78,9 @@ static void make_trainer(struct trainer *t, struct world *w, const struct shape 
                                 .optim.moments = state,
                                 .optim.master = strcmp(state, "bf16") ? "f32" : "none",
                                 .loss = "nll",
-                                .batch = ROWS,
-                                .micro = ROWS,
+                                .dispatch = dispatch,
+                                .batch = rows,
+                                .micro = rows * map[0] * map[1] * map[2] / n,
                                 .seq = SEQ,
                                 .optim.decay = 0.1,
                                 .aux = -1,
@@ -82,9 +96,13 @@ static void make_trainer(struct trainer *t, struct world *w, const struct shape 
                                                .clip = 1}};
     struct mesh mesh;
     struct config c;
-    mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
+    const char *why = mesh_init(&mesh, n, world_rank(w), map[0], map[1], map[2], map[3], map[4]);
+    if (why)
+        die_misused("this mapping does not fit %d ranks: %s", n, why);
+    if (map[2] > 1)
+        o.micro = 1;
     config_parse(&c, s->config, strlen(s->config), s->name);
-    needed = trainer_bytes(w, &mesh, &c, &o);
+    needed = trainer_bytes(&mesh, &c, &o);
     config_parse(&c, s->config, strlen(s->config), s->name);
     trainer_init(t, w, &mesh, &c, &o);
 }
@@ -94,19 +112,21 @@ static void fill_rows(struct trainer *t, uint64_t step)
     int32_t *token = xmalloc(SEQ * sizeof *token), *document = xcalloc(SEQ, sizeof *document);
     uint8_t *target = xmalloc(SEQ);
     float *weight = xmalloc(SEQ * sizeof *weight);
-    batch_host_clear(&t->host[0]);
-    for (int64_t i = 0; i < ROWS; i++) {
-        for (int64_t j = 0; j < SEQ; j++) {
-            token[j] =
-                (int32_t)(rng_uniform(step, (uint64_t)i, (uint64_t)j) * (double)t->model.cfg.vocab);
-            target[j] = 1;
-            weight[j] = 1;
+    for (int64_t m = 0; m < t->micros; m++) {
+        batch_host_clear(&t->host[m]);
+        for (int64_t i = 0; i < t->o.micro; i++) {
+            uint64_t row = (uint64_t)((m * t->mesh.dp + t->mesh.i_dp) * t->o.micro + i);
+            for (int64_t j = 0; j < SEQ; j++) {
+                token[j] =
+                    (int32_t)(rng_uniform(step, row, (uint64_t)j) * (double)t->model.cfg.vocab);
+                target[j] = 1;
+                weight[j] = 1;
+            }
+            batch_host_row(&t->host[m], i, token, target, document, weight);
         }
-        batch_host_row(&t->host[0], i, token, target, document, weight);
     }
     free(token), free(document), free(target), free(weight);
 }
-
 
 static void bench_step(struct trainer *t, const struct shape *s, const char *state)
 {
@@ -119,7 +139,9 @@ static void bench_step(struct trainer *t, const struct shape *s, const char *sta
     double active = (double)c->layers * (double)(c->d * (q + 2 * kv) + q * c->d +
                                                  c->d * c->experts + 3 * c->d * width) +
                     (double)(c->d * c->vocab);
-    double flops = (6 * active + 6.0 * (double)(c->layers * SEQ * q)) * ROWS * SEQ;
+    double tokens = (double)t->o.batch * SEQ, ranks = t->mesh.world;
+    double flops =
+        (6 * active + 6.0 * (double)(c->layers * SEQ * q)) * tokens / ranks; /* a GPU's */
     for (int64_t i = -WARM; i < TIMED; i++) {
         fill_rows(t, (uint64_t)(i + WARM));
         dev->wait(&t->lane);
@@ -147,21 +169,27 @@ static void bench_step(struct trainer *t, const struct shape *s, const char *sta
                 whole[i - 1] = r.seconds;
         }
     }
-    double begun = clock_s();
-    dev->replay(&t->lane, &t->capture[0].work);
-    double launch = clock_s() - begun;
+    double launch = 0;
+    long long nodes = t->captures ? (long long)t->capture[0].work.nodes : 0;
+    if (nodes) {
+        double begun = clock_s();
+        dev->replay(&t->lane, &t->capture[0].work);
+        launch = clock_s() - begun;
+    }
     struct dev_memory memory;
     dev->memory(&memory);
     dev->wait(&t->lane);
     double step = median(whole, TIMED), fb = median(gradients, TIMED);
-    printf("{\"model\":\"%s\",\"ours\":1,\"state\":\"%s\",\"tokens\":%d,\"step_ms\":%.1f,"
-           "\"fwdbwd_ms\":%.1f,\"TFLOPs\":%.1f,\"TFLOPs_fwdbwd\":%.1f,\"loss\":%.4f,"
-           "\"eager_ms\":%.1f,\"nodes\":%lld,\"launch_ms\":%.2f,\"peak_GiB\":%.2f,\"needed_GiB\":%."
-           "2f}\n",
-           s->name, state, ROWS * SEQ, step * 1e3, fb * 1e3, flops / step * 1e-12,
-           flops / fb * 1e-12, loss, median(eager, TIMED) * 1e3,
-           (long long)t->capture[0].work.nodes, launch * 1e3, (double)memory.peak / (1 << 30),
-           (double)needed / (1 << 30));
+    if (first)
+        printf("{\"model\":\"%s\",\"ours\":1,\"state\":\"%s\",\"tokens\":%.0f,\"step_ms\":%.1f,"
+               "\"gpus\":%.0f,\"tokens_per_s_per_gpu\":%.0f,"
+               "\"fwdbwd_ms\":%.1f,\"TFLOPs\":%.1f,\"TFLOPs_fwdbwd\":%.1f,\"loss\":%.4f,"
+               "\"eager_ms\":%.1f,\"nodes\":%lld,\"launch_ms\":%.2f,\"peak_GiB\":%.2f,\"needed_"
+               "GiB\":%."
+               "2f}\n",
+               s->name, state, tokens, step * 1e3, ranks, tokens / step / ranks, fb * 1e3,
+               flops / step * 1e-12, flops / fb * 1e-12, loss, median(eager, TIMED) * 1e3, nodes,
+               launch * 1e3, (double)memory.peak / (1 << 30), (double)needed / (1 << 30));
     fflush(stdout);
 }
 
@@ -188,7 +216,7 @@ static void bench_segments(struct trainer *t)
         }
     for (int s = 0; s < SEGMENTS; s++)
         for (int p = 0; p < PASSES; p++)
-            if (spent[s][p] > 0)
+            if (first && spent[s][p] > 0)
                 printf("{\"segment\":\"%s\",\"pass\":\"%s\",\"ms\":%.3f}\n", segment_name[s],
                        (const char *[]){"forward", "dgrad", "wgrad"}[p], spent[s][p] * 1e3);
     fflush(stdout);
@@ -205,14 +233,23 @@ int main(int argc, char **argv)
         printf("bench/gpu: skipped: %s\n", dev_missing("cuda"));
         return 0;
     }
-    struct world *w = world_self();
+    struct world *w = world_open(120);
+    if (argc > 9) { /* rank 0 of so many */
+        world_free(w);
+        w = world_dry(0, atoi(argv[9]));
+    }
+    first = world_rank(w) == 0;
     struct trainer t;
     const char *state = argc > 2 ? argv[2] : "f32";
-    make_trainer(&t, w, s, state);
+    int map[5] = {1, 1, 1, 1, world_size(w)};
+    for (int i = 0; i < 5 && argc > 3 + i; i++)
+        map[i] = atoi(argv[3 + i]);
+    make_trainer(&t, w, s, state, map, argc > 8 ? argv[8] : "auto");
     fill_weights(&t.model);
     optim_fill_master(&t.optim);
     bench_step(&t, s, state);
-    bench_segments(&t);
+    if (t.micros == 1)
+        bench_segments(&t);
     trainer_release(&t);
     world_free(w);
     return 0;

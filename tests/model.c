@@ -251,7 +251,7 @@ static void test_memory(struct world *w)
         o.optim.master = i ? "none" : "f32";
         o.micro = i == 2 ? 8 : 4;
         config_parse(&c, small, sizeof small - 1, "test");
-        bytes[i] = trainer_bytes(w, &mesh, &c, &o);
+        bytes[i] = trainer_bytes(&mesh, &c, &o);
     }
     ok(bytes[0] - bytes[1] == 10 * params, "18 bytes a parameter, or 8 (%lld of %lld)",
        (long long)(bytes[0] - bytes[1]), (long long)(10 * params));

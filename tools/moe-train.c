@@ -10,7 +10,7 @@
 /* clang-format off */
 static struct run_options o = {
     .train = {.device = "cpu", .type = "f32", .grads = "f32", .loss = "nll", .batch = 16,
-              .beta = 0.1, .aux = -1, .z = -1, .group = 1,
+              .beta = 0.1, .aux = -1, .z = -1, .group = 1, .dispatch = "auto",
               .optim = {.name = "adamw", .moments = "f32", .master = "f32", .decay = 0.1,
                         .plan = {.lr = 3e-4, .floor = 0.1, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}}},
     .epochs = 1, .keep = 2, .deadline_s = 600,
@@ -77,6 +77,8 @@ static const struct opt options[] = {
             "layers of each chunk, dealt to the stages in turn"),
     OPT_INT(0, "etp", &o.etp, "n", "tensor parallelism of experts"),
     OPT_INT(0, "ep", &o.ep, "n", "expert parallelism"),
+    OPT_CHOICE(0, "dispatch", &o.train.dispatch, "auto|rows|all",
+               "tokens to ranks: rows where they are wanted, or all of them to all"),
     OPT_END};
 
 /* What would train nonsense without a word. */

@@ -23,8 +23,7 @@ static void sizes_init(struct model *m)
             m->chunk[mesh_chunk(x, l, c->layers) / x->pp + 1] = ++m->layers;
 }
 
-/* What this stage calls a layer of the model that it holds. */
-static int64_t local_layer(const struct model *m, int64_t layer)
+int64_t model_local_layer(const struct model *m, int64_t layer)
 {
     int64_t n = 0;
     for (int64_t l = 0; l < layer; l++)
@@ -40,7 +39,7 @@ static void pointers_init(struct model *m)
     m->at = xcalloc(m->layers + 1, sizeof *m->at);
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
-        struct weights *at = &m->at[l->p->layer < 0 ? m->layers : local_layer(m, l->p->layer)];
+        struct weights *at = &m->at[l->p->layer < 0 ? m->layers : model_local_layer(m, l->p->layer)];
         if (at->w[l->p->role])
             continue;
         at->w[l->p->role] = (char *)m->weight[l->buffer] + l->at * rsz;
@@ -103,6 +102,7 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
     rope_init(m);
     m->loss = lane_alloc(m->lane, LOSS_SUMS * sizeof(double), "the model");
     m->pool = pool_new(lane->dev);
+    model_dispatch(m, "auto");
 }
 
 void model_gradients(struct model *m, enum dtype type)
@@ -122,6 +122,8 @@ void model_release(struct model *m)
     }
     m->lane->dev->free(m->freq);
     m->lane->dev->free(m->loss);
+    if (m->everywhere)
+        m->lane->dev->free(m->everywhere);
     for (int g = 0; g < GROUP_COUNT; g++)
         comm_free(m->comm[g]);
     comm_free(m->back);

@@ -182,6 +182,9 @@ struct model {
     int64_t h, g, c, el, f, v, v0; /* local sizes */
     void *freq;                    /* S (C/2) rotary frequencies */
     double capacity; /* of an expert, in mean loads (op_list.h, drop); 0: no choice is dropped */
+    int to_all;                    /* the dispatcher sends every row to every rank (dispatch.c) */
+    int32_t *everywhere;           /* (Tl, ranks) where the answers to them are then */
+    int64_t everywhere_rows;       /* Tl */
     void *coef;                    /* S (2) of route_dgrad; the trainer's, set before each step */
     void *loss;                    /* S (LOSS_SUMS) of the step */
     struct pool *pool;
@@ -192,10 +195,14 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
                 struct lane *lane, const struct op *op);
 void model_gradients(struct model *m, enum dtype type); /* memory for them: the model can train */
 void model_random(struct model *m, uint64_t seed); /* the initial weights of arch.h */
+/* How tokens reach the ranks of their experts: "rows" by count, "all" to all, or "auto". */
+void model_dispatch(struct model *m, const char *how);
 /* Weights from a checkpoint.  A tensor of the role `fresh` (-1: none) that is not in it keeps what
  * it has: a language model that becomes a reward model has no score yet. */
 void model_load(struct model *m, struct ckpt *k, int fresh);
 void model_release(struct model *m);
+/* What this stage calls a layer of the model that it holds. */
+int64_t model_local_layer(const struct model *m, int64_t layer);
 void *model_weight(const struct model *m, const struct local *l); /* a slice's weights */
 
 /* ---- segments ---- */

@@ -134,6 +134,24 @@ void batches_of_set(struct trainer *t, const struct set *set, int64_t first)
     row_buffers_free(&r);
 }
 
+/* What launches depend on, alike on all ranks, so that all capture and repeat the same steps at the
+ * same time: documents of the fullest micro-batch, rounded up to a power of two so that few steps
+ * differ in it, and whether each row of all micro-batches is one document. */
+static void agree_shape(struct trainer *t)
+{
+    int64_t most[2] = {1, 0} /* spans, rows that are not whole */, n = 1;
+    for (int64_t m = 0; m < t->micros; m++) {
+        const struct batch_host *h = &t->host[m];
+        most[0] = MAX(most[0], h->spans);
+        most[1] |= h->spans != t->o.micro || h->live != t->o.micro * t->o.seq;
+    }
+    comm_all_reduce(t->model.comm[GROUP_DP], NULL, most, 2, DT_I64, COMM_MAX);
+    while (n < most[0])
+        n *= 2;
+    t->spans = MIN(n, t->o.micro * t->o.seq);
+    t->rows_whole = t->mesh.cp == 1 && !most[1] && t->spans == t->o.micro;
+}
+
 /* Sums over the ranks with different rows; every rank of one data-parallel coordinate has the same.
  */
 void batches_count(struct trainer *t, struct step_result *r)
@@ -149,27 +167,7 @@ void batches_count(struct trainer *t, struct step_result *r)
     comm_all_reduce(t->model.comm[GROUP_DP], NULL, sums, 3, DT_F64, COMM_SUM);
     *r = (struct step_result){.weight = sums[0], .tokens = sums[1], .squares = sums[2]};
     r->skipped = !(r->weight > 0);
-}
-
-/* Documents of the fullest micro-batch, rounded up to a power of two: what launches depend on, so
- * that few steps differ in it. */
-static int64_t span_capacity(const struct trainer *t)
-{
-    int64_t most = 1, n = 1;
-    for (int64_t m = 0; m < t->micros; m++)
-        most = MAX(most, t->host[m].spans);
-    while (n < most)
-        n *= 2;
-    return MIN(n, t->o.micro * t->o.seq);
-}
-
-/* Whether each row of all micro-batches is one document: attention then asks for no spans. */
-static int rows_whole(const struct trainer *t, int64_t spans)
-{
-    int whole = t->mesh.cp == 1 && spans == t->o.micro;
-    for (int64_t m = 0; m < t->micros; m++)
-        whole &= t->host[m].spans == t->o.micro && t->host[m].live == t->o.micro * t->o.seq;
-    return whole;
+    agree_shape(t);
 }
 
 void batches_put(struct trainer *t, double denom, double live)
@@ -178,20 +176,20 @@ void batches_put(struct trainer *t, double denom, double live)
     const struct config *c = &t->model.cfg;
     struct stage *s = &t->stage[t->staged++ % ARRAY_LEN(t->stage)];
     double scalars[SCALARS] = {denom, c->aux * c->experts / (MAX(c->k, 1) * live), 2 * c->z / live};
-    int64_t spans = span_capacity(t);
-    int whole = rows_whole(t, spans);
+    int64_t spans = t->spans; /* a part of a row may cut two documents */
+    int64_t cut = MIN(spans + 2 * t->o.micro, t->batch[0].t);
     char *p = s->p + STAGE_SCALARS;
     l->dev->reach(&s->read);
     dtype_convert(s->p, t->model.op->stat, scalars, DT_F64, SCALARS);
     l->dev->put(l, t->scalars, s->p, SCALARS * dtype_size(t->model.op->stat));
     for (int64_t m = 0; m < t->micros; p += t->batch[m++].put_bytes) {
-        t->batch[m].whole = whole;
+        t->batch[m].whole = t->rows_whole;
         if (t->mesh.cp == 1) {
             batch_put(&t->batch[m], &t->model, &t->host[m], spans, p);
             continue;
         }
         batch_host_cut(&t->part, &t->host[m], &t->mesh);
-        batch_put(&t->batch[m], &t->model, &t->part, t->part.spans, p);
+        batch_put(&t->batch[m], &t->model, &t->part, cut, p);
         if (t->whole[m].block) {
             p += t->batch[m].put_bytes;
             batch_put(&t->whole[m], &t->model, &t->host[m], spans, p);

@@ -85,10 +85,44 @@ static void stretches_init(struct optim_shard *s, struct model *m, int b,
     free(at), free(of_block);
 }
 
+static int by_place(const void *a, const void *b)
+{
+    const struct optim_stretch *x = a, *y = b;
+    return x->b != y->b ? x->b - y->b : (x->at > y->at) - (x->at < y->at);
+}
+
+/* All local slices, neighbours of a layer as one; what TP replicates apart from what it cuts. */
+static void stretches_find(struct optim *o)
+{
+    const struct model *m = o->m;
+    const struct layout *y = &m->layout;
+    struct optim_stretch *s = o->reduced = xmalloc((y->n + 1) * sizeof *s);
+    for (int64_t i = 0; i < y->n; i++) {
+        const struct local *l = &y->local[i];
+        int layer = l->p->layer;
+        s[i] = (struct optim_stretch){layer >= 0            ? model_local_layer(m, layer)
+                                      : layer == STAGE_LAST ? m->layers
+                                                            : m->layers + 1,
+                                      (int)l->buffer, l->at, l->r.rows * l->r.cols};
+    }
+    qsort(s, y->n, sizeof *s, by_place);
+    int64_t n = 0;
+    for (int64_t i = 0; i < y->n; i++) {
+        struct optim_stretch *last = n ? &s[n - 1] : NULL;
+        if (last && last->b == s[i].b && last->layer == s[i].layer &&
+            (s[i].b != BUFFER_DENSE || (last->at < y->replicated) == (s[i].at < y->replicated)))
+            last->n = s[i].at + s[i].n - last->at; /* with the gap between */
+        else
+            s[n++] = s[i];
+    }
+    o->reductions = n;
+}
+
 void optim_init(struct optim *o, struct model *m, const struct optim_options *options)
 {
     memset(o, 0, sizeof *o);
     o->m = m;
+    o->side = m->lane;
     o->plan = options->plan;
     for (int64_t i = 0; i < ARRAY_LEN(defs); i++)
         if (!strcmp(defs[i].name, options->name))
@@ -107,6 +141,7 @@ void optim_init(struct optim *o, struct model *m, const struct optim_options *op
         pieces_init(s, m, b);
         stretches_init(s, m, b, options);
     }
+    stretches_find(o);
     o->state = take(m, STEP_STATE, m->op->stat);
     o->sum = take(m, 1, m->op->stat);
     o->bad = lane_alloc(m->lane, BUFFERS * (int64_t)sizeof *o->bad, "the optimizer");
@@ -115,6 +150,9 @@ void optim_init(struct optim *o, struct model *m, const struct optim_options *op
 void optim_release(struct optim *o)
 {
     const struct dev_ops *dev = o->m->lane->dev;
+    dev->event_free(&o->forked);
+    dev->event_free(&o->joined);
+    free(o->reduced);
     for (int b = 0; b < BUFFERS; b++) {
         struct optim_shard *s = &o->shard[b];
         if (!o->own)
@@ -135,74 +173,134 @@ static void *grad_shard(const struct model *m, int b)
     return (char *)m->grad[b] + m->layout.shard_at[b] * dtype_size(m->grad_type);
 }
 
+/* The side lane goes on from here; the model's lane goes on when the side lane has come so far. */
+static void fork_side(struct optim *o)
+{
+    struct lane *l = o->m->lane;
+    if (o->side == l)
+        return;
+    l->dev->record(l, &o->forked);
+    l->dev->follow(o->side, &o->forked);
+}
+
+static void join_side(struct optim *o)
+{
+    struct lane *l = o->m->lane;
+    if (o->side == l)
+        return;
+    l->dev->record(o->side, &o->joined);
+    l->dev->follow(l, &o->joined);
+}
+
+/* Adds the squared gradients of this rank's shard, each element of the model counted by one rank
+ * only. */
+static void add_squares(struct optim *o, int b)
+{
+    struct model *m = o->m;
+    int64_t lo = m->layout.shard_at[b], n = m->layout.shard[b], skip = 0;
+    if (b == BUFFER_DENSE && m->mesh.i_tp > 0)
+        skip = MIN(MAX(m->layout.replicated - lo, 0), n);
+    char *g = (char *)grad_shard(m, b) + skip * dtype_size(m->grad_type);
+    m->op->sum_squares(m->lane, o->sum, mat(g, m->grad_type, 1, n - skip));
+}
+
+/* Each part of a stretch to the rank whose shard it lies in. */
+static void reduce(struct optim *o, const struct optim_stretch *s)
+{
+    struct model *m = o->m;
+    int64_t size = dtype_size(m->grad_type), shard = m->layout.shard[s->b], n;
+    struct comm *c = shard_comm(m, s->b);
+    char *g = m->grad[s->b];
+    if (s->b == BUFFER_DENSE && s->at < m->layout.replicated)
+        comm_all_reduce(m->comm[GROUP_TP], o->side, g + s->at * size, s->n, m->grad_type, COMM_SUM);
+    for (int64_t at = s->at; comm_size(c) > 1 && at < s->at + s->n; at += n) {
+        n = MIN(s->at + s->n, (at / shard + 1) * shard) - at;
+        comm_reduce(c, o->side, g + at * size, n, m->grad_type, (int)(at / shard));
+    }
+}
+
+void optim_reduce_layer(struct optim *o, int64_t layer)
+{
+    fork_side(o);
+    for (int64_t i = 0; i < o->reductions; i++)
+        if (o->reduced[i].layer == layer)
+            reduce(o, &o->reduced[i]);
+}
+
 void optim_reduce(struct optim *o)
 {
     struct model *m = o->m;
-    comm_all_reduce(m->comm[GROUP_TP], m->lane, m->grad[BUFFER_DENSE], m->layout.replicated,
-                    m->grad_type, COMM_SUM);
-    for (int b = 0; b < BUFFERS; b++)
-        comm_reduce_scatter(shard_comm(m, b), m->lane, grad_shard(m, b), m->grad[b],
-                            m->layout.shard[b], m->grad_type);
+    int shared = comm_size(shard_comm(m, BUFFER_EXPERTS)) > 1;
+    optim_reduce_layer(o, m->layers + 1);
+    m->lane->dev->zero(m->lane, o->sum, dtype_size(m->op->stat));
+    if (shared)
+        join_side(o);
+    add_squares(o, BUFFER_EXPERTS);
+    if (!shared)
+        join_side(o);
+    add_squares(o, BUFFER_DENSE);
 }
 
-/* The squared gradients of this rank's shards, each element of the model counted by one rank only.
- */
-static void sum_squares(struct optim *o)
+/* This rank's shard. */
+static void update(struct optim *o, int b)
 {
     struct model *m = o->m;
-    for (int b = 0; b < BUFFERS; b++) {
-        int64_t lo = m->layout.shard_at[b], n = m->layout.shard[b], skip = 0;
-        if (b == BUFFER_DENSE && m->mesh.i_tp > 0)
-            skip = MIN(MAX(m->layout.replicated - lo, 0), n);
-        char *g = (char *)grad_shard(m, b) + skip * dtype_size(m->grad_type);
-        m->op->sum_squares(m->lane, o->sum, mat(g, m->grad_type, 1, n - skip));
-    }
+    const struct op *op = m->op;
+    struct optim_shard *s = &o->shard[b];
+    int64_t n = m->layout.shard[b], at = m->layout.shard_at[b] * dtype_size(op->real);
+    struct mat w = mat((char *)m->weight[b] + at, op->real, 1, n);
+    struct mat g = mat(grad_shard(m, b), m->grad_type, 1, n);
+    op->first_bad(m->lane, &o->bad[b], g, o->state);
+    struct mat master = o->own ? w : mat(s->master, op->stat, 1, n);
+    if (o->def->moments == 2)
+        op->adamw(m->lane, w, master, mat(s->moment[0], o->moment_type, 1, n),
+                  mat(s->moment[1], o->moment_type, 1, n), g, &s->stretches, o->state, &o->plan);
+    else
+        op->sgd(m->lane, w, master, g, &s->stretches, o->state);
+}
+
+static void gather(struct optim *o, int b, struct lane *l)
+{
+    struct model *m = o->m;
+    int64_t at = m->layout.shard_at[b] * dtype_size(m->op->real);
+    comm_all_gather(shard_comm(m, b), l, m->weight[b], (char *)m->weight[b] + at,
+                    m->layout.shard[b], m->op->real);
 }
 
 void optim_step(struct optim *o)
 {
     struct model *m = o->m;
-    const struct op *op = m->op;
-    int64_t rsz = dtype_size(op->real);
-
-    m->lane->dev->zero(m->lane, o->sum, dtype_size(op->stat));
-    sum_squares(o);
-    comm_all_reduce(m->comm[GROUP_WORLD], m->lane, o->sum, 1, op->stat, COMM_SUM);
-    op->step_control(m->lane, o->state, o->sum, m->loss, LOSS_SUMS, &o->plan);
-    for (int b = 0; b < BUFFERS; b++) {
-        struct optim_shard *s = &o->shard[b];
-        int64_t n = m->layout.shard[b];
-        struct mat w = mat((char *)m->weight[b] + m->layout.shard_at[b] * rsz, op->real, 1, n);
-        struct mat g = mat(grad_shard(m, b), m->grad_type, 1, n);
-        op->first_bad(m->lane, &o->bad[b], g, o->state);
-        struct mat master = o->own ? w : mat(s->master, op->stat, 1, n);
-        if (o->def->moments == 2)
-            op->adamw(m->lane, w, master, mat(s->moment[0], o->moment_type, 1, n),
-                      mat(s->moment[1], o->moment_type, 1, n), g, &s->stretches, o->state,
-                      &o->plan);
-        else
-            op->sgd(m->lane, w, master, g, &s->stretches, o->state);
-        comm_all_gather(shard_comm(m, b), m->lane, m->weight[b], w.data, n, op->real);
-    }
+    comm_all_reduce(m->comm[GROUP_WORLD], m->lane, o->sum, 1, m->op->stat, COMM_SUM);
+    m->op->step_control(m->lane, o->state, o->sum, m->loss, LOSS_SUMS, &o->plan);
+    update(o, BUFFER_DENSE);
+    fork_side(o);
+    gather(o, BUFFER_DENSE, o->side);
+    update(o, BUFFER_EXPERTS);
+    gather(o, BUFFER_EXPERTS, m->lane);
+    join_side(o);
 }
 
 void optim_fill_master(struct optim *o)
 {
+    enum { PIECE = 16 << 20 }; /* elements on the host at once */
     const struct model *m = o->m;
     struct lane *l = m->lane;
     int64_t rsz = dtype_size(m->op->real), ssz = dtype_size(m->op->stat);
     if (o->own)
         return;
+    void *w = xmalloc(PIECE * rsz), *master = xmalloc(PIECE * ssz);
     for (int b = 0; b < BUFFERS; b++) {
-        int64_t n = m->layout.shard[b];
-        void *w = xmalloc(MAX(n * rsz, 1)), *master = xmalloc(MAX(n * ssz, 1));
-        l->dev->get(l, w, (char *)m->weight[b] + m->layout.shard_at[b] * rsz, n * rsz);
-        l->dev->wait(l);
-        dtype_convert(master, m->op->stat, w, m->op->real, n);
-        l->dev->put(l, o->shard[b].master, master, n * ssz);
-        l->dev->wait(l);
-        free(w), free(master);
+        char *from = (char *)m->weight[b] + m->layout.shard_at[b] * rsz, *to = o->shard[b].master;
+        for (int64_t at = 0; at < m->layout.shard[b]; at += PIECE) {
+            int64_t n = MIN(PIECE, m->layout.shard[b] - at);
+            l->dev->get(l, w, from + at * rsz, n * rsz);
+            l->dev->wait(l);
+            dtype_convert(master, m->op->stat, w, m->op->real, n);
+            l->dev->put(l, to + at * ssz, master, n * ssz);
+            l->dev->wait(l);
+        }
     }
+    free(w), free(master);
 }
 
 void optim_set_count(struct optim *o, double committed)

@@ -45,13 +45,13 @@ void run_memory(struct run *r, const char *resume, const struct mesh *m,
 {
     struct config c;
     struct dev_memory there;
-    if (dev_missing(t->device) || world_size(r->world) > 1)
+    if (dev_missing(t->device))
         return;
     dev_open(t->device)->memory(&there);
     if (there.left < 0)
         return;
     run_config(r, resume, &c);
-    r->memory = trainer_bytes(r->world, m, &c, t);
+    r->memory = trainer_bytes(m, &c, t);
     if (r->memory > there.left)
         die("the run needs %.1f GiB of memory on the device, and %.1f GiB are free: a smaller "
             "--micro, --moments bf16, --grads bf16 or --master none take less",

@@ -1,20 +1,40 @@
 /* schedule.c -- a step as a list of tasks.
  *
  * All that distinguishes one pipeline schedule from another is the order of this list.  A layer's
- * tokens travel on the communication lane and everything else is computed on the other; where a
- * task needs what the other lane makes, it names that task. */
+ * tokens travel on the lane of tokens and everything else is computed on the other; where a
+ * task needs what the other lane makes, it names that task.
+ *
+ * In backward, weight gradients are computed while tokens travel: a weight gradient stands behind
+ * the task of the other lane that its data gradient made way for, and is not waited for.  It keeps
+ * no slot, so no memory changes hands that the other lane may still be at work on. */
 #include "train/train.h"
 
 #include <stdlib.h>
 
+/* Whether a segment's work is on the lane of tokens. */
+static int travels(int seg)
+{
+    return seg == SEG_DISPATCH || seg == SEG_COMBINE;
+}
+
+static int last_segment(const struct model *m, int layer)
+{
+    struct layer_segments s = layer_segments(m, layer);
+    return s.list[s.n - 1];
+}
+
 static void add(struct schedule *s, enum segment seg, enum pass pass, int layer, int micro)
 {
-    int comm = seg == SEG_DISPATCH || seg == SEG_COMBINE || seg == SEG_RECV || seg == SEG_SEND;
-    struct task t = {seg, pass, comm ? LANE_COMM : LANE_COMPUTE, layer, micro, -1, 0};
+    int comm = travels(seg);
+    struct task t = {seg, pass, comm ? LANE_TOKENS : LANE_COMPUTE, layer, micro, -1, 0, 0};
     if (!segment_run[seg][pass])
         return;
-    if (s->n && s->task[s->n - 1].lane != t.lane)
-        t.after = s->n - 1;
+    if (comm || pass != PASS_WGRAD)
+        for (int64_t i = s->n - 1; t.after < 0 && i >= 0 && i >= s->n - 2; i--)
+            if (s->task[i].lane != t.lane)
+                t.after = i;
+    if (t.after >= 0)
+        s->task[t.after].awaited = 1;
     s->task = xrealloc(s->task, (s->n + 1) * sizeof *s->task);
     s->task[s->n++] = t;
 }
@@ -49,12 +69,20 @@ static void add_forward(struct schedule *s, const struct model *m, struct place 
 static void add_backward(struct schedule *s, const struct model *m, struct place p, int micro,
                          enum segment head)
 {
+    int late = -1, late_layer = -1; /* a segment whose weight gradient waits for one that travels */
     add(s, p.last ? head : SEG_SEND, PASS_DGRAD, p.hi, micro);
     for (int l = p.hi - 1; l >= p.lo; l--) {
         struct layer_segments layer = layer_segments(m, l);
         for (int64_t i = layer.n - 1; i >= 0; i--) {
             add(s, layer.list[i], PASS_DGRAD, l, micro);
-            add(s, layer.list[i], PASS_WGRAD, l, micro);
+            if (late >= 0)
+                add(s, late, PASS_WGRAD, late_layer, micro);
+            late = -1;
+            int below = i > 0 ? (int)layer.list[i - 1] : l > p.lo ? last_segment(m, l - 1) : -1;
+            if (travels(below))
+                late = layer.list[i], late_layer = l;
+            else
+                add(s, layer.list[i], PASS_WGRAD, l, micro);
         }
     }
     if (p.first)

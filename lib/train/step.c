@@ -81,20 +81,30 @@ static void loss_value(struct trainer *t, int64_t micro, int eval)
 static void run_schedule(struct trainer *t, const struct schedule *s)
 {
     int64_t alive = s->in_flight, per = t->model.layers + 1;
+    const struct dev_ops *dev = t->lane.dev;
     for (int64_t i = 0; i < s->n; i++) {
         const struct task *k = &s->task[i];
+        struct lane *l = t->lanes[k->lane];
         struct task_context c = {.m = &t->model,
-                                 .l = &t->lane,
+                                 .l = l,
                                  .b = &t->batch[k->micro],
                                  .s = &t->saved[k->micro % alive * per],
                                  .add = k->micro > 0, /* a chunk's come in order */
                                  .layer = k->layer};
         int head = k->segment == SEG_HEAD || k->segment == SEG_SCORE;
         int head_dgrad = head && k->pass == PASS_DGRAD;
+        if (k->after >= 0 && t->lanes[s->task[k->after].lane] != l)
+            dev->follow(l, &t->reached[k->after]);
         if (head_dgrad)
             loss_dgrad(t, k->micro);
         segment_run[k->segment][k->pass](&c);
-        arena_reset(&t->lane.scratch);
+        if (k->awaited && t->lanes[LANE_TOKENS] != t->lanes[LANE_COMPUTE])
+            dev->record(l, &t->reached[i]);
+        arena_reset(&l->scratch);
+        /* the last word on a layer's gradients, and on the head's */
+        int done = (k->segment == SEG_ATTN && k->pass == PASS_WGRAD) || head_dgrad;
+        if (s == &t->schedule && done && k->micro == t->micros - 1)
+            optim_reduce_layer(&t->optim, k->layer);
         /* the last pass of the head has written logp */
         if (head && (head_dgrad || s == &t->eval))
             loss_value(t, k->micro, s == &t->eval);
@@ -165,9 +175,15 @@ void whole_step(struct trainer *t)
     optim_step(&t->optim);
 }
 
-/* One rank alone asks the host nothing within a step.  The first step of a shape is done as it
- * comes, so that memory and plans are there; the second is kept, where the device can, and from
- * then on repeated. */
+/* Where no task asks the host anything, a step can be kept: no counts of rows are exchanged, and
+ * no message is on its way on a stream of its own. */
+static int asks_nobody(const struct trainer *t)
+{
+    return t->mesh.pp == 1 && (t->model.to_all || comm_size(t->model.comm[GROUP_ETP_EP]) == 1);
+}
+
+/* The first step of a shape is done as it comes, so that memory and plans are there; the second is
+ * kept, where the device can, and from then on repeated. */
 static void replay_step(struct trainer *t)
 {
     const struct dev_ops *dev = t->lane.dev;
@@ -188,7 +204,8 @@ static void replay_step(struct trainer *t)
         dev->capture_begin(&t->lane);
         whole_step(t);
         dev->capture_end(&t->lane, &c->work);
-        t->lane.scratch.fixed |= c->work.handle != NULL;
+        for (int j = 0; j < LANES; j++)
+            t->lanes[j]->scratch.fixed |= c->work.handle != NULL;
         if (opt_verbose && c->work.handle)
             say("steps of up to %lld documents a micro-batch are one launch of %lld kernels",
                 (long long)spans, (long long)c->work.nodes);
@@ -205,7 +222,7 @@ void trainer_queue(struct trainer *t)
     batches_count(t, &w->r);
     if (!w->r.skipped) {
         batches_put(t, w->r.weight, w->r.tokens);
-        if (world_size(t->world) == 1)
+        if (asks_nobody(t))
             replay_step(t);
         else
             whole_step(t);

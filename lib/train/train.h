@@ -17,7 +17,12 @@
 
 /* ---- schedule.c: a step as a list ---- */
 
-enum lane_name { LANE_COMPUTE, LANE_COMM, LANES };
+enum lane_name {
+    LANE_COMPUTE,
+    LANE_TOKENS, /* to their experts and back */
+    LANE_SHARDS, /* of gradients and weights, between the ranks that share them */
+    LANES
+};
 struct task {
     enum segment segment;
     enum pass pass;
@@ -25,6 +30,7 @@ struct task {
     int layer;         /* local; the model's layer count for what comes after the last */
     int micro;         /* micro-batch */
     int after;         /* task of the other lane whose event this one waits for, -1 for none */
+    int awaited;       /* a task of the other lane waits for this one */
     int last_of_micro; /* its saved state and batch are free after this task */
 };
 struct schedule {
@@ -55,6 +61,11 @@ struct optim_piece {
     int64_t at; /* in the shard, elements */
     int writes; /* this rank stores it: the first of the tensor's replicas over TP */
 };
+struct optim_stretch { /* neighbours in a buffer whose gradients are done at the same time */
+    int64_t layer; /* local; the number of layers for the head's, one more for the embedding's */
+    int b;
+    int64_t at, n; /* elements */
+};
 struct optim_options {
     const char *name; /* of an optim_def */
     const char *moments; /* their type, "bf16"; "f32" or NULL: S */
@@ -67,6 +78,10 @@ struct optim {
     const struct optim_def *def;
     struct step_plan plan;
     struct model *m;
+    struct lane *side; /* where gradients and weights travel while others are computed; or the model's */
+    struct event forked, joined;
+    struct optim_stretch *reduced; /* (reductions) all of the gradients */
+    int64_t reductions;
     enum dtype moment_type;
     int own; /* weights are their own masters: R is S, or there shall be no others */
     struct optim_shard {
@@ -86,8 +101,11 @@ static inline int choice_is(const char *choice, const char *what)
 }
 void optim_init(struct optim *o, struct model *m, const struct optim_options *options);
 void optim_release(struct optim *o);
-/* Sums the gradients over the ranks that share each tensor; each rank then holds its shard of the
- * sums. */
+/* Begins to sum gradients that are done over the ranks that share each tensor: a layer's, with the
+ * number of layers the head's. */
+void optim_reduce_layer(struct optim *o, int64_t layer);
+/* Sums the rest, the embedding's; each rank then holds its shard of all sums, and the sum of the
+ * shard's squares. */
 void optim_reduce(struct optim *o);
 /* Norm, verdict, update, and the new weights to everybody.  A step whose norm or losses (the model's,
  * summed over all ranks) are not finite changes nothing. */
@@ -114,6 +132,7 @@ struct trainer_options {
     double capacity; /* of experts, as the model's; 0: no choice is dropped */
     int64_t group;   /* packed rows of an accounting group; 0: 1 */
     double beta;     /* of dpo */
+    const char *dispatch; /* as model_dispatch() takes it; NULL: "auto" */
     int64_t threads;
     int deterministic; /* the same bits again on this machine, also of libraries' kernels */
 };
@@ -134,7 +153,9 @@ struct trainer {
     struct world *world;
     struct mesh mesh;
     const struct loss *loss;
-    struct lane lane;
+    struct lane lane;      /* of all that is computed */
+    struct lane beside[LANES]; /* on a GPU that is not alone: of what travels meanwhile */
+    struct lane *lanes[LANES]; /* these, or the one above */
     struct model model;
     struct optim optim;
     struct schedule schedule, eval;
@@ -145,6 +166,9 @@ struct trainer {
     struct batch *whole;     /* (micros) the whole rows on the device */
     struct context context;
     struct saved *saved; /* (in_flight, layers + 1) */
+    struct event *reached; /* (schedule.n) tasks that the other lane waits for */
+    int64_t spans;         /* of the fullest micro-batch of all ranks, rounded up */
+    int rows_whole;        /* all rows of all ranks are whole (struct batch) */
     void *scalars;       /* S (3): denominator, coefficients of the router's losses */
     struct stage {       /* scalars and batches, of alloc_host(), for the device to read */
         char *p;
@@ -170,8 +194,7 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
                   const struct trainer_options *o);
 void trainer_release(struct trainer *t);
 /* Bytes of a GPU's memory that a trainer takes, but for what kernels need besides; cfg is taken over. */
-int64_t trainer_bytes(struct world *w, const struct mesh *mesh, struct config *cfg,
-                      const struct trainer_options *o);
+int64_t trainer_bytes(const struct mesh *mesh, struct config *cfg, const struct trainer_options *o);
 /* The rows of samples first .. first + batch of the mix, for the next step. */
 void trainer_fetch(struct trainer *t, const struct mix *mix, int64_t first);
 void trainer_gradients(struct trainer *t, struct step_result *r); /* forward, backward, reduction */

@@ -33,14 +33,22 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
         die_misused("--grads bf16 and --master none are for --type bf16, not %s", o->type);
     lane_init(&t->lane, dev_open(o->device), o->threads);
     t->lane.deterministic = o->deterministic;
+    for (int i = 0; i < LANES; i++)
+        t->lanes[i] = &t->lane;
+    for (int i = LANE_COMPUTE + 1; i < LANES && mesh->world > 1 && !t->lane.dev->is_host; i++) {
+        t->lanes[i] = &t->beside[i];
+        lane_init_urgent(t->lanes[i], t->lane.dev);
+    }
     if (o->aux >= 0)
         cfg->aux = o->aux;
     if (o->z >= 0)
         cfg->z = o->z;
     model_init(&t->model, cfg, mesh, w, &t->lane, op);
     t->model.capacity = o->capacity;
+    model_dispatch(&t->model, o->dispatch ? o->dispatch : "auto");
     model_gradients(&t->model, choice_is(o->grads, "bf16") ? DT_BF16 : op->stat);
     optim_init(&t->optim, &t->model, &o->optim);
+    t->optim.side = t->lanes[LANE_SHARDS];
     if (t->loss->reward != t->model.cfg.reward)
         die_misused("--loss %s needs a %s", t->loss->name,
                     t->loss->reward ? "reward model"
@@ -57,6 +65,7 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     t->saved = xcalloc(saved, sizeof *t->saved);
     for (int64_t i = 0; i < saved; i++)
         t->saved[i].pool = t->model.pool;
+    t->reached = xcalloc(MAX(t->schedule.n, t->eval.n), sizeof *t->reached);
     batches_init(t);
     for (int i = 0; i < ON_THEIR_WAY; i++) {
         t->way[i].report = t->lane.dev->alloc_host(REPORT_BYTES);
@@ -68,6 +77,8 @@ void trainer_release(struct trainer *t)
 {
     const struct dev_ops *dev = t->lane.dev;
     dev->wait(&t->lane);
+    for (int64_t i = 0; i < MAX(t->schedule.n, t->eval.n); i++)
+        dev->event_free(&t->reached[i]);
     for (int64_t i = 0; i < t->schedule.in_flight * (t->model.layers + 1); i++)
         saved_clear(&t->saved[i]);
     for (int i = 0; i < ON_THEIR_WAY; i++) {
@@ -78,24 +89,30 @@ void trainer_release(struct trainer *t)
     for (int64_t i = 0; i < t->captures; i++)
         dev->capture_free(&t->capture[i].work);
     batches_release(t);
-    free(t->saved), free(t->capture);
+    free(t->saved), free(t->reached), free(t->capture);
     schedule_release(&t->schedule);
     schedule_release(&t->eval);
     optim_release(&t->optim);
     model_release(&t->model);
+    for (int i = 0; i < LANES; i++)
+        if (t->lanes[i] != &t->lane)
+            lane_release(t->lanes[i]);
     lane_release(&t->lane);
 }
 
-int64_t trainer_bytes(struct world *w, const struct mesh *mesh, struct config *cfg,
-                      const struct trainer_options *o)
+int64_t trainer_bytes(const struct mesh *mesh, struct config *cfg, const struct trainer_options *o)
 {
     struct trainer t;
     struct trainer_options dry = *o;
     struct dev_memory m;
+    struct world *w = world_dry(mesh->rank, mesh->world);
     dry.device = "dry";
+    if (mesh->world > 1)
+        dry.dispatch = "all"; /* the most rows there can be */
     trainer_init(&t, w, mesh, cfg, &dry);
     whole_step(&t);
     t.lane.dev->memory(&m);
     trainer_release(&t);
+    world_free(w);
     return m.peak;
 }
