@@ -12,8 +12,8 @@
 FAMILY is a key of FAMILIES below.  FAMILY.json is the configuration, as config.json has it in the
 checkpoints people have.  FAMILY.safetensors holds the weights under their checkpoint names, "tokens"
 I32 (2, 24), "logits" F32 (2, 24, vocabulary), "loss" F32 (1) -- the mean next-token cross entropy over
-all 46 predictions, without the auxiliary loss -- and "grad/NAME", its gradient, for every weight; and
-"greedy" I32 (208): 8 tokens and the 200 that generate() answers, each the likeliest.  All
+all 46 predictions, without the auxiliary loss -- and "grad/NAME", its gradient, for every weight;
+"choices/R" I32 (48, experts chosen), what the Rth router chose, the likeliest first; and "greedy" I32 (208): 8 tokens and the 200 that generate() answers, each the likeliest.  All
 in float32 on the CPU with eager attention.  Transformers keeps experts fused in memory; the checkpoint
 names are its own doing: weights and gradients alike go through save_pretrained, so this script has no
 table of names.
@@ -137,22 +137,25 @@ def greedy(model, vocab):
 def golden_of(family):
     model, vocab = make_model(family), FAMILIES[family]["vocab_size"]
     out = dict(checkpoint_tensors(model))
-    gaps = []
+    gaps, choices = [], []
     routed = [layer for layer in model.model.layers if hasattr(layer.mlp, "gate")]
     for layer in routed:
         def watch(_, __, output):
             top = torch.topk(output[0].softmax(-1), FAMILIES[family]["num_experts_per_tok"] + 1).values
             gaps.append((top[:, -2] - top[:, -1]).min().item())
+            choices.append(output[2])
         layer.mlp.gate.register_forward_hook(watch)
     # A near tie could fall differently elsewhere and the golden file would then judge luck.
     for seed in itertools.count(SEED + 1):
-        gaps.clear()
+        gaps.clear(), choices.clear()
         g = torch.Generator().manual_seed(seed)
         tokens = torch.randint(3, vocab, (BATCH, TIME), generator=g)
         logits = model(tokens).logits
         assert len(gaps) == len(routed)
         if min(gaps, default=1) > 1e-4:
             break
+    for layer, chosen in enumerate(choices[:len(routed)]):
+        out[f"choices/{layer}"] = chosen.numpy().astype(np.int32)
     out["greedy"] = greedy(model, vocab)
     loss = torch.nn.functional.cross_entropy(
         logits[:, :-1].reshape(-1, vocab), tokens[:, 1:].reshape(-1))

@@ -406,6 +406,40 @@ static void test_greedy(struct model *m, struct shard_file *f, const char *famil
     free(said);
 }
 
+/* Layer by layer; both have the likeliest expert first. */
+static void test_choices(struct trainer *t, struct shard_file *f, const char *family)
+{
+    struct model *m = &t->model;
+    struct saved *s = xcalloc(m->layers + 1, sizeof *s);
+    struct task_context c = {.m = m, .l = m->lane, .b = &t->batch[0], .s = s};
+    int64_t n, routers = 0, choices = 0, same = 0;
+    for (int64_t l = 0; l <= m->layers; l++)
+        s[l].pool = m->pool;
+    segment_run[SEG_EMBED][PASS_FORWARD](&c);
+    for (c.layer = 0; c.layer < m->layers; c.layer++) {
+        struct layer_segments layer = layer_segments(m, c.layer);
+        for (int64_t i = 0; i < layer.n; i++) {
+            segment_run[layer.list[i]][PASS_FORWARD](&c);
+            arena_reset(&m->lane->scratch);
+        }
+        if (saved_holds(&s[c.layer], SLOT_INDEX)) {
+            char *name = xasprintf("choices/%lld", (long long)routers++);
+            double *theirs = golden_tensor(f, name, &n);
+            const int32_t *ours = saved_fetch(&s[c.layer], SLOT_INDEX);
+            for (int64_t i = 0; i < n; i++)
+                same += ours[i] == theirs[i];
+            choices += n;
+            free(name), free(theirs);
+        }
+        saved_clear(&s[c.layer]);
+    }
+    saved_clear(&s[m->layers]);
+    free(s);
+    ok(same == choices && choices == config_expert_layers(&m->cfg) * t->batch[0].t * m->cfg.k,
+       "%s: %lld of %lld choices of %lld routers are transformers'", family, (long long)same,
+       (long long)choices, (long long)routers);
+}
+
 static void test_transformers(struct world *w, const char *family)
 {
     char *config = xasprintf("tests/golden/hf/%s.json", family);
@@ -457,6 +491,8 @@ static void test_transformers(struct world *w, const char *family)
     model_logits(&t->model, &t->batch[0], row, b * s, logits);
     ok(n == b * s * v && difference(logits, theirs, n) <= 1e-4,
        "%s: logits equal transformers' (%.1e)", family, difference(logits, theirs, n));
+    if (t->model.cfg.experts)
+        test_choices(t, f, family);
     test_greedy(&t->model, f, family);
     free(ids), free(loss), free(logits), free(theirs), free(row);
     shard_close(f);
