@@ -1,5 +1,6 @@
 /* shard-pack.c -- rows in, packed sequences of tokens out: template, tokens, mask, packing.
  *
+ * At either end another program's documents may stand instead, tokens already or not packed yet.
  * The first good row decides which columns there are, since those of all row groups are the same; a
  * later row that has more of them or fewer is a bad row. */
 #include "pref/pref.h"
@@ -12,7 +13,8 @@
 #include <unistd.h>
 
 static const char *output, *tokenizer, *template = "plain", *overlong = "error",
-                                       *control = "escape";
+                                       *control = "escape", *from = "rows", *to = "shards";
+enum { SEQ_MAX = 1 << 24 };
 static int64_t seq = 256, window = 1, group_bytes = 32 << 20;
 static int zstd;
 
@@ -20,6 +22,8 @@ static const struct opt options[] = {
     OPT_STR('o', "output", &output, "path", "set/, file.safetensors or stream.sts[.zst]"),
     OPT_STR('t', "tokenizer", &tokenizer, "path",
             "tokenizer.json, or a set or checkpoint with one"),
+    OPT_CHOICE(0, "from", &from, "rows|megatron|webdataset", "what the operands are"),
+    OPT_CHOICE(0, "to", &to, "shards|megatron|webdataset", "what is written"),
     OPT_CHOICE(0, "template", &template, "plain|chat", "how a row becomes tokens"),
     OPT_INT(0, "seq", &seq, "n", "tokens in a packed sequence"),
     OPT_CHOICE(0, "overlong", &overlong, "error|drop|truncate|left|split",
@@ -36,29 +40,41 @@ static const struct opt options[] = {
 
 static struct tok *tok;
 static const struct chat *chat;
-static struct packer *packer; /* opened by the first good row */
+static struct packer *packer; /* opened by the first good row, or else */
+static const struct docs_format *docs_in, *docs_out;
+static void *docs; /* docs_out's writer */
 
 /* The columns a row may have beside the weight, and what is wrong when it differs from the first.
  */
 enum { PAIR, REWARD, MARGIN, REF_LOGP, COLUMNS };
 static const struct {
     const char *name, *extra, *missing;
+    unsigned part;
 } column[COLUMNS] = {
-    {"pair", "a pair, and the first row is none", "not a pair, and the first row is one"},
+    {"pair", "a pair, and the first row is none", "not a pair, and the first row is one", DOC_PAIR},
     {"reward", "has a reward, and the first row has none",
-     "has no reward, and the first row has one"},
+     "has no reward, and the first row has one", DOC_REWARD},
     {"margin", "has a margin, and the first row has none",
-     "has no margin, and the first row has one"},
+     "has no margin, and the first row has one", DOC_MARGIN},
     {"ref_logp", "has ref_logp, and the first row has none",
-     "has no ref_logp, and the first row has it"},
+     "has no ref_logp, and the first row has it", DOC_REF_LOGP},
 };
 static int has[COLUMNS]; /* the first row's */
-static int64_t tokens, learnt, rows_out, cut_rows, split_rows;
+static int64_t tokens, learnt, rows_out, cut_rows, split_rows, dropped;
 static struct rendered rendered[2]; /* chosen and rejected; else the first only */
 static struct tag_count *tags;
 
-static void open_packer(void)
+static int is_open(void)
 {
+    return docs_out ? docs != NULL : packer != NULL;
+}
+
+static void open_output(void)
+{
+    if (docs_out) {
+        docs = docs_out->create(output, tok_size(tok));
+        return;
+    }
     struct set_info info = {.seq = seq,
                             .tokenizer_hash = (char *)tok_hash(tok),
                             .template = (char *)template,
@@ -80,15 +96,45 @@ static void open_packer(void)
 }
 
 /* d: what is known of the document but its tokens. */
-static void put(const struct rendered *r, int64_t from, int64_t n, struct doc d)
+static const char *put(const struct rendered *r, int64_t at, int64_t n, struct doc d)
 {
-    d.token = r->token.id + from;                      /* (n) */
-    d.target = (const uint8_t *)r->target.data + from; /* (n) */
+    unsigned parts = 0;
+    const char *why = NULL;
+    d.token = r->token.id + at;                      /* (n) */
+    d.target = (const uint8_t *)r->target.data + at; /* (n) */
     d.n = n;
-    packer_add(packer, &d);
+    for (int k = 0; k < COLUMNS; k++)
+        parts |= has[k] ? column[k].part : 0;
+    if (docs_out)
+        why = docs_out->put(docs, &d, parts);
+    else
+        packer_add(packer, &d);
+    if (why)
+        return why;
     tokens += n;
-    learnt += rendered_learnt(r, from, n);
+    learnt += rendered_learnt(r, at, n);
     rows_out++;
+    return NULL;
+}
+
+static const char *numbers_fault(const struct doc *d, const int in[COLUMNS])
+{
+    if (!(d->weight >= 0) || !isfinite((float)d->weight))
+        return "\"weight\" is negative or too large";
+    if (in[REWARD] && !isfinite((float)d->reward))
+        return "a reward is too large";
+    if (!isfinite((float)d->margin) || !isfinite((float)d->ref_logp))
+        return "\"margin\" or ref_logp is too large";
+    return NULL;
+}
+
+/* What a row has more or less than the first had, or NULL. */
+static const char *columns_differ(const int in[COLUMNS])
+{
+    for (int k = 0; is_open() && k < COLUMNS; k++)
+        if (in[k] != has[k])
+            return in[k] ? column[k].extra : column[k].missing;
+    return NULL;
 }
 
 /* Fills in what goes along with a row's one or two documents, and which columns it has.  Returns
@@ -108,23 +154,16 @@ static const char *values(const struct row *row, struct doc d[2], int in[COLUMNS
         return "one side of the pair has a reward, the other has none";
     if (pair && isnan(ref_logp[0]) != isnan(ref_logp[1]))
         return "one side of the pair has ref_logp, the other has none";
-    if (!(weight >= 0) || !isfinite((float)weight))
-        return "\"weight\" is negative or too large";
-    for (int k = 0; packer && k < COLUMNS; k++)
-        if (in[k] != has[k])
-            return in[k] ? column[k].extra : column[k].missing;
-    for (int i = 0; i <= pair; i++) {
+    const char *why = columns_differ(in);
+    for (int i = 0; i <= pair && !why; i++) {
         d[i] = (struct doc){.weight = weight,
                             .reward = reward[i],
                             .pair = pair ? rows_out / 2 : -1,
                             .margin = in[MARGIN] ? margin : 0,
                             .ref_logp = in[REF_LOGP] ? ref_logp[i] : 0};
-        if (in[REWARD] && !isfinite((float)reward[i]))
-            return "a reward is too large";
-        if (!isfinite((float)d[i].margin) || !isfinite((float)d[i].ref_logp))
-            return "\"margin\" or ref_logp is too large";
+        why = numbers_fault(&d[i], in);
     }
-    return NULL;
+    return why;
 }
 
 /* Puts the row's one or two documents into the template.  Returns NULL, or why the row is bad. */
@@ -151,42 +190,108 @@ static const char *render(const struct row *row, int docs)
     return NULL;
 }
 
-/* Packs the reader's row.  Returns NULL, or why it is bad; *drop: it is fine, but not wanted. */
-static const char *take(const struct row *row, int *drop)
+/* Puts what is rendered, a document or a pair.  whole: all of it is learnt, so that it may be
+ * split. Returns NULL, or why it is bad; *drop: it is fine, but not wanted. */
+static const char *place(const struct doc doc[2], const int in[COLUMNS], int whole, int *drop)
 {
-    struct doc doc[2];
-    int in[COLUMNS];
-    const char *why = values(row, doc, in);
-    int docs = 1 + in[PAIR];
-    if (why || (why = render(row, docs)))
-        return why;
+    const char *why = NULL;
+    int number = 1 + in[PAIR];
+    int too_long = rendered[0].token.n + (in[PAIR] ? rendered[1].token.n : 0) > seq;
+    int splits = too_long && whole && !strcmp(overlong, "split");
     if (in[PAIR] && rendered_equal(&rendered[0], &rendered[1]))
         return "chosen and rejected are the same";
-
-    int too_long = rendered[0].token.n + (in[PAIR] ? rendered[1].token.n : 0) > seq;
-    int splits = too_long && !row->has_prompt && !strcmp(overlong, "split");
     if (too_long && !strcmp(overlong, "error"))
         return in[PAIR] ? "the pair is longer than --seq" : "longer than --seq";
     if (too_long && !splits) {
         int stale = in[REF_LOGP] && strcmp(overlong, "drop");
         why = stale ? "its ref_logp is of more than fits into --seq"
-                    : overlong_cut(rendered, docs, seq, overlong);
+                    : overlong_cut(rendered, number, seq, overlong);
         *drop = why != NULL;
         if (why)
             return why;
         cut_rows++;
     }
-    if (!packer) {
+    if (!is_open()) {
         memcpy(has, in, sizeof has);
-        open_packer();
+        open_output();
     }
     split_rows += splits;
-    for (int i = 0; i < docs; i++)
-        for (int64_t n = rendered[i].token.n, at = 0; at < n; at += seq)
-            put(&rendered[i], at, MIN(seq, n - at), doc[i]);
+    for (int i = 0; i < number; i++)
+        for (int64_t n = rendered[i].token.n, at = 0; at < n && !why; at += seq)
+            why = put(&rendered[i], at, MIN(seq, n - at), doc[i]);
+    return why;
+}
+
+/* Packs the reader's row; as place(). */
+static const char *take(const struct row *row, int *drop)
+{
+    struct doc doc[2];
+    int in[COLUMNS];
+    const char *why = values(row, doc, in);
+    if (why || (why = render(row, 1 + in[PAIR])) || (why = place(doc, in, !row->has_prompt, drop)))
+        return why;
     if (in[REWARD] && !in[PAIR])
         tag_count_add(tags, row->tag, row->reward);
     return NULL;
+}
+
+/* Takes the i-th of one or two documents that are tokens already.  Returns NULL, or why it is bad.
+ */
+static const char *take_tokens(const struct doc *d, int i)
+{
+    struct rendered *r = &rendered[i];
+    r->token.n = 0;
+    buf_reset(&r->target);
+    for (int64_t k = 0; k < d->n; k++) {
+        if (d->token[k] < 0 || d->token[k] >= tok_size(tok))
+            return "a token that is none of the tokenizer's";
+        ids_add(&r->token, d->token[k]);
+        buf_char(&r->target, d->target[k] && (k || d->token[k] != tok_bos(tok)));
+    }
+    if (!rendered_learnt(r, 0, d->n))
+        return "nothing in it is learnt";
+    int64_t masked = 0;
+    while (!r->target.data[masked])
+        masked++;
+    int is_prompt = masked > 1;
+    r->loose = is_prompt ? r->token.id[0] == tok_bos(tok) : masked;
+    r->tight = is_prompt ? masked : r->token.n - 1;
+    return NULL;
+}
+
+/* Packs the documents of a path; returns how many. */
+static int64_t take_docs(const char *path, struct hash_stream *hash)
+{
+    void *reader = docs_in->open(path);
+    struct doc doc[2];
+    unsigned parts;
+    int64_t number = 0;
+    while (docs_in->next(reader, &doc[0], &parts)) {
+        int in[COLUMNS], drop = 0, whole = 1;
+        for (int k = 0; k < COLUMNS; k++)
+            in[k] = (parts & column[k].part) != 0;
+        const char *why = columns_differ(in);
+        for (int i = 0; i <= in[PAIR] && !why; i++, number++) {
+            unsigned other = parts;
+            if (i && (!docs_in->next(reader, &doc[1], &other) || other != parts ||
+                      doc[1].pair != doc[0].pair))
+                why = "the other document of its pair does not follow";
+            else if (!(why = numbers_fault(&doc[i], in)) && !(why = take_tokens(&doc[i], i))) {
+                int64_t n = rendered[i].token.n;
+                whole &= rendered_learnt(&rendered[i], 1, n - 1) == n - 1;
+                hash_stream_add(hash, rendered[i].token.id, (size_t)n * sizeof(int32_t));
+            }
+        }
+        for (int i = 0; i <= in[PAIR]; i++) /* of one path as of several */
+            doc[i].pair = in[PAIR] ? rows_out / 2 : -1;
+        if (!why)
+            why = place(doc, in, whole && !in[PAIR], &drop);
+        if (why && !drop)
+            die_with(EXIT_BAD_DATA, "%s: document %lld: %s", path, (long long)number, why);
+        dropped += drop;
+    }
+    docs_in->close(reader);
+    return number;
 }
 
 /* Names no place and no time, so that the same command on the same rows writes the same bytes. */
@@ -195,45 +300,34 @@ static char *provenance(int64_t rows, const struct hash_stream *input, const str
     struct buf b = {0};
     char hex[17];
     hash_hex(hex, hash_stream_value(input));
+    buf_printf(&b, "{\"tool\": \"shard-pack\", \"version\": \"%s\", \"arguments\": {",
+               MOEUTILS_VERSION);
+    if (docs_in)
+        buf_printf(&b, "\"from\": \"%s\", ", from);
     buf_printf(
         &b,
-        "{\"tool\": \"shard-pack\", \"version\": \"%s\", \"arguments\": {\"template\": \"%s\", "
-        "\"seq\": %lld, \"overlong\": \"%s\", \"control\": \"%s\", \"window\": %lld, "
-        "\"group-bytes\": %lld}, \"input\": {\"rows\": %lld, \"xxh3\": \"%s\"}",
-        MOEUTILS_VERSION, template, (long long)seq, overlong, control, (long long)window,
-        (long long)group_bytes, (long long)rows, hex);
+        "\"template\": \"%s\", \"seq\": %lld, \"overlong\": \"%s\", \"control\": \"%s\", "
+        "\"window\": %lld, \"group-bytes\": %lld}, \"input\": {\"rows\": %lld, \"xxh3\": \"%s\"}",
+        template, (long long)seq, overlong, control, (long long)window, (long long)group_bytes,
+        (long long)rows, hex);
     if (tag_json->len) /* without its newline */
         buf_printf(&b, ", \"ca\": %.*s", (int)tag_json->len - 1, tag_json->data);
     buf_char(&b, '}');
     return b.data;
 }
 
-int main(int argc, char **argv)
+/* Packs the rows of all paths; returns how many. */
+static int64_t take_rows(char *const *paths, int64_t n, struct hash_stream *hash)
 {
-    int first = opt_parse(argc, argv, options, "shard-pack -t tokenizer [options] [rows ...]",
-                          "Tokenises rows and packs them into sequences.");
-    if (!tokenizer)
-        die_misused("--tokenizer is missing");
-    if (seq < 2 || seq > 1 << 24)
-        die_misused("--seq %lld is not between 2 and 16777216", (long long)seq);
-    if (window < 1 || group_bytes < 1)
-        die_misused("--window and --group-bytes are at least 1");
-    if (!output && isatty(STDOUT_FILENO))
-        die_misused("binary data are not for a terminal; use -o or a pipe");
-    tok = tok_open(tokenizer);
-    chat = chat_find(template);
-    tags = tag_count_new();
-
     struct row_reader reader;
-    struct hash_stream *input = hash_stream_new();
     struct progress progress;
     int64_t read = 0, kept = 0;
-    row_reader_init(&reader, argv + first, argc - first);
+    row_reader_init(&reader, paths, n);
     progress_start(&progress, "packing", "rows", 0);
     while (row_next(&reader)) {
         int drop = 0;
-        hash_stream_add(input, reader.row.line, reader.row.len);
-        hash_stream_add(input, "\n", 1);
+        hash_stream_add(hash, reader.row.line, reader.row.len);
+        hash_stream_add(hash, "\n", 1);
         const char *why = take(&reader.row, &drop);
         if (why && drop)
             row_drop(&reader, why);
@@ -244,19 +338,60 @@ int main(int argc, char **argv)
         progress_add(&progress, 1);
     }
     progress_end(&progress);
+    row_reader_close(&reader, kept);
+    return read;
+}
+
+int main(int argc, char **argv)
+{
+    int first = opt_parse(argc, argv, options, "shard-pack -t tokenizer [options] [rows ...]",
+                          "Tokenises rows and packs them into sequences.");
+    if (!tokenizer)
+        die_misused("--tokenizer is missing");
+    if (seq < 2 || seq > SEQ_MAX)
+        die_misused("--seq %lld is not between 2 and 16777216", (long long)seq);
+    if (window < 1 || group_bytes < 1)
+        die_misused("--window and --group-bytes are at least 1");
+    if (!output && isatty(STDOUT_FILENO))
+        die_misused("binary data are not for a terminal; use -o or a pipe");
+    docs_in = docs_format_find(from);
+    docs_out = docs_format_find(to);
+    if (docs_out && (zstd || opt_given("window") || opt_given("group-bytes")))
+        die_misused("--zstd, --window and --group-bytes are for shards, not --to %s", to);
+    if (docs_out && !opt_given("seq"))
+        seq = SEQ_MAX; /* nothing is packed */
+    if (docs_in && (opt_given("control") || row_rejects))
+        die_misused("--control and --rejects are for rows, not --from %s", from);
+    tok = tok_open(tokenizer);
+    chat = chat_find(template);
+    tags = tag_count_new();
+
+    struct hash_stream *input = hash_stream_new();
+    int64_t read = docs_in ? 0 : take_rows(argv + first, argc - first, input);
+    for (int i = first; docs_in && i < argc; i++)
+        read += take_docs(argv[i], input);
+    if (docs_in && !rows_out && !row_allow_empty)
+        die_with(EXIT_BAD_DATA, "no document is kept");
+    if (dropped)
+        say("%lld documents were dropped", (long long)dropped);
 
     struct buf tag_json = {0};
     tag_count_json(tags, &tag_json);
     char *origin = provenance(read, input, &tag_json);
-    row_reader_close(&reader, kept);
-    if (!packer)
-        open_packer();
-    if (tag_json.len)
+    if (!is_open())
+        open_output();
+    if (docs_out)
+        docs_out->finish(docs);
+    else if (tag_json.len)
         packer_file(packer, "tags.json", tag_json.data, tag_json.len);
-    int64_t sequences = packer_close(packer, origin);
-    say("%lld tokens (%lld learnt) of %lld documents in %lld sequences of %lld: %.1f %% full",
-        (long long)tokens, (long long)learnt, (long long)rows_out, (long long)sequences,
-        (long long)seq, sequences ? 100.0 * (double)tokens / (double)(sequences * seq) : 0.0);
+    int64_t sequences = docs_out ? 0 : packer_close(packer, origin);
+    if (docs_out)
+        say("%lld tokens (%lld learnt) of %lld documents", (long long)tokens, (long long)learnt,
+            (long long)rows_out);
+    else
+        say("%lld tokens (%lld learnt) of %lld documents in %lld sequences of %lld: %.1f %% full",
+            (long long)tokens, (long long)learnt, (long long)rows_out, (long long)sequences,
+            (long long)seq, sequences ? 100.0 * (double)tokens / (double)(sequences * seq) : 0.0);
     if (cut_rows || split_rows)
         say("%lld rows were cut to --seq, %lld were split", (long long)cut_rows,
             (long long)split_rows);

@@ -128,6 +128,27 @@ void packer_add(struct packer *p, const struct doc *d);
 void packer_file(struct packer *p, const char *name, const void *bytes, size_t n);
 int64_t packer_close(struct packer *p, const char *provenance); /* returns how many sequences */
 
+/* ---- documents in the formats of other programs ---- */
+
+/* What a document has beside its tokens, its target and its weight. */
+enum { DOC_PAIR = 1, DOC_REWARD = 2, DOC_MARGIN = 4, DOC_REF_LOGP = 8 };
+
+struct docs_format {
+    const char *name;
+    void *(*create)(const char *path, int64_t vocab); /* path NULL: stdout */
+    /* NULL, or why the format cannot hold the document. */
+    const char *(*put)(void *writer, const struct doc *d, unsigned parts);
+    void (*finish)(void *writer); /* publishes, and frees */
+    void *(*open)(const char *path); /* borrowed */
+    /* 1 and a document (good until the next call), 0 at the end; dies (4) on damage.  Tokens may be
+     * any numbers, -1 for those that do not fit. */
+    int (*next)(void *reader, struct doc *d, unsigned *parts);
+    void (*close)(void *reader);
+};
+extern const struct docs_format docs_megatron;   /* PREFIX.bin and PREFIX.idx of Megatron-LM */
+extern const struct docs_format docs_webdataset; /* a tar of samples for the webdataset package */
+const struct docs_format *docs_format_find(const char *name); /* or NULL */
+
 /* A set (or one file, or one stream spooled to an unlinked file) for random access. */
 struct set;
 struct set *set_open(const char *path); /* dies (4) on damage: every tensor's hash is checked */
