@@ -27,7 +27,7 @@ ok 'from three files and an index'     'there_and_back three F32 3'
 ok 'a tied head stays tied'            'there_and_back tied F32 1 tied && ! grep -r lm_head tied.ckpt tied.back &&
                                         grep -q "\"tie_word_embeddings\": *true" tied.back/config.json'
 ok 'a checkpoint of one file is a Hugging Face folder too' '$hf same F32.hf F32.ckpt'
-ok 'tokenizer files travel both ways'  'for f in tokenizer.json generation_config.json vocab.json; do
+ok 'tokenizer files travel both ways'  'for f in tokenizer.json tokenizer_config.json special_tokens_map.json chat_template.jinja generation_config.json vocab.json; do
                                             cmp F32.hf/$f F32.ckpt/$f && cmp F32.hf/$f F32.back/$f || exit 1
                                         done; ! ls F32.back/manifest.json 2>/dev/null'
 ok 'and what we do not know in config.json' \
@@ -109,6 +109,8 @@ x 'a file that is gone'  4 'model-00002-of-00002.safetensors: missing' \
   'rm bad.hf/model-00002-of-00002.safetensors; ckpt-reshard --from-hf bad.hf -o o'
 x 'an index that is cut' 4 'model.safetensors.index.json: ' \
   'truncate -s 100 bad.hf/model.safetensors.index.json; ckpt-reshard --from-hf bad.hf -o o'
+x 'an index that is wrong' 4 'index.json: tensor "model.norm.weight" is not in model-00002-of-00002.safetensors' \
+  'rm -rf bad.hf; $hf make bad.hf F32 2; sed -i "s/\(\"model.norm.weight\": \"model-0000\)./\12/" bad.hf/*.index.json; ckpt-reshard --from-hf bad.hf -o o'
 x 'an index that leads elsewhere' 4 '"../x" is no file name' \
   'echo "{\"weight_map\":{\"a\":\"../x\"}}" >bad.hf/model.safetensors.index.json; ckpt-reshard --from-hf bad.hf -o o'
 x 'no weights'           4 'bad.hf: neither model.safetensors nor' \

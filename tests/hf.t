@@ -48,7 +48,7 @@ ok 'PyTorch puts the slices of several ranks together'              '$witness sl
 ok 'reward models made by transformers, there and back: the same tensors' \
    '$witness reward $made && for tf in *.tf; do
         f=${tf%.tf} && cp $f/tokenizer.json $tf && ckpt-reshard --from-hf $tf -o $f.in && ckpt-reshard --to-hf $f.in -o $f.out &&
-        shard-show --diff $tf $f.out && reward-score -q --raw -m $f.in rows.jsonl >$tf.rows || exit 1
+        shard-show --diff $tf $f.out && grep -q LABEL_0 $f.out/config.json && reward-score -q --raw -m $f.in rows.jsonl >$tf.rows || exit 1
     done'
 ok 'and the same scores'                                            '$witness scores set $back'
 finish

@@ -52,7 +52,8 @@ CONFIGS = {
     "qwen3": dict(COMMON, **{
         "architectures": ["Qwen3ForCausalLM"], "intermediate_size": 14, "head_dim": 6}),
 }
-SIDE = {"tokenizer.json": b'{"model":{}}\n', "generation_config.json": b"{}", "vocab.json": b"\n"}
+SIDE = {"tokenizer.json": b'{"model":{}}\n', "generation_config.json": b"{}", "vocab.json": b"\n",
+        "tokenizer_config.json": b"{}\n", "special_tokens_map.json": b"{ }", "chat_template.jinja": b"{{ x }}"}
 
 
 def shapes(family, tied):

@@ -340,7 +340,7 @@ void config_write(const struct config *c, struct buf *out, const char *torch_dty
 {
     struct buf text = {0}, v = {0}, parameters = {0};
     struct json_doc *doc = json_doc_new();
-    struct json root, rope;
+    struct json root, rope, labels;
     const char *why;
     buf_str(&text, c->json ? c->json : "{}");
     if (json_parse(doc, text.data, text.len, &root, &why))
@@ -350,7 +350,7 @@ void config_write(const struct config *c, struct buf *out, const char *torch_dty
 
     buf_printf(&v, "[\"%s\"]", c->reward ? c->arch->reward_architecture : c->arch->architecture);
     edit(&text, "architectures", v.data);
-    if (c->reward) {
+    if (c->reward && !(get_set(root, "id2label", &labels) && json_count(labels) == 1)) {
         edit(&text, "id2label", "{\"0\":\"reward\"}");
         edit(&text, "label2id", "{\"reward\":0}");
     }

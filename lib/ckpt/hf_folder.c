@@ -45,11 +45,12 @@ static void fault(struct hf_folder *d, const char *fmt, ...)
         warn("%s: %s", d->path, text);
 }
 
-static void file_add(struct hf_folder *d, const char *name)
+/* Which of the folder's files that is. */
+static int64_t file_add(struct hf_folder *d, const char *name)
 {
     for (int64_t i = 0; i < d->files; i++)
         if (!strcmp(d->name[i], name))
-            return;
+            return i;
     if (!*name || strchr(name, '/'))
         die_damaged("%s: model.safetensors.index.json: \"%s\" is no file name", d->path, name);
     char *path = path_join(d->path, name);
@@ -59,8 +60,9 @@ static void file_add(struct hf_folder *d, const char *name)
     d->file = xrealloc(d->file, n * sizeof *d->file);
     d->name = xrealloc(d->name, n * sizeof *d->name);
     d->file[d->files] = shard_open(path);
-    d->name[d->files++] = xstrdup(name);
+    d->name[d->files] = xstrdup(name);
     free(path);
+    return d->files++;
 }
 
 /* One model.safetensors, or the files of an index. */
@@ -86,7 +88,9 @@ static void folder_files(struct hf_folder *d)
             const char *name = json_string(i.value, &len);
             if (!name)
                 die_damaged("%s: the file of \"%s\" is no string", index, i.key);
-            file_add(d, name);
+            int64_t at = file_add(d, name);
+            if (!blob_find(shard_header(d->file[at]), i.key))
+                fault(d, "model.safetensors.index.json: tensor \"%s\" is not in %s", i.key, name);
         }
         buf_release(&text);
         json_doc_free(doc);
