@@ -160,7 +160,7 @@ static const char *index_fault(struct reader *r)
         return "not version 1";
     r->code = p[17];
     r->n = i64_at(p + 18, 0);
-    r->docs = i64_at(p + 26, 0) - 1;
+    r->docs = MAX(i64_at(p + 26, 0), 0) - 1;
     if (r->code >= ARRAY_LEN(types) || !types[r->code].bytes)
         return "its tokens are of no type of integers";
     int64_t max = (int64_t)r->index_bytes;

@@ -21,6 +21,8 @@ static const struct {
               {DOC_MARGIN, "margin", offsetof(struct doc, margin)},
               {DOC_REF_LOGP, "ref_logp", offsetof(struct doc, ref_logp)}};
 
+enum { FILE_MAX = 1 << 30 }; /* what a tar may unpack to in memory, however small it is */
+
 /* ---- writing ---- */
 
 struct writer {
@@ -160,8 +162,11 @@ static void file_read(struct reader *r)
     la_int64_t at;
     int s;
     buf_reset(&r->file);
-    while (!(s = archive_read_data_block(r->tar, &block, &n, &at)))
+    while (!(s = archive_read_data_block(r->tar, &block, &n, &at))) {
+        if (r->file.len + n > FILE_MAX)
+            refuse(r, "longer than 1 GiB");
         buf_add(&r->file, block, n);
+    }
     if (s != ARCHIVE_EOF)
         refuse(r, archive_error_string(r->tar));
 }
