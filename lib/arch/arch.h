@@ -37,6 +37,11 @@ struct config {
     double init;           /* initializer_range */
     double aux, z;         /* router_aux_loss_coef, router_z_loss_coef */
     int norm_gate;         /* gates of the chosen experts are divided by their sum: norm_topk_prob */
+    int sigmoid;           /* the router's probabilities are sigmoids, not softmax; the family's */
+    double gate_scale;     /* what gates are multiplied by at last: routed_scaling_factor */
+    int64_t expert_groups; /* n_group: experts in so many groups, of which a token may... */
+    int64_t group_limit;   /* ...choose from the best topk_group */
+    int64_t group_best;    /* by the sum of their so many best; the family's */
     int qk_whole;          /* QK-norm, where the family has it, takes one mean of squares over all
                             * query heads and one over all key heads, not one a head; the family's */
     int tied;              /* tie_word_embeddings: the head is the embedding */

@@ -258,7 +258,8 @@ void config_parse(struct config *c, const char *text, size_t text_len, const cha
     const char *type = json_get(root, "model_type", &v) ? json_string(v, &len) : NULL;
     if (!type)
         die_misused("%s: \"model_type\" is missing", who);
-    *c = (struct config){.arch = arch_find(type)};
+    *c = (struct config){
+        .arch = arch_find(type), .gate_scale = 1, .expert_groups = 1, .group_limit = 1};
     if (!c->arch)
         die_misused("%s: \"model_type\" is \"%s\"; known are: %s", who, type, arch_names());
     read_fields(c, common, ARRAY_LEN(common), root, who);

@@ -9,6 +9,18 @@ static const int32_t *own_groups(const struct task_context *t)
     return t->b->group + t->m->mesh.i_tp * local_tokens(t);
 }
 
+static struct router router_of(const struct task_context *t)
+{
+    const struct config *c = &t->m->cfg;
+    return (struct router){.k = c->k,
+                           .sigmoid = c->sigmoid,
+                           .norm = c->norm_gate,
+                           .scale = c->gate_scale,
+                           .groups = c->expert_groups,
+                           .limit = c->group_limit,
+                           .best = c->group_best};
+}
+
 void route_forward(struct task_context *t)
 {
     struct model *m = t->m;
@@ -23,13 +35,14 @@ void route_forward(struct task_context *t)
 
     /* count (A,E) and psum (A,E) side by side, so that one call sums both; a model that does not
      * train has no losses that ask for them */
+    struct router router = router_of(t);
     int counted = weights(t)->g[P_ROUTER] != NULL;
     char *count = counted ? saved_keep(s, SLOT_COUNT, 2 * a * e * ssz) : NULL;
     char *psum = counted ? count + a * e * ssz : NULL;
     void *lse = saved_keep(s, SLOT_ROUTE_LSE, n * ssz);
     m->op->route(t->l, saved_keep(s, SLOT_INDEX, n * k * sizeof(int32_t)),
                  saved_keep(s, SLOT_GATE, n * k * ssz), saved_keep(s, SLOT_PROB, n * e * ssz), lse,
-                 count, psum, logits, own_groups(t), n, e, k, a, m->cfg.norm_gate);
+                 count, psum, logits, own_groups(t), n, e, a, &router);
     drop_choices(t);
     if (!counted)
         return;
@@ -44,11 +57,12 @@ void route_dgrad(struct task_context *t)
     struct saved *s = &t->s[t->layer];
     int64_t n = local_tokens(t), d = m->cfg.d, e = m->cfg.experts;
 
+    struct router router = router_of(t);
     void *dlogits = saved_keep(s, SLOT_DLOGITS, n * e * stat_size(m)); /* S (Tl,E) */
     m->op->route_dgrad(t->l, dlogits, saved_fetch(s, SLOT_DGATE), saved_fetch(s, SLOT_PROB),
                        saved_fetch(s, SLOT_ROUTE_LSE), saved_fetch(s, SLOT_INDEX),
-                       saved_fetch(s, SLOT_COUNT), own_groups(t), m->coef, n, e, m->cfg.k,
-                       t->b->groups, m->cfg.norm_gate);
+                       saved_fetch(s, SLOT_COUNT), own_groups(t), m->coef, n, e, t->b->groups,
+                       &router);
     void *dh2 =
         saved_fetch(s, SLOT_DH2); /* R (Tl,D) from the experts; the router's part is added */
     m->op->gemm(t->l, real_mat(m, dh2, n, d), stat_mat(m, dlogits, n, e),

@@ -33,6 +33,22 @@ struct spans {
     int whole;             /* all spans have so many queries, and these rows are their keys */
 };
 
+/* How a router chooses experts and weighs them. */
+struct router {
+    int64_t k;       /* chosen of a token's experts */
+    int sigmoid;     /* probabilities are sigmoids of the logits, else their softmax */
+    int norm;        /* gates are divided by their sum */
+    double scale;    /* what gates are multiplied by at the end */
+    int64_t groups;  /* E / groups experts each, and only those of the best `limit` are chosen from;... */
+    int64_t limit;   /* ...equal: from all */
+    int64_t best;    /* what ranks a group: the sum of its so many largest prob + bias, 1 or 2 */
+    const void *bias; /* S (E), seen by choices only; or NULL */
+};
+static inline int router_is_limited(const struct router *r)
+{
+    return r->limit < r->groups;
+}
+
 /* Constants of a run that step_control and adamw need.  The learning rate rises linearly over
  * `warmup` steps to lr, then falls along a half cosine to lr * floor at `steps`. */
 struct step_plan {

@@ -81,21 +81,24 @@ OP(attn_dgrad, (struct lane *l, void *dq, void *dk, void *dv, const void *d_o /*
                 struct spans s, int64_t tk, int64_t h, int64_t g, int64_t c, int64_t ldq,
                 int64_t ldk, double scale))
 
-/* The router.  prob = softmax(logits) over all E experts; the K largest are chosen, ties to the lower
- * expert; gate = their prob, divided by their sum where norm.  A token with group[t] < 0 is a pad: its
- * index is -1, its gate 0.  lse = log sum exp, for the z loss.  count and psum add up, per accounting
- * group, choices and probabilities by expert. */
+/* The router, as struct router has it.  prob = softmax(logits) over all E experts, or sigmoid(logits);
+ * of the groups that may be chosen from, the K experts with the largest prob + bias are chosen, ties to
+ * the lower expert (of groups: the lower group); gate = their prob, divided by their sum where norm,
+ * times scale.  A token with group[t] < 0 is a pad: its index is -1, its gate 0.  lse = log sum exp, for
+ * the z loss; a sigmoid has none, lse = 0.  count and psum add up, per accounting group, choices and
+ * probabilities by expert; those of a sigmoid first divided by their sum over all experts. */
 OP(route, (struct lane *l, int32_t *index /* = (T,K) */, void *gate /* S= (T,K) */,
            void *prob /* S= (T,E) */, void *lse /* S= (T) */, void *count /* S= (A,E) */,
            void *psum /* S= (A,E) */, const void *logits /* S (T,E) */,
-           const int32_t *group /* (T) */, int64_t t, int64_t e, int64_t k, int64_t a, int norm))
+           const int32_t *group /* (T) */, int64_t t, int64_t e, int64_t a,
+           const struct router *r))
 /* dlogits from dgate, the auxiliary loss and the z loss.  coef is a device pair { aux E / (K n),
  * 2 z / n } with n the live tokens of the global batch; for group A the loss is
  * aux E / (K n) sum_e count psum / m, m the group's tokens (Fedus et al. 2021, per group). */
 OP(route_dgrad, (struct lane *l, void *dlogits /* S= (T,E) */, const void *dgate /* S (T,K) */,
                  const void *prob, const void *lse, const int32_t *index, const void *count,
                  const int32_t *group, const void *coef /* S (2) */, int64_t t, int64_t e,
-                 int64_t k, int64_t a, int norm))
+                 int64_t a, const struct router *r))
 /* loss[0] += sum over groups of E/K sum_e count psum / m, loss[1] += sum over live tokens of lse^2. */
 OP(route_loss, (struct lane *l, void *loss /* S+= (2) */, const void *count, const void *psum,
                 const void *lse, const int32_t *group, int64_t t, int64_t e, int64_t k, int64_t a))

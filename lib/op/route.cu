@@ -8,6 +8,7 @@
 #include "real.cuh"
 
 enum { WARPS = 8, CHOICES = 32, STRETCH = 64 };
+constexpr float LEAST_SUM = 1e-20f; /* sigmoids may all be 0 */
 
 /* Floats as whole numbers of the same order, all above 0, which stands for no expert. */
 static __device__ __forceinline__ unsigned key_of(float x)
@@ -20,79 +21,136 @@ static __device__ __forceinline__ float key_value(unsigned key)
     return __uint_as_float(key >> 31 ? key & ~(1u << 31) : ~key);
 }
 
+/* The largest key of a warp and the expert it belongs to, the lowest of equals. */
+template <int N>
+static __device__ __forceinline__ unsigned best_key(const unsigned (&key)[N], int lane,
+                                                    unsigned *at)
+{
+    unsigned best = 0;
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        best = max(best, key[i]);
+    best = __reduce_max_sync(~0u, best);
+    *at = ~0u;
+#pragma unroll
+    for (int i = N - 1; i >= 0; i--)
+        *at = key[i] == best ? lane + 32 * i : *at;
+    *at = __reduce_min_sync(~0u, *at);
+    return best;
+}
+
+/* Takes (key 0) all experts of groups that may not be chosen from; lane g ranks group g. */
+template <int N>
+static __device__ __forceinline__ void groups_close(unsigned (&key)[N], int lane, int e,
+                                                    const router &x)
+{
+    int size = e / (int)x.groups;
+    unsigned of_group[1] = {0}, open = 0, first, second;
+    for (int g = 0; g < (int)x.groups; g++) {
+        unsigned of[N];
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            of[i] = (lane + 32 * i) / size == g ? key[i] : 0;
+        float rank = key_value(best_key(of, lane, &first));
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            of[i] = lane + 32 * i == first ? 0 : of[i];
+        if (x.best > 1 && size > 1)
+            rank += key_value(best_key(of, lane, &second));
+        if (lane == g)
+            of_group[0] = key_of(rank);
+    }
+    for (int i = 0; i < (int)x.limit; i++) {
+        best_key(of_group, lane, &first);
+        open |= 1u << first;
+        if (lane == first)
+            of_group[0] = 0;
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        if (lane + 32 * i < e && !(open >> (lane + 32 * i) / size & 1))
+            key[i] = 0;
+}
+
 template <int N>
 static __global__ void __launch_bounds__(WARPS * 32)
-    route_kernel(int32_t *index, stat *gate, stat *prob, stat *lse, const stat *logits,
-                 const int32_t *group, int64_t tokens, int e, int k, int norm)
+    route_kernel(int32_t *index, stat *gate, stat *prob, stat *lse, stat *share, const stat *logits,
+                 const int32_t *group, int64_t tokens, int e, const __grid_constant__ router x)
 {
     int64_t t = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
     int lane = threadIdx.x % 32;
-    float x[N], most = -INFINITY, sum = 0;
-    unsigned key[N];
+    float p[N], most = -INFINITY, sum = 0;
+    unsigned key[N], at;
     take_turn();
     if (t >= tokens)
         return;
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        int here = lane + 32 * i < e;
-        x[i] = here ? logits[t * e + lane + 32 * i] : -INFINITY;
-        key[i] = here ? key_of(x[i]) : 0;
-        most = fmaxf(most, x[i]);
+        p[i] = lane + 32 * i < e ? logits[t * e + lane + 32 * i] : -INFINITY;
+        most = fmaxf(most, p[i]);
     }
     most = warp_max(most);
 #pragma unroll
     for (int i = 0; i < N; i++)
-        sum += x[i] = expf(x[i] - most);
+        sum += p[i] = x.sigmoid ? 1 / (1 + expf(-p[i])) : expf(p[i] - most);
     sum = warp_sum(sum);
 #pragma unroll
-    for (int i = 0; i < N; i++)
-        if (lane + 32 * i < e)
-            prob[t * e + lane + 32 * i] = x[i] / sum;
-    if (lane == 0)
-        lse[t] = most + logf(sum);
+    for (int i = 0; i < N; i++) {
+        int here = lane + 32 * i < e;
+        p[i] = x.sigmoid ? p[i] : p[i] / sum;
+        if (here)
+            prob[t * e + lane + 32 * i] = p[i];
+        key[i] = !here ? 0 : key_of(x.bias ? p[i] + ((const stat *)x.bias)[lane + 32 * i] : p[i]);
+    }
+    if (lane == 0) {
+        lse[t] = x.sigmoid ? 0 : most + logf(sum);
+        if (share)
+            share[t] = x.sigmoid ? 1 / (sum + LEAST_SUM) : 1;
+    }
+    if (x.limit < x.groups)
+        groups_close(key, lane, e, x);
 
     int pad = group[t] < 0, chosen = -1; /* lane j keeps choice j */
-    float p = 0;
-    for (int j = 0; j < k; j++) {
-        unsigned best = 0, at = ~0u;
+    float mine = 0;
+    for (int j = 0; j < (int)x.k; j++) {
+        best_key(key, lane, &at);
+        float its = 0;
 #pragma unroll
-        for (int i = 0; i < N; i++)
-            best = max(best, key[i]);
-        best = __reduce_max_sync(~0u, best);
-#pragma unroll
-        for (int i = N - 1; i >= 0; i--)
-            at = key[i] == best ? lane + 32 * i : at;
-        at = __reduce_min_sync(~0u, at);
-#pragma unroll
-        for (int i = 0; i < N; i++)
+        for (int i = 0; i < N; i++) {
+            its = lane + 32 * i == at ? p[i] : its;
             key[i] = lane + 32 * i == at ? 0 : key[i];
+        }
+        its = __shfl_sync(~0u, its, at % 32);
         if (lane == j) {
             chosen = (int)at;
-            p = expf(key_value(best) - most) / sum;
+            mine = its;
         }
     }
-    float all = norm ? warp_sum(p) : 1;
-    if (lane < k) {
-        index[t * k + lane] = pad ? -1 : chosen;
-        gate[t * k + lane] = pad ? 0 : p / all;
+    float all = x.norm ? warp_sum(mine) + LEAST_SUM : 1;
+    if (lane < (int)x.k) {
+        index[t * x.k + lane] = pad ? -1 : chosen;
+        gate[t * x.k + lane] = pad ? 0 : mine / all * (float)x.scale;
     }
 }
 
-/* Of a stretch of tokens and a group: choices by expert, and sums of probabilities, a thread an
- * expert.  part (stretches,A,E) each. */
+/* Of a stretch of tokens and a group: choices by expert, and sums of probabilities times share, a
+ * thread an expert.  part (stretches,A,E) each. */
 static __global__ void group_part(float *count_part, float *psum_part, const int32_t *index,
-                                  const stat *prob, const int32_t *group, int64_t tokens, int e,
-                                  int k)
+                                  const stat *prob, const stat *share, const int32_t *group,
+                                  int64_t tokens, int e, int k)
 {
     enum { AHEAD = 16 };            /* loads on their way */
     extern __shared__ int chosen[]; /* (E) */
     __shared__ int32_t in[STRETCH];
+    __shared__ float of[STRETCH]; /* what a token's probabilities are multiplied by */
     int64_t first = (int64_t)blockIdx.x * STRETCH;
     int n = (int)MIN((int64_t)STRETCH, tokens - first), a = blockIdx.y, any = 0;
     for (int x = threadIdx.x; x < e; x += blockDim.x)
         chosen[x] = 0;
-    for (int i = threadIdx.x; i < STRETCH; i += blockDim.x)
+    for (int i = threadIdx.x; i < STRETCH; i += blockDim.x) {
         any |= (in[i] = i < n ? group[first + i] : -1) == a;
+        of[i] = i < n ? share[first + i] : 0;
+    }
     any = __syncthreads_or(any); /* mostly a stretch is of one group */
     for (int i = threadIdx.x; i < n * k; i += blockDim.x)
         if (in[i / k] == a)
@@ -107,7 +165,7 @@ static __global__ void group_part(float *count_part, float *psum_part, const int
                 p[j] = i + j < n ? prob[(first + i + j) * e + x] : 0;
 #pragma unroll
             for (int j = 0; j < AHEAD; j++)
-                sum += in[i + j] == a ? p[j] : 0;
+                sum += in[i + j] == a ? p[j] * of[i + j] : 0;
         }
         psum_part[at + x] = sum;
         count_part[at + x] = (float)chosen[x];
@@ -138,32 +196,37 @@ static __global__ void group_join(stat *count, stat *psum, const float *count_pa
 
 extern "C" void OPNAME(route)(struct lane *l, int32_t *index, void *gate, void *prob, void *lse,
                               void *count, void *psum, const void *logits, const int32_t *group,
-                              int64_t t, int64_t e, int64_t k, int64_t a, int norm)
+                              int64_t t, int64_t e, int64_t a, const struct router *x)
 {
     static const struct width {
         int64_t experts;
-        void (*kernel)(int32_t *, stat *, stat *, stat *, const stat *, const int32_t *, int64_t,
-                       int, int, int);
+        void (*kernel)(int32_t *, stat *, stat *, stat *, stat *, const stat *, const int32_t *,
+                       int64_t, int, router);
     } widths[] = {{32, route_kernel<1>},  {64, route_kernel<2>},   {128, route_kernel<4>},
                   {256, route_kernel<8>}, {512, route_kernel<16>}, {1024, route_kernel<32>}};
     struct arena_mark mark = arena_mark(&l->scratch);
+    int64_t k = x->k;
     if (!count)
         a = 0; /* nobody asks how many */
     int64_t stretches = ceil_div(t, STRETCH), bytes = stretches * a * e * (int64_t)sizeof(float);
     float *count_part = (float *)arena_take(&l->scratch, bytes); /* (stretches,A,E) */
     float *psum_part = (float *)arena_take(&l->scratch, bytes);
+    stat *share = (stat *)arena_take(&l->scratch, t * (int64_t)sizeof(stat)); /* (T) */
     const struct width *w = widths;
     if (e > 1024 || k > CHOICES)
         die("route: %lld of %lld experts; this kernel takes up to %d of 1024", (long long)k,
             (long long)e, CHOICES);
+    if (router_is_limited(x) && x->groups > 32)
+        die("route: %lld groups of experts; this kernel takes up to 32", (long long)x->groups);
     while (w->experts < e)
         w++;
     if (t)
-        launch_early(l, w->kernel, blocks_of(t, WARPS), WARPS * 32, index, (stat *)gate, (stat *)prob,
-                     (stat *)lse, (const stat *)logits, group, t, (int)e, (int)k, norm);
+        launch_early(l, w->kernel, blocks_of(t, WARPS), WARPS * 32, index, (stat *)gate,
+                     (stat *)prob, (stat *)lse, a ? share : (stat *)NULL, (const stat *)logits,
+                     group, t, (int)e, *x);
     if (t && a)
         group_part<<<dim3((unsigned)stretches, (unsigned)a), 128, (size_t)e * sizeof(int),
-                     stream(l)>>>(count_part, psum_part, index, (const stat *)prob, group, t,
+                     stream(l)>>>(count_part, psum_part, index, (const stat *)prob, share, group, t,
                                   (int)e, (int)k);
     if (a)
         group_join<<<dim3(blocks_of(a * e, 32), 2), 1024, 0, stream(l)>>>(
@@ -173,16 +236,18 @@ extern "C" void OPNAME(route)(struct lane *l, int32_t *index, void *gate, void *
 }
 
 /* A chosen prob reaches the loss through its gate, and through the others' where they share a sum
- * s: d gate_i / d prob_j = (i == j - gate_i) / s.  Then softmax: dlogit = prob (dprob - <prob,
- * dprob>).  A group's tokens are counted from its K choices each. */
+ * s: d gate_i / d prob_j = scale (i == j - prob_i / s) / s.  All reach it through what is counted
+ * of them: c, or c / S with S their sum, then dprob_i = (c_i - <prob, c> / S) / S.  Then softmax:
+ * dlogit = prob (dprob - <prob, dprob>); or sigmoid: prob (1 - prob) dprob.  A group's tokens are
+ * counted from its K choices each. */
 template <int N>
 static __global__ void __launch_bounds__(WARPS * 32)
     route_dgrad_kernel(stat *dlogits, const stat *dgate, const stat *prob, const stat *lse,
                        const int32_t *index, const stat *count, const int32_t *group,
-                       const stat *coef, int64_t tokens, int e, int k, int norm)
+                       const stat *coef, int64_t tokens, int e, const __grid_constant__ router x)
 {
     int64_t t = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
-    int lane = threadIdx.x % 32;
+    int lane = threadIdx.x % 32, k = (int)x.k;
     if (t >= tokens)
         return;
     int64_t g = group[t];
@@ -202,12 +267,25 @@ static __global__ void __launch_bounds__(WARPS * 32)
         dg = dgate[t * k + lane];
         pg = prob[t * e + chosen];
     }
-    float sum = warp_sum(pg), along = warp_sum(dg * pg);
-    dg = norm ? (dg - along / sum) / sum : dg;
+    float sum = warp_sum(pg) + LEAST_SUM, along = warp_sum(dg * pg);
+    dg = (x.norm ? (dg - along / sum) / sum : dg) * (float)x.scale;
     float each = coef[0] / all, z = coef[1] * lse[t], inner = 0;
 #pragma unroll
     for (int i = 0; i < N; i++)
         d[i] *= each;
+    if (x.sigmoid) {
+        float share = 0, counted = 0;
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            share += p[i];
+            counted += p[i] * d[i];
+        }
+        share = warp_sum(share) + LEAST_SUM;
+        counted = warp_sum(counted) / share;
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            d[i] = (d[i] - counted) / share;
+    }
     for (int j = 0; j < k; j++) {
         int at = __shfl_sync(~0u, chosen, j);
         float more = __shfl_sync(~0u, dg, j);
@@ -222,22 +300,24 @@ static __global__ void __launch_bounds__(WARPS * 32)
 #pragma unroll
     for (int i = 0; i < N; i++)
         if (lane + 32 * i < e)
-            dlogits[t * e + lane + 32 * i] = g < 0 ? 0 : p[i] * (d[i] - inner + z);
+            dlogits[t * e + lane + 32 * i] =
+                g < 0 ? 0 : p[i] * (x.sigmoid ? (1 - p[i]) * d[i] : d[i] - inner + z);
 }
 
 extern "C" void OPNAME(route_dgrad)(struct lane *l, void *dlogits, const void *dgate,
                                     const void *prob, const void *lse, const int32_t *index,
                                     const void *count, const int32_t *group, const void *coef,
-                                    int64_t t, int64_t e, int64_t k, int64_t a, int norm)
+                                    int64_t t, int64_t e, int64_t a, const struct router *x)
 {
     static const struct width {
         int64_t experts;
         void (*kernel)(stat *, const stat *, const stat *, const stat *, const int32_t *,
-                       const stat *, const int32_t *, const stat *, int64_t, int, int, int);
+                       const stat *, const int32_t *, const stat *, int64_t, int, router);
     } widths[] = {{32, route_dgrad_kernel<1>},   {64, route_dgrad_kernel<2>},
                   {128, route_dgrad_kernel<4>},  {256, route_dgrad_kernel<8>},
                   {512, route_dgrad_kernel<16>}, {1024, route_dgrad_kernel<32>}};
     const struct width *w = widths;
+    int64_t k = x->k;
     if (!t || !a)
         return;
     if (e > 1024 || k > CHOICES)
@@ -247,7 +327,7 @@ extern "C" void OPNAME(route_dgrad)(struct lane *l, void *dlogits, const void *d
         w++;
     w->kernel<<<blocks_of(t, WARPS), WARPS * 32, 0, stream(l)>>>(
         (stat *)dlogits, (const stat *)dgate, (const stat *)prob, (const stat *)lse, index,
-        (const stat *)count, group, (const stat *)coef, t, (int)e, (int)k, norm);
+        (const stat *)count, group, (const stat *)coef, t, (int)e, *x);
     launched("route_dgrad", "%lld,%lld,%lld", (long long)t, (long long)e, (long long)k);
 }
 

@@ -99,10 +99,11 @@ static void layer_forward(struct layer *x)
     struct lane *l = x->r->l;
     const struct op *op = x->r->op;
     struct mat logits = mat(x->logits, op->stat, x->n, x->e);
+    struct router router = {.k = x->k, .norm = 1, .scale = 1, .groups = 1, .limit = 1};
     op->gemm(l, logits, mat(x->x, op->real, x->n, x->d), mat(x->router, op->real, x->e, x->d), 0, 1,
              0);
     op->route(l, x->index, x->gate, x->prob, x->lse, x->count_a, x->psum, x->drawn, x->group, x->n,
-              x->e, x->k, x->r->s->a, 1);
+              x->e, x->r->s->a, &router);
     op->row_map(l, x->at, x->count, x->source, x->place, x->index, x->n, x->k, 0, x->e, x->m);
     op->experts_up(l, x->h, x->a, x->x, x->up, x->gate, x->at, x->count, x->source, x->n * x->k,
                    x->e, x->k, x->d, x->f);

@@ -3,17 +3,37 @@ struct route_data {
     struct run *r;
     double *logits, *gate, *prob, *lse, *count, *psum, *dgate, *coef;
     int32_t *index, *group;
-    int norm;
+    struct router x;
 };
 
-/* Variant bit 0: gates are normalised.  Bit 1: logits of whole numbers, so that many are equal.  Bit
- * 2: nobody asks for the counts. */
-static struct route_data draw_route(struct run *r)
+/* Variant bit 0: gates are normalised.  Bit 1: logits of whole numbers, so that many are equal. Bit
+ * 2: nobody asks for the counts.  Bits 3 and on: softmax; the same from the best groups of experts
+ * by their best; sigmoids with a bias from the best groups by their two best. */
+enum { ROUTERS = 3 };
+
+static struct router draw_router(struct run *r, int64_t variant)
+{
+    static const struct router kinds[ROUTERS] = {
+        {.scale = 1}, {.scale = 16, .best = 1}, {.scale = 2.5, .sigmoid = 1, .best = 2}};
+    struct router x = kinds[variant >> 3];
+    const struct shape *s = r->s;
+    x.k = s->k;
+    x.norm = variant & 1;
+    x.groups = x.limit = 1;
+    for (int64_t g = 2; x.best && g < MIN(s->e, 33); g++) /* as many as leave at least K experts open */
+        if (s->e % g == 0 && s->e / g * MAX(1, g / 2) >= s->k)
+            x.groups = g, x.limit = MAX(1, g / 2);
+    if (x.sigmoid)
+        x.bias = draw_stat(r, s->e, -1, 1);
+    return x;
+}
+
+static struct route_data draw_route(struct run *r, int64_t variant)
 {
     const struct shape *s = r->s;
-    struct route_data d = {r, .norm = r->variant & 1};
+    struct route_data d = {r, .x = draw_router(r, variant)};
     d.logits = draw_stat(r, s->t * s->e, -2, 2);
-    for (int64_t i = 0; r->variant & 2 && i < s->t * s->e; i++)
+    for (int64_t i = 0; variant & 2 && i < s->t * s->e; i++)
         set(d.logits, r->op->stat, i, floor(get(d.logits, r->op->stat, i)));
     d.group = draw_int(r, s->t, -1, s->a);
     for (int64_t i = 0; r->bench && i < s->t; i++) /* as in a batch: rows of tokens, no pads */
@@ -26,25 +46,44 @@ static void call_route(const struct route_data *d)
 {
     const struct shape *s = d->r->s;
     RUN(d->r, route, d->index, d->gate, d->prob, d->lse, d->count, d->psum, d->logits, d->group,
-        s->t, s->e, s->k, s->a, d->norm);
+        s->t, s->e, s->a, &d->x);
 }
 
-/* A token's index, gate, prob and lse by sorting experts by (prob, lower number). */
-static void route_naive(const struct route_data *d, int64_t i, double *index, double *gate,
-                        double *prob, double *lse)
+/* How many of n numbers beat number i: greater, or equal and before it. */
+static int64_t rank_of(const double *x, int64_t n, int64_t i)
 {
-    int64_t e = d->r->s->e, k = d->r->s->k;
-    double sum = 0, chosen = 0;
+    int64_t rank = 0;
+    for (int64_t o = 0; o < n; o++)
+        rank += x[o] > x[i] || (x[o] == x[i] && o < i);
+    return rank;
+}
+
+/* A token's index, gate, prob and lse by sorting experts by (prob + bias, lower number), after
+ * groups by what their best add up to. */
+static void route_naive(const struct route_data *d, int64_t i, double *index, double *gate,
+                        double *prob, double *lse, double *score /* (2E) */)
+{
+    const struct router *x = &d->x;
+    int64_t e = d->r->s->e, k = x->k, size = e / x->groups;
+    const double *bias = x->bias;
+    double sum = 0, chosen = 0, *of_group = score + e;
+    memset(of_group, 0, (size_t)e * sizeof *of_group);
     for (int64_t j = 0; j < e; j++)
         sum += exp(d->logits[i * e + j]);
-    *lse = log(sum);
-    for (int64_t j = 0; j < e; j++)
-        prob[j] = exp(d->logits[i * e + j]) / sum;
+    *lse = x->sigmoid ? 0 : log(sum);
     for (int64_t j = 0; j < e; j++) {
-        int64_t rank = 0;
-        for (int64_t o = 0; o < e; o++)
-            rank += d->logits[i * e + o] > d->logits[i * e + j] ||
-                    (d->logits[i * e + o] == d->logits[i * e + j] && o < j);
+        double logit = d->logits[i * e + j];
+        prob[j] = x->sigmoid ? 1 / (1 + exp(-logit)) : exp(logit) / sum;
+        score[j] = prob[j] + (bias ? bias[j] : 0);
+    }
+    for (int64_t j = 0; j < e; j++)
+        if (rank_of(score + j / size * size, size, j % size) < x->best)
+            of_group[j / size] += score[j];
+    for (int64_t j = 0; j < e; j++)
+        if (rank_of(of_group, x->groups, j / size) >= x->limit)
+            score[j] = -INFINITY;
+    for (int64_t j = 0; j < e; j++) {
+        int64_t rank = rank_of(score, e, j);
         if (rank < k) {
             index[rank] = (double)j;
             gate[rank] = prob[j];
@@ -52,16 +91,25 @@ static void route_naive(const struct route_data *d, int64_t i, double *index, do
         }
     }
     for (int64_t j = 0; j < k; j++) {
-        gate[j] = d->group[i] < 0 ? 0 : d->norm ? gate[j] / chosen : gate[j];
+        gate[j] = d->group[i] < 0 ? 0 : (x->norm ? gate[j] / chosen : gate[j]) * x->scale;
         index[j] = d->group[i] < 0 ? -1 : index[j];
     }
+}
+
+/* What of an expert's probability is counted. */
+static double route_counted(const struct route_data *d, const double *prob, int64_t j)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < d->r->s->e; i++)
+        sum += prob[i];
+    return d->x.sigmoid ? prob[j] / sum : prob[j];
 }
 
 static void case_route(struct run *r)
 {
     const struct shape *s = r->s;
     int64_t t = s->t, e = s->e, k = s->k, a = s->a;
-    struct route_data d = draw_route(r);
+    struct route_data d = draw_route(r, r->variant);
     d.index = output_int(r, "index", t * k);
     d.gate = output_stat(r, "gate", t * k);
     d.prob = output_stat(r, "prob", t * e);
@@ -74,13 +122,13 @@ static void case_route(struct run *r)
         return;
     double *index = work(r, t * k), *gate = work(r, t * k), *prob = work(r, t * e),
            *lse = work(r, t);
-    double *count = work(r, a * e), *psum = work(r, a * e);
+    double *count = work(r, a * e), *psum = work(r, a * e), *score = work(r, 2 * e);
     for (int64_t i = 0; i < t; i++) {
-        route_naive(&d, i, index + i * k, gate + i * k, prob + i * e, lse + i);
+        route_naive(&d, i, index + i * k, gate + i * k, prob + i * e, lse + i, score);
         for (int64_t j = 0; d.group[i] >= 0 && j < k; j++)
             count[d.group[i] * e + (int64_t)index[i * k + j]]++;
         for (int64_t j = 0; d.group[i] >= 0 && j < e; j++)
-            psum[d.group[i] * e + j] += prob[i * e + j];
+            psum[d.group[i] * e + j] += route_counted(&d, prob + i * e, j);
     }
     expect(r, "index", index);
     expect(r, "gate", gate);
@@ -134,13 +182,13 @@ static void route_memory(struct route_data *d)
 static void case_route_dgrad(struct run *r)
 {
     const struct shape *s = r->s;
-    struct route_data d = draw_route(r);
+    struct route_data d = draw_route(r, (r->variant & 1) | r->variant >> 1 << 3);
     route_memory(&d);
     d.dgate = draw_stat(r, s->t * s->k, -1, 1);
     d.coef = draw_stat(r, 2, 0.1, 0.3);
     double *dlogits = output_stat(r, "dlogits", s->t * s->e);
     RUN(r, route_dgrad, dlogits, d.dgate, d.prob, d.lse, d.index, d.count, d.group, d.coef, s->t,
-        s->e, s->k, s->a, d.norm);
+        s->e, s->a, &d.x);
     if (stating(r))
         differ(r, dlogits, d.logits, s->t * s->e, route_total, &d);
 }
@@ -148,7 +196,7 @@ static void case_route_dgrad(struct run *r)
 static void case_route_loss(struct run *r)
 {
     const struct shape *s = r->s;
-    struct route_data d = draw_route(r);
+    struct route_data d = draw_route(r, 0);
     route_memory(&d);
     void *loss = inout_stat(r, "loss", 2);
     r->bytes = (double)s->t * (stat_bytes(r) + 4);
@@ -244,8 +292,8 @@ static int32_t *draw_choices(struct run *r)
     for (int64_t i = 0; i < s->t; i++)
         for (int64_t j = 0; j < s->k; j++) {
             int64_t e = rng_permute(rng_key((uint64_t)i, "choice"), s->e, j);
-            int none = (r->variant & 1) || (e == 1 && !r->bench) ||
-                       (!index[i * s->k + j] && !r->bench);
+            int none =
+                (r->variant & 1) || (e == 1 && !r->bench) || (!index[i * s->k + j] && !r->bench);
             index[i * s->k + j] = none ? -1 : (int32_t)e;
         }
     return index;
