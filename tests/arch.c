@@ -204,8 +204,16 @@ static void test_refusals(void)
          "windows are not implemented"},
         {{"router_jitter_noise", "0.1"},
          "\"router_jitter_noise\" is not 0; jitter is not implemented"},
+        {{"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 4}"},
+         "\"rope_scaling\" asks for the type \"dynamic\"; known are: default, linear, llama3, yarn"},
         {{"rope_scaling", "{\"type\": \"yarn\", \"factor\": 4}"},
-         "\"rope_scaling\" asks for the type \"yarn\"; known are: default, linear, llama3"},
+         "\"original_max_position_embeddings\" of \"rope_scaling\" is not a number above 0"},
+        {{"rope_scaling", "{\"type\": \"yarn\", \"factor\": 4, "
+                          "\"original_max_position_embeddings\": 64, \"mscale\": 0.7}"},
+         "\"mscale\" of \"rope_scaling\" is not implemented"},
+        {{"rope_scaling", "{\"type\": \"yarn\", \"factor\": 4, "
+                          "\"original_max_position_embeddings\": 64, \"beta_fast\": 1}"},
+         "\"beta_fast\" is not above \"beta_slow\""},
         {{"rope_parameters", "{\"rope_theta\": 1e6, \"rope_type\": \"llama3\"}"},
          "\"factor\" of \"rope_parameters\" is not a number above 0"},
         {{"rope_scaling",
@@ -386,6 +394,23 @@ static void test_rope(void)
     }
     ok(kept == 29 && between == 6 && stretched == 29,
        "Llama 3.1: %d waves kept, %d between, %d long", kept, between, stretched);
+    config_release(&c);
+
+    /* as transformers 5.17's _compute_yarn_parameters() has them, in f32 */
+    static const struct {
+        int i;
+        double f;
+    } yarn[] = {{0, 1}, {20, 0.01333521492779255}, {30, 0.0010643609566614032},
+                {35, 0.0002462583943270147}, {40, 4.4456985051510856e-05}, {63, 3.102344408034696e-07}};
+    double off = 0;
+    c = parsed_of(llama_3_8b, CHANGES({"rope_theta", "1e6"},
+                                      {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4.0, "
+                                       "\"original_max_position_embeddings\": 32768}"}));
+    rope_frequencies(&c, f);
+    for (int i = 0; i < ARRAY_LEN(yarn); i++)
+        off = fmax(off, fabs(f[yarn[i].i] / yarn[i].f - 1));
+    ok(c.c == 128 && off < 1e-6 && fabs(rope_magnitude(&c) - 1.138629436111989) < 1e-15,
+       "YaRN: frequencies and magnitude are those of transformers (%.1e)", off);
     config_release(&c);
 
     struct buf out = {0};

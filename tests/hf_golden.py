@@ -83,8 +83,10 @@ FAMILIES = {
     }),
     "qwen3": dict(DENSE, **{
         "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 12,
-        "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "attention_bias": False,
-        "use_sliding_window": False,
+        "rms_norm_eps": 1e-06, "rope_theta": 500.0,
+        "rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 8.0,
+                         "beta_slow": 0.5, "rope_type": "yarn"}, # waves of each kind, as of llama
+        "attention_bias": False, "use_sliding_window": False,
     }),
 }
 SEED, BATCH, TIME, PROMPT, ANSWER = 7, 2, 24, 8, 200

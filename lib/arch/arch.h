@@ -15,6 +15,7 @@ struct rope_scaling {
     const struct rope_type *type;
     double factor, original;      /* original_max_position_embeddings */
     double low_factor, high_factor; /* low_freq_factor, high_freq_factor */
+    double fast, slow, attention;   /* beta_fast, beta_slow, attention_factor (NAN: not given) */
 };
 
 /* In Hugging Face's terms (config.json), one letter each as in op_list.h. */
@@ -118,6 +119,8 @@ int64_t config_expert_layers(const struct config *c);
 /* Reads the scaling from an object of config.json, called `key` there.  Dies as config_parse() does.
  */
 void rope_read(struct rope_scaling *r, struct json object, const char *key, const char *who);
+/* What queries and keys are multiplied by, each. */
+double rope_magnitude(const struct config *c);
 /* (C/2) angles that a position turns by. */
 void rope_frequencies(const struct config *c, double *freq);
 

@@ -1,4 +1,5 @@
-/* rope.c -- rotary frequencies: theta^(-2i/C), and what scalings make of them for long sequences. */
+/* rope.c -- rotary frequencies: theta^(-2i/C), and what scalings make of them for long sequences,
+ * and of the length of queries and keys. */
 #include "arch/arch.h"
 
 #include <math.h>
@@ -6,12 +7,12 @@
 
 struct rope_type {
     const char *name;
-    double (*frequency)(const struct config *c, double f);
+    double (*frequency)(const struct config *c, double f /* of pair i */, int64_t i);
 };
 
 /* Llama 3: waves longer than original / low_factor are stretched, those shorter than original /
  * high_factor are left, and between the two it goes from one to the other. */
-static double llama3(const struct config *c, double f)
+static double llama3(const struct config *c, double f, int64_t i)
 {
     const struct rope_scaling *r = &c->rope;
     double waves = r->original * f / (2 * acos(-1)); /* in the original length */
@@ -20,28 +21,52 @@ static double llama3(const struct config *c, double f)
     return (1 - kept) * f / r->factor + kept * f;
 }
 
-static double linear(const struct config *c, double f)
+static double linear(const struct config *c, double f, int64_t i)
 {
     return f / c->rope.factor;
+}
+
+/* YaRN (Peng et al. 2023): pairs that turn less than `slow` times in the original length are
+ * stretched, those that turn more than `fast` times are left, and between the two, counted in
+ * pairs, is a ramp. */
+static double yarn(const struct config *c, double f, int64_t i)
+{
+    const struct rope_scaling *r = &c->rope;
+    double per_wave = (double)c->c / (2 * log(c->theta)), pi2 = 2 * acos(-1);
+    double low = fmax(floor(per_wave * log(r->original / (r->fast * pi2))), 0);
+    double high = fmin(ceil(per_wave * log(r->original / (r->slow * pi2))), (double)c->c - 1);
+    double stretched = ((double)i - low) / (high == low ? 0.001 : high - low);
+    stretched = stretched < 0 ? 0 : stretched > 1 ? 1 : stretched;
+    return stretched * f / r->factor + (1 - stretched) * f;
 }
 
 static const struct rope_type types[] = {
     {"default", NULL},
     {"linear", linear},
     {"llama3", llama3},
+    {"yarn", yarn},
 };
 
-/* What each type has beside its name. */
+/* What each type has beside its name, and what it is when absent; 0: it may not be. */
 static const struct {
     const char *type, *key;
     size_t at;
+    double otherwise;
 } fields[] = {
     {"linear", "factor", offsetof(struct rope_scaling, factor)},
     {"llama3", "factor", offsetof(struct rope_scaling, factor)},
     {"llama3", "original_max_position_embeddings", offsetof(struct rope_scaling, original)},
     {"llama3", "low_freq_factor", offsetof(struct rope_scaling, low_factor)},
     {"llama3", "high_freq_factor", offsetof(struct rope_scaling, high_factor)},
+    {"yarn", "factor", offsetof(struct rope_scaling, factor)},
+    {"yarn", "original_max_position_embeddings", offsetof(struct rope_scaling, original)},
+    {"yarn", "beta_fast", offsetof(struct rope_scaling, fast), 32},
+    {"yarn", "beta_slow", offsetof(struct rope_scaling, slow), 1},
+    {"yarn", "attention_factor", offsetof(struct rope_scaling, attention), NAN},
 };
+
+/* Of YaRN: DeepSeek's two, and ends of the ramp that are no whole numbers (true: they are). */
+static const char *const refused[] = {"mscale", "mscale_all_dim", "truncate"};
 
 static const struct rope_type *type_of(struct json object, const char *key, const char *who)
 {
@@ -68,17 +93,37 @@ void rope_read(struct rope_scaling *r, struct json object, const char *key, cons
         double *x = (double *)((char *)r + fields[i].at);
         if (strcmp(fields[i].type, r->type->name))
             continue;
-        if (!json_get(object, fields[i].key, &v) || json_real(v, x) || !(*x > 0))
+        int given = json_get(object, fields[i].key, &v);
+        if (fields[i].otherwise != 0 && (!given || json_type(v) == JSON_NULL))
+            *x = fields[i].otherwise;
+        else if (!given || json_real(v, x) || !(*x > 0))
             die_misused("%s: \"%s\" of \"%s\" is not a number above 0", who, fields[i].key, key);
     }
+    for (int64_t i = 0; r->type->frequency == yarn && i < ARRAY_LEN(refused); i++) {
+        struct json v;
+        int plain;
+        if (json_get(object, refused[i], &v) && json_type(v) != JSON_NULL &&
+            (json_bool(v, &plain) || !plain))
+            die_misused("%s: \"%s\" of \"%s\" is not implemented", who, refused[i], key);
+    }
+    if (r->fast && r->fast <= r->slow)
+        die_misused("%s: \"beta_fast\" is not above \"beta_slow\"", who);
     if (r->high_factor && r->high_factor <= r->low_factor)
         die_misused("%s: \"high_freq_factor\" is not above \"low_freq_factor\"", who);
+}
+
+double rope_magnitude(const struct config *c)
+{
+    const struct rope_scaling *r = &c->rope;
+    if (!r->type || r->type->frequency != yarn)
+        return 1;
+    return isnan(r->attention) ? 0.1 * log(fmax(r->factor, 1)) + 1 : r->attention;
 }
 
 void rope_frequencies(const struct config *c, double *freq)
 {
     for (int64_t i = 0; i < c->c / 2; i++) {
         double f = pow(c->theta, -2.0 * (double)i / (double)c->c);
-        freq[i] = c->rope.type && c->rope.type->frequency ? c->rope.type->frequency(c, f) : f;
+        freq[i] = c->rope.type && c->rope.type->frequency ? c->rope.type->frequency(c, f, i) : f;
     }
 }

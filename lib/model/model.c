@@ -1,6 +1,7 @@
 /* model.c -- one rank's model: sizes, groups, memory, weights. */
 #include "model/model.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,6 +66,7 @@ static void rope_init(struct model *m)
 {
     double *f = xmalloc(m->c / 2 * sizeof *f);
     rope_frequencies(&m->cfg, f);
+    m->scale = pow(rope_magnitude(&m->cfg), 2) / sqrt(m->c);
     m->freq = lane_alloc(m->lane, m->c / 2 * sizeof(double), "the model");
     put_stats(m, m->freq, f, m->c / 2);
     free(f);

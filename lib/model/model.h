@@ -181,6 +181,7 @@ struct model {
         *chunk; /* pipeline chunks of this stage; (chunks + 1) the first layer of each */
     int64_t h, g, c, el, f, v, v0; /* local sizes */
     void *freq;                    /* S (C/2) rotary frequencies */
+    double scale;                  /* of <query, key> */
     double capacity; /* of an expert, in mean loads (op_list.h, drop); 0: no choice is dropped */
     int to_all;                    /* the dispatcher sends every row to every rank (dispatch.c) */
     int32_t *everywhere;           /* (Tl, ranks) where the answers to them are then */

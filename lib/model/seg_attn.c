@@ -11,7 +11,6 @@
  * these again, in one pass that is small beside the products. */
 #include "model/model_priv.h"
 
-#include <math.h>
 
 struct heads { /* where queries, keys and values lie in rows of (H + 2G) C */
     char *q, *k, *v;
@@ -147,7 +146,7 @@ void attn_forward(struct task_context *t)
     void *lse = saved_keep(s, SLOT_LSE, b->t * m->h * ssz);
     struct heads kv = keys_of(t, h);
     m->op->attn(t->l, o, lse, h.q, kv.k, kv.v, spans_of(b), m->h, m->g, m->c, h.ld, kv.ld,
-                1 / sqrt(m->c));
+                m->scale);
 
     char *own = saved_keep(s, SLOT_X1, n * d * rsz);
     char *y = m->mesh.tp == 1 ? own : scratch(t, b->t * d * rsz); /* R (T,D) partial over TP */
@@ -187,7 +186,7 @@ void attn_dgrad(struct task_context *t)
         dkv = with_kv(m, dh, scratch(t, keys * 2 * m->g * m->c * rsz)); /* R (tokens,2GC) */
     m->op->attn_dgrad(t->l, dh.q, dkv.k, dkv.v, d_o, h.q, kv.k, kv.v, saved_fetch(s, SLOT_O),
                       saved_fetch(s, SLOT_LSE), spans_of(b), keys, m->h, m->g, m->c, h.ld, kv.ld,
-                      1 / sqrt(m->c));
+                      m->scale);
     if (b->context)
         context_scatter(t, rows_of(t, dh.k, 2 * m->g * m->c, dh.ld), dkv.k);
     m->op->rope_dgrad(t->l, dh.q, part, dh.q, qkv.q, rstd, dots_over_tp(t, &qk, dh.q, h.q),
