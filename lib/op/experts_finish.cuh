@@ -25,19 +25,28 @@ static __device__ __forceinline__ void quad_transpose(uint32_t *v)
     }
 }
 
+/* Eight columns of a row from column col on, where it has them. */
+static __device__ __forceinline__ void put_row(void *row, int col, int n, int live,
+                                               const uint32_t *v)
+{
+    if (live && col < n)
+        __stcs((uint4 *)((bf16 *)row + col), make_uint4(v[0], v[1], v[2], v[3]));
+}
+static __device__ __forceinline__ uint4 get_row(const void *row, int col, int n, int live)
+{
+    return live && col < n ? *(const uint4 *)((const bf16 *)row + col) : make_uint4(0, 0, 0, 0);
+}
+
 /* Columns of four c of a row: pairs in v, column j the lane's in the first of them.  Called by
  * whole warps. */
 static __device__ __forceinline__ void put_quad(void *row, int j, int n, int live, uint32_t *v)
 {
-    int l = threadIdx.x % 4, col = j - 2 * l + 8 * l;
     quad_transpose(v);
-    if (live && col < n)
-        __stcs((uint4 *)((bf16 *)row + col), make_uint4(v[0], v[1], v[2], v[3]));
+    put_row(row, j + (int)(threadIdx.x % 4) * 6, n, live, v);
 }
 static __device__ __forceinline__ uint4 get_quad(const void *row, int j, int n, int live)
 {
-    int l = threadIdx.x % 4, col = j - 2 * l + 8 * l;
-    return live && col < n ? *(const uint4 *)((const bf16 *)row + col) : make_uint4(0, 0, 0, 0);
+    return get_row(row, j + (int)(threadIdx.x % 4) * 6, n, live);
 }
 static __device__ __forceinline__ float2 unpack2(uint32_t v)
 {
@@ -67,8 +76,8 @@ static __device__ __forceinline__ void finish_up(const mma_args &g, const mma_ti
                 const float *p = d + 4 * (c0 + c) + 2 * h, *q = p + N / 4;
                 u[c] = pack2(p[0], p[1]);
                 v[c] = pack2(q[0], q[1]);
-                a[c] = pack2(gate * p[0] * q[0] / (1 + __expf(-p[0])),
-                             gate * p[1] * q[1] / (1 + __expf(-p[1])));
+                a[c] = pack2(gate * q[0] * (p[0] * sigmoid_near(p[0])),
+                             gate * q[1] * (p[1] * sigmoid_near(p[1])));
             }
             put_quad(to, j + 8 * c0, g.n, live, u);
             put_quad(to + g.n, j + 8 * c0, g.n, live, v);
@@ -97,50 +106,62 @@ static __device__ __forceinline__ void finish_rows(const mma_args &g, const mma_
 static __device__ __forceinline__ float one_dh(float da, float u, float v, float gate, float *du,
                                                float *dv, float *a)
 {
-    float s = 1 / (1 + __expf(-u)), silu = u * s;
-    *a = gate * silu * v;
-    *du = gate * da * v * (s + silu * (1 - s));
-    *dv = gate * da * silu;
-    return da * silu * v;
+    float s = sigmoid_near(u), silu = u * s, y = silu * v, dy = gate * da;
+    *a = gate * y;
+    *du = dy * v * (s + silu * (1 - s));
+    *dv = dy * silu;
+    return da * y;
 }
 
-/* Rows of padding come out 0, since weight gradients run over them. */
+/* d is rounded and transposed first: so it takes half the registers, and lanes have the columns
+ * that they load and store.  Rows of padding come out 0, since weight gradients run over them. */
 template <int N>
 static __device__ __forceinline__ void finish_dh(const mma_args &g, const mma_tile &x,
                                                  const float *d, int i, int j)
 {
+    uint32_t da[2][N / 32][4];
+    j += threadIdx.x % 4 * 6; /* of eight columns */
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+#pragma unroll
+        for (int q = 0; q < N / 32; q++) {
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const float *p = d + 4 * (4 * q + c) + 2 * h;
+                da[h][q][c] = pack2(p[0], p[1]);
+            }
+            quad_transpose(da[h][q]);
+        }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         int64_t m = i + 8 * h;
         int live = m < x.end;
         float sum = 0, gate = gate_of(g, (int)m, live);
         const bf16 *from = (const bf16 *)g.h + m * 2 * g.n;
-        bf16 *to = (bf16 *)g.out + m * 2 * g.n;
+        bf16 *to = (bf16 *)g.out + m * 2 * g.n, *act = (bf16 *)g.act + m * g.n;
         uint4 u4[N / 32], v4[N / 32]; /* all on their way before the first is needed */
 #pragma unroll
         for (int q = 0; q < N / 32; q++) {
-            u4[q] = get_quad(from, j + 32 * q, g.n, live);
-            v4[q] = get_quad(from + g.n, j + 32 * q, g.n, live);
+            u4[q] = get_row(from, j + 32 * q, g.n, live);
+            v4[q] = get_row(from + g.n, j + 32 * q, g.n, live);
         }
 #pragma unroll
         for (int q = 0; q < N / 32; q++) {
             uint32_t u[4] = {u4[q].x, u4[q].y, u4[q].z, u4[q].w},
                      v[4] = {v4[q].x, v4[q].y, v4[q].z, v4[q].w}, a[4];
-            quad_transpose(u);
-            quad_transpose(v);
+            __syncwarp(); /* or the compiler mixes all q, for want of registers spilling them */
 #pragma unroll
             for (int c = 0; c < 4; c++) {
-                const float *da = d + 4 * (4 * q + c) + 2 * h;
-                float2 hu = unpack2(u[c]), hv = unpack2(v[c]), du, dv, act;
-                sum += one_dh(da[0], hu.x, hv.x, gate, &du.x, &dv.x, &act.x);
-                sum += one_dh(da[1], hu.y, hv.y, gate, &du.y, &dv.y, &act.y);
+                float2 d2 = unpack2(da[h][q][c]), hu = unpack2(u[c]), hv = unpack2(v[c]), du, dv, y;
+                sum += one_dh(d2.x, hu.x, hv.x, gate, &du.x, &dv.x, &y.x);
+                sum += one_dh(d2.y, hu.y, hv.y, gate, &du.y, &dv.y, &y.y);
                 u[c] = pack2(du.x, du.y);
                 v[c] = pack2(dv.x, dv.y);
-                a[c] = pack2(act.x, act.y);
+                a[c] = pack2(y.x, y.y);
             }
-            put_quad(to, j + 32 * q, g.n, 1, u);
-            put_quad(to + g.n, j + 32 * q, g.n, 1, v);
-            put_quad((bf16 *)g.act + m * g.n, j + 32 * q, g.n, 1, a);
+            put_row(to, j + 32 * q, g.n, 1, u);
+            put_row(to + g.n, j + 32 * q, g.n, 1, v);
+            put_row(act, j + 32 * q, g.n, 1, a);
         }
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);

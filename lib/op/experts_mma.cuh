@@ -56,7 +56,7 @@ template <int MODE, int JOINT>
 struct traits {
     static constexpr int wgrad = MODE == UP_W || MODE == DOWN_W;
     static constexpr int at = wgrad, bt = wgrad || MODE == DH || MODE == DX; /* K along rows */
-    static constexpr int gathers = MODE == DH || (MODE == UP && !JOINT);     /* A */
+    static constexpr int gathers = (MODE == UP || MODE == DH) && !JOINT;     /* A */
     static constexpr int halves = JOINT ? 2 : 1, m = halves * HALF_M;        /* rows of a tile */
     static constexpr int n = MODE == DH ? 128 : 192;                         /* and columns */
     static constexpr int cols = MODE == UP ? n / 2 : n; /* of the product's n that it covers */
@@ -385,12 +385,10 @@ static inline void mma_run(struct lane *l, const char *name, mma_args g, int joi
         g.b_map = t::bt ? blocks_map(b, b_rows, b_cols, TILE_K, t::n / 64)
                         : rows_map(b, b_rows, b_cols, t::n);
     }
-    if constexpr (MODE != DH)
-        if (joint) {
-            mma_launch<MODE, 1>(l, name, g);
-            return;
-        }
-    mma_launch<MODE, 0>(l, name, g);
+    if (joint)
+        mma_launch<MODE, 1>(l, name, g);
+    else
+        mma_launch<MODE, 0>(l, name, g);
 }
 
 static inline int mma_up(struct lane *l, void *h, void *a, const void *x, const void *up,
@@ -423,7 +421,7 @@ static inline int mma_dh(struct lane *l, void *dh, void *a, void *dgate, const v
                          const void *down, const void *h, const void *gate, struct map r,
                          int64_t live, int64_t d, int64_t f)
 {
-    int parts = (int)ceil_div(f, traits<DH, 0>::n);
+    int parts = (int)ceil_div(f, traits<DH, 0>::n), joint = is_long(r, d);
     struct arena_mark mark = arena_mark(&l->scratch);
     mma_args g = {};
     if (!whole(dout, down, dh, r, d, f))
@@ -432,7 +430,8 @@ static inline int mma_dh(struct lane *l, void *dh, void *a, void *dgate, const v
     g.part = (float *)arena_take(&l->scratch, parts * g.part_ld * (int64_t)sizeof *g.part);
     g.r = r, g.out = dh, g.act = a, g.h = h, g.gate = gate;
     g.n = (int)f, g.k = (int)d;
-    mma_run<DH>(l, "experts_dh", g, 0, dout, d, down, r.e * d, f);
+    mma_run<DH>(l, "experts_dh", g, joint, joint ? lay_rows(l, dout, r, live, d) : dout, d, down,
+                r.e * d, f);
     dgate_kernel<<<cuda_lane(l)->processors * 4, 256, 0, stream(l)>>>((stat *)dgate, g.part, r,
                                                                       parts, g.part_ld);
     launched("experts_dh", "%d", parts);

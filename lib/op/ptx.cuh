@@ -324,6 +324,17 @@ static __device__ __forceinline__ uint32_t pack2(float a, float b)
     return x;
 }
 
+/* Within a few ulp of f32, in four instructions. */
+static __device__ __forceinline__ float sigmoid_near(float x)
+{
+    float y;
+    asm("{ .reg .f32 t;\n mul.ftz.f32 t, %1, 0fBFB8AA3B;\n" /* - log2 e */
+        " ex2.approx.ftz.f32 t, t;\n add.ftz.f32 t, t, 0f3F800000;\n rcp.approx.ftz.f32 %0, t; }"
+        : "=f"(y)
+        : "f"(x));
+    return y;
+}
+
 /* The root within an ulp or two, in one instruction. */
 static __device__ __forceinline__ float sqrt_near(float x)
 {
