@@ -9,7 +9,7 @@
 
 #include <math.h>
 
-enum { THREADS = 256, SQUARE_BLOCKS = 1024 };
+enum { THREADS = 256, SQUARE_BLOCKS = 1024, UPDATERS = 128 };
 
 /* V at a time, f32 within them: a gradient has many elements, and f64 adds are slow. */
 template <int V, typename T>
@@ -165,101 +165,139 @@ static __device__ __forceinline__ void put(bf16 *p, const float *x, uint64_t key
     }
 }
 
-/* V neighbours of one stretch: elements e and on of their tensor, e a multiple of V. */
-template <int V, typename MASTER, typename MOMENT, typename GRAD, int ADAM, int OWN>
-static __device__ __forceinline__ void update_at(const struct update &u, const struct rates &r,
+/* V neighbours as they are stored. */
+template <int V, typename MASTER, typename MOMENT, typename GRAD>
+struct held {
+    chunk<GRAD, V> g;
+    chunk<MOMENT, V> m, v;
+    chunk<MASTER, V> w;
+};
+template <int ADAM, int V, typename MASTER, typename MOMENT, typename GRAD>
+static __device__ __forceinline__ void fetch(struct held<V, MASTER, MOMENT, GRAD> &x,
+                                             const struct update &u, int64_t i)
+{
+    x.g = *(const chunk<GRAD, V> *)((const GRAD *)u.g + i);
+    if (ADAM) {
+        x.m = *(const chunk<MOMENT, V> *)((const MOMENT *)u.m + i);
+        x.v = *(const chunk<MOMENT, V> *)((const MOMENT *)u.v + i);
+    }
+    x.w = *(const chunk<MASTER, V> *)((const MASTER *)u.master + i);
+}
+
+/* Of one stretch: elements e and on of their tensor, e a multiple of V. */
+template <int ADAM, int OWN, int V, typename MASTER, typename MOMENT, typename GRAD>
+static __device__ __forceinline__ void update_at(const struct held<V, MASTER, MOMENT, GRAD> &x,
+                                                 const struct update &u, const struct rates &r,
                                                  int64_t i, uint64_t key, float decay, int64_t e)
 {
-    MASTER *master = (MASTER *)u.master + i;
-    MOMENT *mi = (MOMENT *)u.m + i, *vi = (MOMENT *)u.v + i;
-    float w[V], m[V], v[V], g[V];
-    load_n<V>(g, (const GRAD *)u.g + i);
-    if (ADAM) {
-        load_n<V>(m, mi);
-        load_n<V>(v, vi);
-    }
-    load_n<V>(w, master);
+    float w[V], m[V], v[V];
 #pragma unroll
     for (int j = 0; j < V; j++) {
-        float d = g[j] * r.scale, step = d;
+        float d = f32(x.g.x[j]) * r.scale, step = d;
         if (ADAM) {
-            m[j] = u.beta1 * m[j] + (1 - u.beta1) * d;
-            v[j] = u.beta2 * v[j] + (1 - u.beta2) * d * d;
+            m[j] = u.beta1 * f32(x.m.x[j]) + (1 - u.beta1) * d;
+            v[j] = u.beta2 * f32(x.v.x[j]) + (1 - u.beta2) * d * d;
             step = __fdividef(m[j] * r.unbias1, sqrt_near(v[j] * r.unbias2) + u.eps);
         }
+        w[j] = f32(x.w.x[j]);
         w[j] -= r.lr * (decay * w[j] + step);
     }
     if (ADAM) {
-        put<V>(mi, m, key, r.draw + DRAW_M, e);
-        put<V>(vi, v, key, r.draw + DRAW_V, e);
+        put<V>((MOMENT *)u.m + i, m, key, r.draw + DRAW_M, e);
+        put<V>((MOMENT *)u.v + i, v, key, r.draw + DRAW_V, e);
     }
-    put<V>(master, w, key, r.draw + DRAW_WEIGHT, e);
+    put<V>((MASTER *)u.master + i, w, key, r.draw + DRAW_WEIGHT, e);
     if (!OWN)
         store_n<V>((real *)u.w + i, w);
 }
 
-/* A thread takes V neighbours: at once where they are of one stretch and of one draw, which is
- * nearly everywhere, else one by one. */
-template <int V, typename MASTER, typename MOMENT, typename GRAD, int ADAM, int OWN>
-static __global__ void __launch_bounds__(THREADS)
-    update_kernel(__grid_constant__ const struct update u)
+/* The element of its tensor that stands at i. */
+static __device__ __forceinline__ int64_t element_of(const struct stretch *s, int64_t i)
 {
-    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V;
-    if (u.state[STEP_OK] == 0 || i >= u.n)
-        return;
-    struct rates r = {u.state[STEP_SCALE], u.state[STEP_LR], 1 / u.state[STEP_BIAS1],
-                      1 / u.state[STEP_BIAS2], (uint64_t)u.state[STEP_COUNT] * 4};
-    const struct stretch *s = u.stretch + u.of_block[i / STRETCH_BLOCK];
-    while (s[1].at <= i)
-        s++;
-    int64_t from = i - s->at, cols = s->cols, ld = s->ld, e = s->first + from;
-    if (cols != ld)
-        e = s->first + from / cols * ld + from % cols;
-    if (V > 1 && i + V <= s[1].at && e % V == 0 && (cols == ld || from % cols + V <= cols)) {
-        update_at<V, MASTER, MOMENT, GRAD, ADAM, OWN>(u, r, i, s->key, (float)s->decay, e);
-        return;
-    }
-#pragma unroll 1
-    for (int64_t end = i + V; i < end; i++) {
+    int64_t from = i - s->at;
+    return s->first + (s->cols == s->ld ? from : from / s->cols * s->ld + from % s->cols);
+}
+
+/* n neighbours of any stretches, one by one. */
+template <int ADAM, int OWN, typename MASTER, typename MOMENT, typename GRAD>
+static __device__ __noinline__ void update_each(const struct update &u, struct rates r, int64_t i,
+                                                int n, const struct stretch *s)
+{
+    for (int64_t end = i + n; i < end; i++) {
+        struct held<1, MASTER, MOMENT, GRAD> x;
         while (s[1].at <= i)
             s++;
-        from = i - s->at;
-        e = s->first + from / s->cols * s->ld + from % s->cols;
-        update_at<1, MASTER, MOMENT, GRAD, ADAM, OWN>(u, r, i, s->key, (float)s->decay, e);
+        fetch<ADAM>(x, u, i);
+        update_at<ADAM, OWN>(x, u, r, i, s->key, (float)s->decay, element_of(s, i));
     }
 }
 
-template <typename MASTER, typename MOMENT, typename GRAD, int ADAM, int OWN>
+/* A thread takes PARTS times V neighbours: at once where they are of one stretch and of one draw,
+ * which is nearly everywhere.  They are on their way before it is known which stretch they are of:
+ * what a memory latency costs is paid once. */
+template <int V, int PARTS, int ADAM, int OWN, typename MASTER, typename MOMENT, typename GRAD>
+static __global__ void __launch_bounds__(UPDATERS)
+    update_kernel(__grid_constant__ const struct update u)
+{
+    int64_t first = ((int64_t)blockIdx.x * UPDATERS * PARTS + threadIdx.x) * V;
+    struct held<V, MASTER, MOMENT, GRAD> x[PARTS];
+#pragma unroll
+    for (int p = 0; p < PARTS; p++)
+        if (first + p * UPDATERS * V < u.n)
+            fetch<ADAM>(x[p], u, first + p * UPDATERS * V);
+    if (u.state[STEP_OK] == 0)
+        return;
+    struct rates r = {u.state[STEP_SCALE], u.state[STEP_LR], 1 / u.state[STEP_BIAS1],
+                      1 / u.state[STEP_BIAS2], (uint64_t)u.state[STEP_COUNT] * 4};
+#pragma unroll
+    for (int p = 0; p < PARTS; p++) {
+        int64_t i = first + p * UPDATERS * V;
+        if (i >= u.n)
+            return;
+        const struct stretch *s = u.stretch + u.of_block[i / STRETCH_BLOCK];
+        while (s[1].at <= i)
+            s++;
+        int64_t e = element_of(s, i);
+        int row = s->cols == s->ld || (i - s->at) % s->cols + V <= s->cols;
+        if (i + V <= s[1].at && e % V == 0 && row)
+            update_at<ADAM, OWN>(x[p], u, r, i, s->key, (float)s->decay, e);
+        else
+            update_each<ADAM, OWN, MASTER, MOMENT, GRAD>(u, r, i, V, s);
+    }
+}
+
+template <int ADAM, int OWN, typename MASTER, typename MOMENT, typename GRAD>
 static void update_run(struct lane *l, const struct update &u)
 {
+    enum { PARTS = sizeof(MASTER) + sizeof(MOMENT) > 4 ? 1 : 2 };
     uintptr_t all =
         (uintptr_t)u.w | (uintptr_t)u.master | (uintptr_t)u.m | (uintptr_t)u.v | (uintptr_t)u.g;
     if (!u.n)
         return;
     if (all % 16 == 0 && u.n % 8 == 0)
-        update_kernel<8, MASTER, MOMENT, GRAD, ADAM, OWN>
-            <<<blocks_of(u.n, THREADS * 8), THREADS, 0, stream(l)>>>(u);
+        update_kernel<8, PARTS, ADAM, OWN, MASTER, MOMENT, GRAD>
+            <<<blocks_of(u.n, UPDATERS * PARTS * 8), UPDATERS, 0, stream(l)>>>(u);
     else
-        update_kernel<1, MASTER, MOMENT, GRAD, ADAM, OWN>
-            <<<blocks_of(u.n, THREADS), THREADS, 0, stream(l)>>>(u);
+        update_kernel<1, 1, ADAM, OWN, MASTER, MOMENT, GRAD>
+            <<<blocks_of(u.n, UPDATERS), UPDATERS, 0, stream(l)>>>(u);
     launched("update", "%lld", (long long)u.n);
 }
 
-template <typename MOMENT, typename GRAD, int ADAM>
+template <int ADAM, typename MOMENT, typename GRAD>
 static void update_master(struct lane *l, const struct update &u)
 {
     if (u.master == u.w)
-        update_run<real, MOMENT, GRAD, ADAM, 1>(l, u);
+        update_run<ADAM, 1, real, MOMENT, GRAD>(l, u);
     else
-        update_run<stat, MOMENT, GRAD, ADAM, 0>(l, u);
+        update_run<ADAM, 0, stat, MOMENT, GRAD>(l, u);
 }
-template <typename MOMENT, int ADAM>
+template <int ADAM, typename MOMENT>
 static void update_grad(struct lane *l, const struct update &u, enum dtype grad)
 {
     if (grad == REAL_TYPE)
-        update_master<MOMENT, real, ADAM>(l, u);
+        update_master<ADAM, MOMENT, real>(l, u);
     else
-        update_master<MOMENT, stat, ADAM>(l, u);
+        update_master<ADAM, MOMENT, stat>(l, u);
 }
 
 static struct update update_of(const char *op, struct mat w, struct mat master, struct mat m,
@@ -284,14 +322,14 @@ extern "C" void OPNAME(adamw)(struct lane *l, struct mat w, struct mat master, s
     u.beta2 = (float)plan->beta2;
     u.eps = (float)plan->eps;
     if (m.type == DT_BF16)
-        update_grad<bf16, 1>(l, u, g.type);
+        update_grad<1, bf16>(l, u, g.type);
     else
-        update_grad<float, 1>(l, u, g.type);
+        update_grad<1, float>(l, u, g.type);
 }
 
 extern "C" void OPNAME(sgd)(struct lane *l, struct mat w, struct mat master, struct mat g,
                             const struct stretches *s, const void *state)
 {
     struct mat none = mat(NULL, DT_F32, 1, w.cols);
-    update_grad<float, 0>(l, update_of("sgd", w, master, none, none, g, s, state), g.type);
+    update_grad<0, float>(l, update_of("sgd", w, master, none, none, g, s, state), g.type);
 }
