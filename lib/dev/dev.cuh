@@ -36,10 +36,11 @@ static inline cudaStream_t stream(struct lane *l)
     return cuda_lane(l)->stream;
 }
 
-/* Launches a kernel that may come to the processors while the one before it on the stream is still
- * at work.  It calls take_turn() (ptx.cuh) before it reads what that one writes, or writes at all. */
+/* Launches a kernel that may come to the processors while those before it on the stream are still
+ * at work.  It waits for its turn (ptx.cuh) before it reads what they write, or writes at all. */
 template <typename... P, typename... A>
-static inline void launch_early(struct lane *l, void (*kernel)(P...), dim3 grid, int threads, A... a)
+static inline void launch_early_shared(struct lane *l, void (*kernel)(P...), dim3 grid, int threads,
+                                       size_t shared, A... a)
 {
     cudaLaunchConfig_t c = {};
     cudaLaunchAttribute early = {};
@@ -47,10 +48,16 @@ static inline void launch_early(struct lane *l, void (*kernel)(P...), dim3 grid,
     early.val.programmaticStreamSerializationAllowed = 1;
     c.gridDim = grid;
     c.blockDim = dim3((unsigned)threads);
+    c.dynamicSmemBytes = shared;
     c.stream = stream(l);
     c.attrs = &early;
     c.numAttrs = 1;
     cudaLaunchKernelEx(&c, kernel, P(a)...); /* launched() looks how it went */
+}
+template <typename... P, typename... A>
+static inline void launch_early(struct lane *l, void (*kernel)(P...), dim3 grid, int threads, A... a)
+{
+    launch_early_shared(l, kernel, grid, threads, 0, a...);
 }
 
 #define cu(call)                                                                                   \

@@ -90,7 +90,7 @@ static __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ONE_THR
     int part = threadIdx.x % PER_KEY, first = threadIdx.x / PER_KEY;
     uint4 q[STEPS];
     float acc[EIGHT][8] = {};
-    take_turn();
+    call_and_wait();
     if (t == x.s.q_at[blockIdx.z + 1]) /* no query: the whole cluster leaves */
         return;
 #pragma unroll

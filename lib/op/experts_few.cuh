@@ -85,11 +85,13 @@ static __device__ __forceinline__ void few_tile(const few_args &g, int expert, i
 template <int UP>
 static __global__ void __launch_bounds__(FEW_WARPS * 32) few_experts_kernel(const few_args g)
 {
-    if (UP) /* the row map is the work of the kernel before; before `down` it is older */
+    if (UP) /* the row map is the work of the kernel before; `down`, called after it, may read it */
         take_turn();
+    else
+        call_next();
     few_expert x = expert_with_rows(g.r, blockIdx.y);
     if (!x.rows)
-        take_turn();
+        await_turn();
     for (int i = 0; i < x.rows; i += 16)
         if (x.rows - i <= 8)
             few_tile<UP, 1>(g, x.expert, x.at + i, x.rows - i);

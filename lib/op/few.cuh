@@ -6,8 +6,8 @@
  * bytes go from memory to registers once, 16 at a time, and nothing of it is staged.  The order of
  * k within 32 is the one in which lanes read both operands.  WARPS warps of a block share K, 32 by
  * 32 in turn, and their sums are added in order: the sums of a row of x do not depend on how many
- * others there are.  The first of w are on their way before x is there: a kernel takes its turn
- * only then. */
+ * others there are.  The first of w are on their way before x is there: a kernel waits for its
+ * turn only then. */
 #ifndef FEW_CUH
 #define FEW_CUH
 
@@ -44,7 +44,7 @@ static __device__ __forceinline__ void few_product(float (*d)[NB][4], const bf16
                                                             : make_uint4(0, 0, 0, 0);
                 }
         if (!turn)
-            take_turn();
+            await_turn();
         turn = 1;
 #pragma unroll
         for (int i = 0; i < DEEP; i++) {

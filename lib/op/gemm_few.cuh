@@ -19,6 +19,7 @@ static __global__ void __launch_bounds__(GEMM_WARPS * 32)
     float d[TILES][NB][4], sum[TILES];
     const bf16 *w[TILES], *x[NB];
     int j0 = blockIdx.x * 16 * TILES, i = threadIdx.x / 16, j = threadIdx.x % 16;
+    call_next();
 #pragma unroll
     for (int t = 0; t < TILES; t++)
         w[t] = b + (j0 + 16 * t < n ? j0 + 16 * t : j0) * ldb;

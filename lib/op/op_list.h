@@ -36,7 +36,7 @@ OP(rmsnorm_grad, (struct lane *l, void *dx /* R= (T,D) */, struct mat dw /* (1,D
                   const void *x, const void *w, const void *rstd, int64_t t, int add))
 
 /* c = op(a) op(b), or c += where add; ta, tb transpose.  Where tb, b is a weight: a kernel may read
- * it before the op that was queued last has finished.  Row-major; c may be R or S (its own type
+ * it before ops queued earlier have finished.  Row-major; c may be R or S (its own type
  * says), a and b are R. */
 OP(gemm, (struct lane *l, struct mat c, struct mat a, struct mat b, int ta, int tb, int add))
 
@@ -129,8 +129,8 @@ OP(experts_up, (struct lane *l, void *h /* R= (M,2F) */, void *a /* R= (M,F) */,
                 const void *x /* R (n,D) */, const void *up /* R (E,2F,D) */,
                 const void *gate /* S (n,K) */, const int32_t *at, const int32_t *count,
                 const int32_t *source, int64_t live, int64_t e, int64_t k, int64_t d, int64_t f))
-/* y[m] = down_e a[m].  The weight and the row map may be read before the op that was queued last has
- * finished. */
+/* y[m] = down_e a[m].  The weight may be read before ops queued earlier have finished, the row map before
+ * the last of them has. */
 OP(experts_down, (struct lane *l, void *y /* R= (M,D) */, const void *a,
                   const void *down /* R (E,D,F) */, const int32_t *at, const int32_t *count,
                   int64_t live, int64_t e, int64_t d, int64_t f))

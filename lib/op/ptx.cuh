@@ -18,12 +18,30 @@ static __device__ __forceinline__ uint32_t shared_addr(const void *p)
 
 /* ---- kernels that overlap (launch_early in dev.cuh) ---- */
 
-/* Waits until the kernel before this one has finished, then lets the next one come.  So what runs
- * before its turn may read all that was written two kernels ago or earlier, and weights. */
-static __device__ __forceinline__ void take_turn()
+/* Lets the next kernel come, once all blocks of this one have said so or left. */
+static __device__ __forceinline__ void call_next()
+{
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+/* Waits until the kernels before this one have finished. */
+static __device__ __forceinline__ void await_turn()
 {
     asm volatile("griddepcontrol.wait;" ::: "memory");
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+/* A kernel that calls the next at once may have several come behind it, each with its first weights
+ * in registers when its turn is there.  So before its turn a kernel reads what no kernel has written
+ * since the last that was not launched early: weights, and what the host has put there. */
+static __device__ __forceinline__ void call_and_wait()
+{
+    call_next();
+    await_turn();
+}
+/* Calls the next only when its own turn is there: what that one reads before its turn may be all
+ * that was written before this one. */
+static __device__ __forceinline__ void take_turn()
+{
+    await_turn();
+    call_next();
 }
 
 /* ---- asynchronous copies of 16 bytes; bytes 0 writes zeros ---- */

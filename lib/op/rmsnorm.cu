@@ -15,7 +15,7 @@ static __global__ void norm_kernel(real *y, stat *rstd, real *x, const real *a, 
 {
     int64_t at = blockIdx.x * d;
     float sum = 0, u[V], v[V];
-    take_turn();
+    call_and_wait();
     for (int64_t j = threadIdx.x * V; j < d; j += THREADS * V) {
         load_n<V>(u, a + at + j);
         if (b) {

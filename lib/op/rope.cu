@@ -7,6 +7,7 @@
  * one head in each, so their turns, made once a token, come from shared memory, weights and sums
  * of the weight gradient stay in registers, and every element is read once.  The angle is reduced
  * in f64, since positions reach far beyond what f32 keeps of a turn. */
+#include "ptx.cuh"
 #include "real.cuh"
 
 enum {
@@ -142,6 +143,7 @@ static __global__ void __launch_bounds__(MOST)
     const int64_t first = (int64_t)blockIdx.x * FORWARD, at = s.head * n.c + s.at;
     struct both<W> in[FORWARD], w;
     float r[FORWARD];
+    call_and_wait();
 #pragma unroll
     for (int b = 0; b < FORWARD; b++)
         in[b] = fetch<W>(x + (first + b) * n.ld + at, half, first + b < t ? s.left : 0);
@@ -339,10 +341,10 @@ extern "C" void OPNAME(rope)(struct lane *l, void *y, void *rstd, const void *x,
     int wide = is_wide_qk(y, n) && is_wide_qk(x, n) && (!n->w || is_wide_qk(n->w, n));
     if (!t)
         return;
-    kernel[wide][norm_of(n)]<<<dim3((unsigned)ceil_div(t, FORWARD), d.blocks), d.threads,
-                               turn_bytes(n, FORWARD), stream(l)>>>(
-        (real *)y, (stat *)rstd, (const real *)x, (const stat *)square, position,
-        (const stat *)freq, t, *n, d.lanes);
+    launch_early_shared(l, kernel[wide][norm_of(n)], dim3((unsigned)ceil_div(t, FORWARD), d.blocks),
+                        (int)d.threads, turn_bytes(n, FORWARD), (real *)y, (stat *)rstd,
+                        (const real *)x, (const stat *)square, position, (const stat *)freq, t, *n,
+                        d.lanes);
     launched("rope", "%lld,%lld+%lld,%lld", (long long)t, (long long)n->h, (long long)n->g,
              (long long)n->c);
 }

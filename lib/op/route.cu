@@ -81,7 +81,7 @@ static __global__ void __launch_bounds__(WARPS * 32)
     int lane = threadIdx.x % 32;
     float p[N], most = -INFINITY, sum = 0;
     unsigned key[N], at;
-    take_turn();
+    call_and_wait();
     if (t >= tokens)
         return;
 #pragma unroll

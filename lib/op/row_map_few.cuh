@@ -17,7 +17,7 @@ static __global__ void few_map_kernel(int32_t *at, int32_t *count, int32_t *sour
     __shared__ int32_t chosen[FEW], rows[FEW], start[FEW]; /* by choice; by expert */
     __shared__ int32_t warp_rows[FEW / 32];
     int i = threadIdx.x, lane = i % 32, rank = 0, before = 0;
-    take_turn();
+    call_and_wait();
     for (int64_t j = i; j < m; j += FEW)
         source[j] = -1;
     int x = i < choices ? index[i] - first : -1;

@@ -40,7 +40,7 @@ static void check_fit(const char *op, struct mat y, struct mat x)
 template <typename U>
 static __global__ void gather_kernel(struct place y, struct place x, const int32_t *row)
 {
-    take_turn();
+    call_and_wait();
     int64_t i = blockIdx.x, from = row[i];
     const U *in = (const U *)x.data + from * x.stride;
     U *out = (U *)y.data + i * y.stride;
@@ -51,7 +51,7 @@ static __global__ void gather_kernel(struct place y, struct place x, const int32
 template <typename U>
 static __global__ void scatter_kernel(struct place y, struct place x, const int32_t *row)
 {
-    take_turn();
+    call_and_wait();
     int64_t i = blockIdx.x, to = row[i];
     const U *in = (const U *)x.data + i * x.stride;
     U *out = (U *)y.data + to * y.stride;
@@ -105,7 +105,7 @@ static __global__ void sum_kernel(T *y, const T *res, const T *x, const int32_t 
                                   int64_t cols, int64_t ldy, int64_t ldx)
 {
     int64_t i = blockIdx.x;
-    take_turn();
+    call_and_wait();
     for (int64_t j = threadIdx.x * V; j < cols; j += blockDim.x * V) {
         float sum[V] = {};
         if (res)
