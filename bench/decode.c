@@ -65,7 +65,7 @@ static int64_t segments(struct decoder *d, double *ms)
     int64_t touched = 0, n = d->batch.t * K;
     int32_t *index = xmalloc(n * sizeof *index);
     for (int64_t i = 0; i <= m->layers; i++)
-        s[i].pool = m->pool;
+        s[i].heap = &m->lane->heap;
     segment_run[SEG_EMBED][PASS_FORWARD](&t);
     for (t.layer = 0; t.layer < m->layers; t.layer++) {
         struct layer_segments layer = layer_segments(m, t.layer);

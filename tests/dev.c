@@ -1,40 +1,104 @@
-/* dev.c -- arenas hand out what they promise; lanes run every task once, whoever runs it. */
+/* dev.c -- heaps and arenas hand out what they promise; lanes run every task once, whoever runs it.
+ */
 #include "tap.h"
 
 #include "dev/dev.h"
 
+#include <math.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 static void test_arena(void)
 {
+    struct heap h;
     struct arena a;
-    arena_init(&a, dev_open("cpu"));
+    heap_init(&h, dev_open("cpu"));
+    arena_init(&a, &h);
     char *p = arena_take(&a, 3), *q = arena_take(&a, 5);
     ok((uintptr_t)p % 256 == 0 && q == p + 256, "what is taken begins at multiples of 256");
     struct arena_mark mark = arena_mark(&a);
     char *big = arena_take(&a, 5 << 20);
     memset(big, 1, 5 << 20);
-    ok((uintptr_t)big % 256 == 0 && a.chunks == 2,
-       "what does not fit goes into a chunk of its own");
-    int64_t peak = a.peak;
+    ok((uintptr_t)big % 256 == 0 && a.blocks == 2,
+       "what does not fit goes into a block of its own");
     arena_back(&a, mark);
     ok(arena_take(&a, 5) == q + 256, "what was taken after a mark is free again");
+    int64_t peak = h.peak;
     arena_reset(&a);
-    int64_t bytes = a.bytes;
-    ok(a.chunks == 1 && bytes == peak && peak >= 512 + (5 << 20),
-       "after a reset it holds what was in use at most, in one piece");
+    ok(h.chunks == 1 && h.bytes == peak && !h.used && peak >= 5 << 20,
+       "after a reset its heap holds what was in use at most, in one piece");
     p = arena_take(&a, 3), q = arena_take(&a, 5), big = arena_take(&a, 5 << 20);
     arena_reset(&a);
     ok(arena_take(&a, 3) == p && arena_take(&a, 5) == q && arena_take(&a, 5 << 20) == big &&
-           a.bytes == bytes,
+           h.bytes == peak,
        "from then on the same requests get the same places, and take no more memory");
-    a.fixed = 1;
-    arena_take(&a, 5 << 20);
-    arena_reset(&a);
-    ok(a.chunks == 2 && arena_take(&a, 3) == p, "a fixed one keeps its places whatever is asked");
     arena_release(&a);
+    heap_release(&h);
+}
+
+static void test_heap_places(void)
+{
+    enum { KIB = 1 << 10 };
+    struct heap h;
+    heap_init(&h, dev_open("dry"));
+    heap_reserve(&h, 100 * KIB);
+    char *at = h.chunk[0].p;
+    struct heap_block *a = heap_take(&h, 10 * KIB, HEAP_BOTTOM);
+    struct heap_block *b = heap_take(&h, 20 * KIB, HEAP_BOTTOM);
+    struct heap_block *c = heap_take(&h, 30 * KIB, HEAP_TOP);
+    ok(a->p == at && b->p == at + 10 * KIB && c->p == at + 70 * KIB,
+       "a heap gives what is kept from the bottom and what passes from the top");
+    heap_give(&h, a);
+    a = heap_take(&h, 11 * KIB, HEAP_BOTTOM);
+    struct heap_block *d = heap_take(&h, 10 * KIB, HEAP_BOTTOM);
+    ok(a->p == at + 30 * KIB && d->p == at, "a hole is filled by what fits");
+    heap_give(&h, b), heap_give(&h, d), heap_give(&h, a), heap_give(&h, c);
+    a = heap_take(&h, 100 * KIB, HEAP_TOP);
+    ok(a->p == at && h.chunks == 1, "neighbours given back in any order are one again");
+    h.fixed = 1;
+    b = heap_take(&h, 1, HEAP_BOTTOM);
+    heap_give(&h, a), heap_give(&h, b);
+    ok(h.chunks == 2 && h.chunk[0].p == at, "a fixed heap grows and keeps its places");
+    h.fixed = 0;
+    heap_give(&h, heap_take(&h, 1, HEAP_TOP));
+    ok(h.chunks == 1 && h.bytes > 100 * KIB && h.bytes < 102 * KIB,
+       "another becomes one piece, a little larger than what did not do");
+    heap_release(&h);
+}
+
+/* Blocks of any size, kept for any time, never overlap, and a sequence repeated takes nothing. */
+static void test_heap_repeats(void)
+{
+    enum { LIVE = 40, STEPS = 60, TURNS = 500 };
+    struct heap h;
+    struct heap_block *live[LIVE] = {0};
+    int64_t bytes = -1, overlaps = 0, settled = 0;
+    heap_init(&h, dev_open("dry"));
+    for (int step = 0; step < STEPS; step++) {
+        settled = bytes == h.bytes;
+        bytes = h.bytes;
+        for (int i = 0; i < TURNS; i++) {
+            int at = (int)(rng_uniform(1, 0, (uint64_t)i) * LIVE);
+            int64_t n = (int64_t)(exp2(8 + 14 * rng_uniform(1, 1, (uint64_t)i)));
+            if (live[at])
+                heap_give(&h, live[at]);
+            live[at] = heap_take(&h, n, at % 4 ? HEAP_BOTTOM : HEAP_TOP);
+            for (int j = 0; j < LIVE; j++)
+                overlaps += j != at && live[j] && live[j]->p < live[at]->p + live[at]->bytes &&
+                            live[at]->p < live[j]->p + live[j]->bytes;
+        }
+        for (int j = 0; j < LIVE; j++) {
+            if (live[j])
+                heap_give(&h, live[j]);
+            live[j] = NULL;
+        }
+    }
+    ok(!overlaps, "blocks in use never overlap");
+    ok(settled && h.chunks == 1 && h.bytes < 1.5 * (double)h.peak,
+       "a sequence repeated settles in one piece (%lld bytes for %lld at once)", (long long)h.bytes,
+       (long long)h.peak);
+    heap_release(&h);
 }
 
 enum { TASKS = 1000 };
@@ -121,6 +185,8 @@ static int status_of(const char *device)
 int main(void)
 {
     test_arena();
+    test_heap_places();
+    test_heap_repeats();
     test_dry();
     test_lane(1);
     test_lane(3);

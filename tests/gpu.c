@@ -71,31 +71,37 @@ struct made { /* a trainer and the world it lives in */
 };
 
 /* state: of what type gradients and moments are; with bf16 weights are their own masters. */
+static struct trainer_options options_of(int64_t seq, const char *device, const char *type,
+                                         const char *state)
+{
+    return (struct trainer_options){.device = device,
+                                    .type = type,
+                                    .grads = state,
+                                    .optim.name = "adamw",
+                                    .optim.moments = state,
+                                    .optim.master = strcmp(state, "bf16") ? "f32" : "none",
+                                    .loss = "nll",
+                                    .batch = 4,
+                                    .micro = 2,
+                                    .seq = seq,
+                                    .optim.decay = 0.1,
+                                    .aux = -1,
+                                    .z = 1e-3,
+                                    .threads = opt_threads(),
+                                    .optim.plan = {.lr = 1e-3,
+                                                   .floor = 0.1,
+                                                   .warmup = 5,
+                                                   .steps = 200,
+                                                   .beta1 = 0.9,
+                                                   .beta2 = 0.95,
+                                                   .eps = 1e-8,
+                                                   .clip = 1}};
+}
+
 static void make(struct made *m, const char *model, int64_t seq, const char *device,
                  const char *type, const char *state)
 {
-    struct trainer_options o = {.device = device,
-                                .type = type,
-                                .grads = state,
-                                .optim.name = "adamw",
-                                .optim.moments = state,
-                                .optim.master = strcmp(state, "bf16") ? "f32" : "none",
-                                .loss = "nll",
-                                .batch = 4,
-                                .micro = 2,
-                                .seq = seq,
-                                .optim.decay = 0.1,
-                                .aux = -1,
-                                .z = 1e-3,
-                                .threads = opt_threads(),
-                                .optim.plan = {.lr = 1e-3,
-                                               .floor = 0.1,
-                                               .warmup = 5,
-                                               .steps = 200,
-                                               .beta1 = 0.9,
-                                               .beta2 = 0.95,
-                                               .eps = 1e-8,
-                                               .clip = 1}};
+    struct trainer_options o = options_of(seq, device, type, state);
     struct mesh mesh;
     struct config c;
     m->world = world_self();
@@ -231,6 +237,32 @@ static void captured(const char *name, const char *model, int64_t seq, const cha
        (long long)two.t.captures);
     unmake(&one);
     unmake(&two);
+}
+
+/* What a dry step takes is what one here takes, but for a little scratch of small ops. */
+static void memory_known(const char *name, const char *model, int64_t seq, const char *state)
+{
+    struct trainer_options o = options_of(seq, "cuda", "bf16", state);
+    struct world *w = world_self();
+    struct trainer t;
+    struct mesh mesh;
+    struct config c;
+    struct dev_memory m;
+    mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
+    config_parse(&c, model, strlen(model), "the test's model");
+    int64_t bytes = trainer_bytes(&mesh, &c, &o), more;
+    config_parse(&c, model, strlen(model), "the test's model");
+    trainer_init(&t, w, &mesh, &c, &o);
+    model_random(&t.model, 1);
+    for (int64_t i = 0; i < 3; i++)
+        step_loss(&t, i);
+    t.lane.dev->memory(&m);
+    more = m.peak - bytes;
+    ok(more >= 0 && (double)more < 0.02 * (double)o.step_bytes + (4 << 20),
+       "%s: a step takes the memory that was foretold (%lld bytes, and %lld more)", name,
+       (long long)bytes, (long long)more);
+    trainer_release(&t);
+    world_free(w);
 }
 
 static void against_cpu(const char *name, const char *model, int64_t seq)
@@ -443,6 +475,8 @@ int main(void)
     captured("whole tiles", whole_model, 256, "bf16", 1);
     captured("whole tiles", whole_model, 256, "bf16", 0);
     captured("Qwen2-MoE", qwen2_model, 256, "bf16", 1);
+    memory_known("whole tiles", whole_model, 2048, "bf16");
+    memory_known("Qwen3-MoE", qwen3_model, 2048, "f32");
     against_f32("odd sizes", odd_model, 48, "f32", 0.005);
     against_f32("odd sizes", odd_model, 48, "bf16", 0.01);
     against_f32("whole tiles", whole_model, 256, "f32", 0.005);

@@ -50,7 +50,7 @@ static const struct op_case {
     CASE(row_map, 2, 1),
     CASE(experts_up, 2, 1),
     CASE(experts_down, 2, 1),
-    CASE(experts_dh, 2, 1),
+    CASE(experts_dh, 4, 1),
     CASE(experts_dx, 2, 1),
     CASE(experts_up_wgrad, 2 * GRAD_KINDS, 1),
     CASE(experts_down_wgrad, 2 * GRAD_KINDS, 1),

@@ -5,8 +5,8 @@
  * every collective takes a lane first.  Events order lanes among themselves; on the CPU every call
  * has finished when it returns, so an event is nothing.
  *
- * Memory comes in a few blocks at the start with pointers into them (struct arena), so that a step
- * neither allocates nor frees and memory use is one number. */
+ * What lives as long as a model is allocated at the start; what a step needs lies in a lane's heap, so
+ * that a step neither allocates nor frees and memory use is one number. */
 #ifndef DEV_H
 #define DEV_H
 
@@ -70,21 +70,48 @@ struct event {
     double at_s; /* where no clock but the host's is needed */
 };
 
-/* Scratch and blocks: pointers into memory taken once.  A bump allocator that grows by whole chunks
- * and keeps them; arena_reset() makes all of it free again. */
-struct arena_chunk {
+/* ---- heap.c: the memory of a step ---- */
+
+/* Blocks of a few chunks of device memory.  What is kept is taken from the bottom and what is soon
+ * given back from the top, so that neither leaves holes in the other.  A heap that has taken several
+ * chunks replaces them by one once it is empty: of what was in use at most, or a little more where
+ * that was not enough; so a step repeated takes no memory after a while, or from the beginning where
+ * somebody knew how much to reserve. */
+struct heap_block {
+    char *p; /* a multiple of 256 */
+    int64_t bytes, chunk;
+    struct heap_block *next; /* of the free ones: the next by chunk and address */
+};
+struct heap_chunk {
     char *p;
     int64_t bytes;
 };
-struct arena {
+struct heap {
     const struct dev_ops *dev;
-    struct arena_chunk *chunk; /* (chunks) */
-    int64_t chunks, at, used;  /* the chunk in use, and the bytes used of it */
-    int64_t bytes, peak;       /* in all chunks; the most ever in use */
-    int fixed; /* its chunks stay what they are, since a capture has their addresses */
+    struct heap_block *idle;
+    struct heap_chunk *chunk; /* (chunks) */
+    int64_t chunks;
+    int64_t settled, spare; /* bytes of the one that replaced others, and by how many the next grows */
+    int64_t bytes, used, peak; /* in all chunks; now in use, and at most */
+    int fixed;                 /* its chunks stay what they are, since a capture has their addresses */
 };
-void arena_init(struct arena *a, const struct dev_ops *dev);
-void *arena_take(struct arena *a, int64_t bytes); /* aligned to 256; dies naming the size */
+enum heap_end { HEAP_BOTTOM, HEAP_TOP };
+void heap_init(struct heap *h, const struct dev_ops *dev);
+void heap_reserve(struct heap *h, int64_t bytes); /* of an empty heap: one chunk, no smaller */
+struct heap_block *heap_take(struct heap *h, int64_t bytes, enum heap_end end); /* dies naming the size */
+void heap_give(struct heap *h, struct heap_block *b);
+void heap_release(struct heap *h); /* all has been given back */
+
+/* ---- lane.c ---- */
+
+/* A stack on blocks of a heap's top; arena_reset() gives all of it back. */
+struct arena {
+    struct heap *heap;
+    struct heap_block **block; /* (blocks) */
+    int64_t blocks, at, used;  /* the block in use, and the bytes used of it */
+};
+void arena_init(struct arena *a, struct heap *heap);
+void *arena_take(struct arena *a, int64_t bytes); /* aligned to 256 */
 void arena_reset(struct arena *a);
 void arena_release(struct arena *a);
 
@@ -96,15 +123,13 @@ static inline struct arena_mark arena_mark(const struct arena *a)
 {
     return (struct arena_mark){a->at, a->used};
 }
-static inline void arena_back(struct arena *a, struct arena_mark m)
-{
-    a->at = m.at;
-    a->used = m.used;
-}
+void arena_back(struct arena *a, struct arena_mark m);
 
+enum { LANE_WORKSPACE = 64 << 20 }; /* what a GPU's lane has for libraries */
 struct lane {
     const struct dev_ops *dev;
     struct par *par;      /* CPU threads; NULL means the calling thread alone */
+    struct heap heap;     /* the memory of what runs on it: what is kept, and scratch */
     struct arena scratch; /* for the op or segment in progress; its user resets it */
     void *handle;         /* stream and library handles of the backend */
     int deterministic;    /* libraries must give the same bits again, at a cost */
@@ -117,6 +142,8 @@ void lane_init_urgent(struct lane *l, const struct dev_ops *dev);
 void lane_release(struct lane *l);
 /* Zeroed memory of the lane's device; dies naming what needs how much.  Free with dev->free(). */
 void *lane_alloc(struct lane *l, int64_t bytes, const char *what);
+/* Memory of a device; dies as lane_alloc(). */
+void *dev_alloc(const struct dev_ops *dev, int64_t bytes, const char *what);
 
 /* Calls fn(arg, i, scratch) once for each i in 0..n-1 on the CPU threads of the lane, in no order,
  * and returns when all are done.  A call in progress has scratch_bytes to itself, aligned to 256,

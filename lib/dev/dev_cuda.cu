@@ -11,7 +11,7 @@ extern "C" {
 #include <cudnn.h>
 #include <stdlib.h>
 
-enum { WORKSPACE = 64 << 20, CAPABILITY = 90 /* compute capability x 10 */ };
+enum { CAPABILITY = 90 /* compute capability x 10 */ };
 
 static struct tally tally;
 
@@ -186,10 +186,10 @@ static void cuda_lane_open(struct lane *l)
     cu(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, l->urgent ? first : last));
     if (cublasLtCreate(&c->blas) != CUBLAS_STATUS_SUCCESS)
         die("cuBLASLt cannot be started");
-    c->workspace_bytes = WORKSPACE;
-    c->workspace = cuda_alloc(WORKSPACE);
+    c->workspace_bytes = LANE_WORKSPACE;
+    c->workspace = cuda_alloc(LANE_WORKSPACE);
     if (!c->workspace)
-        die("no memory on the GPU for a lane's %d MiB", WORKSPACE >> 20);
+        die("no memory on the GPU for a lane's %d MiB", LANE_WORKSPACE >> 20);
     int device;
     cu(cudaGetDevice(&device));
     cu(cudaDeviceGetAttribute(&c->processors, cudaDevAttrMultiProcessorCount, device));

@@ -47,6 +47,16 @@ static void dry_lane(struct lane *l)
 {
 }
 
+static void dry_lane_open(struct lane *l)
+{
+    l->handle = dry_alloc(LANE_WORKSPACE);
+}
+
+static void dry_lane_close(struct lane *l)
+{
+    dry_free(l->handle);
+}
+
 static void dry_event(struct lane *l, struct event *e)
 {
 }
@@ -97,8 +107,8 @@ const struct dev_ops *dev_dry_open(void)
         .capture_end = dry_capture_end,
         .replay = dry_replay,
         .capture_free = dry_capture_free,
-        .lane_open = dry_lane,
-        .lane_close = dry_lane,
+        .lane_open = dry_lane_open,
+        .lane_close = dry_lane_close,
     };
     return &ops;
 }

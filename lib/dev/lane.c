@@ -1,20 +1,55 @@
-/* lane.c -- arenas, lanes and the choice of a device: what is the same for every backend.
+/* lane.c -- lanes, their scratch memory and the choice of a device: what is the same for every
+ * backend.
  *
- * An arena never moves what it handed out: when a chunk is full it goes on in the next one, and
- * takes a new chunk, no larger than it must be, only when none is left.  Once nothing is handed out
- * the chunks become one, of what was in use at most: after a first step has met every size, a step
- * takes none, and no more is held than is needed. */
+ * An arena never moves what it handed out: when a block is full it goes on in the next one, and
+ * takes a new block only when none is left. */
 #include "dev/dev.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGN = 256, CHUNK_MIN = 1 << 20 };
+enum { ALIGN = 256, BLOCK_MIN = 1 << 20 };
 
-void arena_init(struct arena *a, const struct dev_ops *dev)
+void arena_init(struct arena *a, struct heap *heap)
 {
-    *a = (struct arena){.dev = dev};
+    *a = (struct arena){.heap = heap};
+}
+
+void *arena_take(struct arena *a, int64_t bytes)
+{
+    bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    while (a->at < a->blocks && a->used + bytes > a->block[a->at]->bytes) {
+        a->at++;
+        a->used = 0;
+    }
+    if (a->at == a->blocks) {
+        a->block = xrealloc(a->block, (size_t)(a->blocks + 1) * sizeof *a->block);
+        a->block[a->blocks++] = heap_take(a->heap, MAX(bytes, BLOCK_MIN), HEAP_TOP);
+    }
+    void *p = a->block[a->at]->p + a->used;
+    a->used += bytes;
+    return p;
+}
+
+void arena_back(struct arena *a, struct arena_mark m)
+{
+    while (a->blocks > m.at + (m.used > 0))
+        heap_give(a->heap, a->block[--a->blocks]);
+    a->at = m.at;
+    a->used = m.used;
+}
+
+void arena_reset(struct arena *a)
+{
+    arena_back(a, (struct arena_mark){0, 0});
+}
+
+void arena_release(struct arena *a)
+{
+    arena_reset(a);
+    free(a->block);
+    arena_init(a, a->heap);
 }
 
 static _Noreturn void too_little(const struct dev_ops *dev, const char *what, int64_t bytes)
@@ -28,69 +63,27 @@ static _Noreturn void too_little(const struct dev_ops *dev, const char *what, in
         (double)bytes / mib, dev->name, (double)m.left / mib, (double)m.used / mib);
 }
 
-static void arena_grow(struct arena *a, int64_t need)
+void *dev_alloc(const struct dev_ops *dev, int64_t bytes, const char *what)
 {
-    int64_t bytes = MAX(need, CHUNK_MIN);
-    char *p = a->dev->alloc(bytes);
+    void *p = dev->alloc(MAX(bytes, 1));
     if (!p)
-        too_little(a->dev, "scratch memory", need);
-    a->chunk = xrealloc(a->chunk, (size_t)(a->chunks + 1) * sizeof *a->chunk);
-    a->chunk[a->chunks++] = (struct arena_chunk){p, bytes};
-    a->bytes += bytes;
-}
-
-void *arena_take(struct arena *a, int64_t bytes)
-{
-    bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
-    while (a->at < a->chunks && a->used + bytes > a->chunk[a->at].bytes) {
-        a->at++;
-        a->used = 0;
-    }
-    if (a->at == a->chunks)
-        arena_grow(a, bytes);
-    void *p = a->chunk[a->at].p + a->used;
-    a->used += bytes;
-    int64_t in_use = a->used;
-    for (int64_t i = 0; i < a->at; i++)
-        in_use += a->chunk[i].bytes;
-    a->peak = MAX(a->peak, in_use);
+        too_little(dev, what, bytes);
     return p;
-}
-
-static void chunks_free(struct arena *a)
-{
-    for (int64_t i = 0; i < a->chunks; i++)
-        a->dev->free(a->chunk[i].p);
-    a->chunks = a->bytes = a->at = a->used = 0;
-}
-
-void arena_reset(struct arena *a)
-{
-    a->at = a->used = 0;
-    if (a->chunks > 1 && !a->fixed) {
-        chunks_free(a);
-        arena_grow(a, a->peak);
-    }
-}
-
-void arena_release(struct arena *a)
-{
-    chunks_free(a);
-    free(a->chunk);
-    arena_init(a, a->dev);
 }
 
 void lane_init(struct lane *l, const struct dev_ops *dev, int64_t threads)
 {
     *l = (struct lane){.dev = dev, .par = threads > 1 ? par_new(threads) : NULL};
-    arena_init(&l->scratch, dev);
+    heap_init(&l->heap, dev);
+    arena_init(&l->scratch, &l->heap);
     dev->lane_open(l);
 }
 
 void lane_init_urgent(struct lane *l, const struct dev_ops *dev)
 {
     *l = (struct lane){.dev = dev, .urgent = 1};
-    arena_init(&l->scratch, dev);
+    heap_init(&l->heap, dev);
+    arena_init(&l->scratch, &l->heap);
     dev->lane_open(l);
 }
 
@@ -98,6 +91,7 @@ void lane_release(struct lane *l)
 {
     l->dev->lane_close(l);
     arena_release(&l->scratch);
+    heap_release(&l->heap);
     if (l->par)
         par_free(l->par);
     *l = (struct lane){.dev = l->dev};
@@ -178,9 +172,7 @@ const char *dev_missing(const char *name)
 
 void *lane_alloc(struct lane *l, int64_t bytes, const char *what)
 {
-    void *p = l->dev->alloc(MAX(bytes, 1));
-    if (!p)
-        too_little(l->dev, what, bytes);
+    void *p = dev_alloc(l->dev, bytes, what);
     l->dev->zero(l, p, MAX(bytes, 1));
     return p;
 }

@@ -183,6 +183,12 @@ void *answers(struct task_context *t, const void **res)
                     : saved_keep(s, SLOT_RY, s->received * row_bytes);
 }
 
+void *received(struct task_context *t)
+{
+    struct saved *s = &t->s[t->layer];
+    return alone(t) ? post_normed(t) : saved_fetch(s, SLOT_RX);
+}
+
 void combine_forward(struct task_context *t)
 {
     struct model *m = t->m;
@@ -191,6 +197,9 @@ void combine_forward(struct task_context *t)
     if (!alone(t))
         fan_in(t, real_mat(m, saved_keep(s + 1, SLOT_X, n * d * real_size(m)), n, d),
                beside_experts(t), saved_fetch(s, SLOT_RY));
+    else
+        saved_release(s, SLOT_RX); /* h2 itself, which backward makes again */
+    saved_release(s, SLOT_H2);
     saved_release(s, SLOT_RY);
     saved_release(s, SLOT_X2);
 }

@@ -8,7 +8,7 @@ static struct task_context forward(struct model *m, struct batch *b, struct save
 {
     struct task_context t = {.m = m, .l = m->lane, .b = b, .s = s};
     for (int64_t i = 0; i <= m->layers; i++)
-        s[i].pool = m->pool;
+        s[i].heap = &m->lane->heap;
     embed_forward(&t);
     for (t.layer = 0; t.layer < m->layers; t.layer++) {
         struct layer_segments layer = layer_segments(m, t.layer);

@@ -103,7 +103,6 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
     pointers_init(m);
     rope_init(m);
     m->loss = lane_alloc(m->lane, LOSS_SUMS * sizeof(double), "the model");
-    m->pool = pool_new(lane->dev);
     model_dispatch(m, "auto");
 }
 
@@ -129,7 +128,6 @@ void model_release(struct model *m)
     for (int g = 0; g < GROUP_COUNT; g++)
         comm_free(m->comm[g]);
     comm_free(m->back);
-    pool_free(m->pool);
     layout_release(&m->layout);
     params_free(m->param, m->params);
     config_release(&m->cfg);

@@ -119,26 +119,21 @@ enum slot { /* activations of one (micro-batch, layer) */
     SLOT_RX, SLOT_RINDEX, SLOT_RGATE,        /* R (R,D), I32 (R,K), S (R,K): as received */
     SLOT_SEND_ROW, SLOT_SEND_PLACE,          /* I32 (sent), I32 (Tl, ranks) */
     SLOT_MAP_AT, SLOT_MAP_COUNT, SLOT_MAP_SOURCE, SLOT_MAP_PLACE,
-    SLOT_H,                                  /* R (M,2F) before the activation */
+    SLOT_H,                                  /* R (M,2F) before the activation; becomes SLOT_DH */
     SLOT_RY,                                 /* R (R,D) */
     SLOT_DX, SLOT_DRY, SLOT_DH, SLOT_A, SLOT_DRX, SLOT_DRGATE, /* gradients, in the order of backward */
     SLOT_DENSE_DY, SLOT_DENSE_DH, SLOT_DENSE_A, SLOT_DENSE_DZ,
     SLOT_DH2, SLOT_DGATE, SLOT_DLOGITS, SLOT_DX1, SLOT_DY1, SLOT_DQKV, SLOT_DQKNORM,
     SLOTS
 };
-struct pool; /* device memory for slots; blocks of like size are reused, so a steady step takes none
-              */
 struct saved {
-    struct pool *pool;
+    struct heap *heap; /* of the lane that works on it */
     struct saved_block *slot[SLOTS];
     int64_t received; /* R */
     int64_t map_rows; /* M */
     int64_t *sent,
         *recvd; /* rows to and from each rank of the dispatcher's group; NULL when alone */
 };
-struct pool *pool_new(const struct dev_ops *dev);
-void pool_free(struct pool *p);
-int64_t pool_bytes(const struct pool *p);
 void *saved_keep(struct saved *s, enum slot k, int64_t bytes); /* memory to write the slot into */
 void *saved_fetch(struct saved *s, enum slot k);               /* dies when the slot is empty */
 int saved_holds(const struct saved *s, enum slot k);
@@ -188,7 +183,6 @@ struct model {
     int64_t everywhere_rows;       /* Tl */
     void *coef;                    /* S (2) of route_dgrad; the trainer's, set before each step */
     void *loss;                    /* S (LOSS_SUMS) of the step */
-    struct pool *pool;
 };
 /* Builds the model of this rank: groups, layout, memory, zero weights.  cfg is taken over.  Dies (2)
  * when the mesh does not fit the model. */

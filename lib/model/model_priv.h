@@ -81,7 +81,7 @@ void send_forward(struct task_context *t);
 void send_dgrad(struct task_context *t);
 
 /* post_norm.c.  Forward makes SLOT_H2; backward takes SLOT_DH2 and makes SLOT_DX1; post_normed() is
- * h2, R (Tl,D), where it is no longer kept made again; and done with all of these. */
+ * h2, R (Tl,D), made again where it is no longer kept; and done with all of these. */
 void post_norm(struct task_context *t);
 void post_norm_dgrad(struct task_context *t);
 void *post_normed(struct task_context *t);
@@ -107,6 +107,8 @@ static inline void *beside_experts(const struct task_context *t)
 /* dispatch.c: where the rows of this rank's experts' sums go, and what they are added to (NULL: to
  * nothing): straight into the layer's output where the rank is alone, else to be sent home. */
 void *answers(struct task_context *t, const void **res);
+/* The rows received, for backward: kept where they have travelled, else made again. */
+void *received(struct task_context *t);
 
 /* Normed hidden states of the head for the tokens held here, gathered over TP: R (T,D) scratch. */
 void *head_hidden(struct task_context *t, void *rstd);

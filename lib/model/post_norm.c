@@ -1,5 +1,8 @@
 /* post_norm.c -- x1 = x + what attention gave, h2 = norm(x1): what every layer's second half begins
- * with, be it a router or a dense network. */
+ * with, be it a router or a dense network.
+ *
+ * h2 is kept until forward has used it and made again for the weight gradients: two passes over x1,
+ * and no other layer holds it when memory is needed most. */
 #include "model/model_priv.h"
 
 void post_norm(struct task_context *t)
@@ -30,7 +33,9 @@ void *post_normed(struct task_context *t)
     int64_t n = local_tokens(t), d = m->cfg.d;
     if (saved_holds(s, SLOT_H2))
         return saved_fetch(s, SLOT_H2);
-    void *h2 = scratch(t, n * d * real_size(m));
+    /* no slot changes hands in a weight gradient while tokens travel (schedule.c) */
+    int64_t bytes = n * d * real_size(m);
+    void *h2 = alone(t) ? saved_keep(s, SLOT_H2, bytes) : scratch(t, bytes);
     m->op->rmsnorm(t->l, h2, scratch(t, n * stat_size(m)), saved_fetch(s, SLOT_X1),
                    weights(t)->w[P_NORM2], n, d, m->cfg.eps);
     return h2;

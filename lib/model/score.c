@@ -15,7 +15,7 @@
 #include <string.h>
 
 struct worker {
-    struct model view; /* the model, with its own lane and pool */
+    struct model view; /* the model, with its own lane */
     struct lane lane;
     struct batch_host host;
     struct batch batch;
@@ -40,7 +40,6 @@ static void worker_init(struct worker *w, const struct model *m, int64_t longest
     w->view = *m;
     w->view.lane = &w->lane;
     lane_init(&w->lane, m->lane->dev, 1);
-    w->view.pool = pool_new(m->lane->dev);
     w->view.loss = lane_alloc(&w->lane, LOSS_SUMS * dtype_size(m->op->stat), "scoring");
     batch_host_init(&w->host, 1, longest);
     w->out = xmalloc(longest * sizeof *w->out);
@@ -53,7 +52,6 @@ static void worker_release(struct worker *w)
 {
     batch_release(&w->batch, &w->view);
     w->lane.dev->free(w->view.loss);
-    pool_free(w->view.pool);
     batch_host_release(&w->host);
     lane_release(&w->lane);
     free(w->out);

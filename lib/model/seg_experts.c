@@ -2,8 +2,8 @@
  *
  * Which ranks the rows came from is the dispatcher's business; here are R rows, for each its K
  * choices (experts of other ranks among them, and -1 for none) and gate weights.  Kept: the
- * received rows and the pre-activation H only; gathered rows and activations are made again inside
- * the gradient kernels. */
+ * received rows and the pre-activation H only, whose gradient takes its place; gathered rows and
+ * activations are made again inside the gradient kernels. */
 #include "model/model_priv.h"
 
 static int64_t map_capacity(const struct task_context *t, int64_t r)
@@ -25,14 +25,14 @@ void experts_forward(struct task_context *t)
     int32_t *count = saved_keep(s, SLOT_MAP_COUNT, e * sizeof *count);
     int32_t *source = saved_keep(s, SLOT_MAP_SOURCE, rows * sizeof *source);
     int32_t *place = saved_keep(s, SLOT_MAP_PLACE, r * k * sizeof *place);
-    op->row_map(t->l, at, count, source, place, saved_fetch(s, SLOT_RINDEX), r, k,
-                m->mesh.i_ep * e, e, rows);
+    op->row_map(t->l, at, count, source, place, saved_fetch(s, SLOT_RINDEX), r, k, m->mesh.i_ep * e,
+                e, rows);
 
     void *h = saved_keep(s, SLOT_H, rows * 2 * f * rsz);
     void *a = scratch(t, rows * f * rsz); /* R (M,F) */
-    void *y = scratch(t, rows * d * rsz); /* R (M,D) */
     op->experts_up(t->l, h, a, saved_fetch(s, SLOT_RX), weights(t)->w[P_UP],
                    saved_fetch(s, SLOT_RGATE), at, count, source, r * k, e, k, d, f);
+    void *y = scratch(t, rows * d * rsz); /* R (M,D) */
     op->experts_down(t->l, y, a, weights(t)->w[P_DOWN], at, count, r * k, e, d, f);
     const void *res;
     void *out = answers(t, &res); /* R (R,D) */
@@ -48,11 +48,12 @@ void experts_dgrad(struct task_context *t)
     const int32_t *at = saved_fetch(s, SLOT_MAP_AT), *count = saved_fetch(s, SLOT_MAP_COUNT);
     const int32_t *source = saved_fetch(s, SLOT_MAP_SOURCE);
 
-    void *dh = saved_keep(s, SLOT_DH, s->map_rows * 2 * f * rsz);
+    void *h = saved_fetch(s, SLOT_H), *dh = h;
+    saved_share(s, SLOT_DH, s, SLOT_H);
     op->experts_dh(t->l, dh, saved_keep(s, SLOT_A, s->map_rows * f * rsz),
                    saved_keep(s, SLOT_DRGATE, r * k * stat_size(m)), saved_fetch(s, SLOT_DRY),
-                   weights(t)->w[P_DOWN], saved_fetch(s, SLOT_H), saved_fetch(s, SLOT_RGATE), at,
-                   count, source, r, e, k, d, f);
+                   weights(t)->w[P_DOWN], h, saved_fetch(s, SLOT_RGATE), at, count, source, r, e, k,
+                   d, f);
     void *dx = scratch(t, s->map_rows * d * rsz); /* R (M,D) */
     op->experts_dx(t->l, dx, dh, weights(t)->w[P_UP], at, count, e, d, f);
     op->gather_sum(t->l, real_mat(m, saved_keep(s, SLOT_DRX, r * d * rsz), r, d), NULL,
@@ -70,12 +71,13 @@ void experts_wgrad(struct task_context *t)
     m->op->experts_down_wgrad(t->l, grad_mat(m, weights(t)->g[P_DOWN], e * d, f),
                               saved_fetch(s, SLOT_DRY), saved_fetch(s, SLOT_A), at, count, source,
                               s->received * k, e, k, t->add);
+    saved_release(s, SLOT_A);
     m->op->experts_up_wgrad(t->l, grad_mat(m, weights(t)->g[P_UP], e * 2 * f, d),
-                            saved_fetch(s, SLOT_DH), saved_fetch(s, SLOT_RX), at, count, source,
+                            saved_fetch(s, SLOT_DH), received(t), at, count, source,
                             s->received * k, e, k, t->add);
-    static const enum slot done[] = {SLOT_RX,        SLOT_RINDEX,     SLOT_RGATE,     SLOT_MAP_AT,
-                                     SLOT_MAP_COUNT, SLOT_MAP_SOURCE, SLOT_MAP_PLACE, SLOT_H,
-                                     SLOT_RY,        SLOT_DRY,        SLOT_DH,        SLOT_A};
+    static const enum slot done[] = {SLOT_RX,        SLOT_RINDEX,    SLOT_RGATE,
+                                     SLOT_MAP_AT,    SLOT_MAP_COUNT, SLOT_MAP_SOURCE,
+                                     SLOT_MAP_PLACE, SLOT_DRY,       SLOT_DH};
     for (int64_t i = 0; i < ARRAY_LEN(done); i++)
         saved_release(s, done[i]);
 }

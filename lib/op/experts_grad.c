@@ -19,8 +19,10 @@ static void dh_tile(void *arg, int64_t task, void *scratch)
         int64_t m = t->at + i, choice = x->source[m];
         const real *h = x->in + m * 2 * f;
         real *dh = x->out + m * 2 * f;
-        x->dgate[choice] = (stat)swiglu_row_dgrad(dh, dh + f, x->a + m * f, da + i * f, h, h + f,
-                                                  x->gate[choice], f);
+        if (dh != h)
+            memcpy(dh, h, (size_t)(2 * f) * sizeof *dh);
+        x->dgate[choice] =
+            (stat)swiglu_row_dgrad(dh, dh + f, x->a + m * f, da + i * f, x->gate[choice], f);
     }
     int64_t end = t->at + t->rows, pads = (ROW_ALIGN - end % ROW_ALIGN) % ROW_ALIGN;
     memset(x->out + end * 2 * f, 0, (size_t)(pads * 2 * f) * sizeof(real));

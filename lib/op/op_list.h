@@ -136,7 +136,7 @@ OP(experts_down, (struct lane *l, void *y /* R= (M,D) */, const void *a,
                   int64_t live, int64_t e, int64_t d, int64_t f))
 /* da = down_e^T dout[row]; dgate[row,choice] = <da, silu(h) h>; dh from gate * da; a as above, again,
  * for the weight gradient.  dgate of choices that are not here is 0, and so are the rows of padding
- * of dh and a. */
+ * of dh and a.  dh may be h. */
 OP(experts_dh, (struct lane *l, void *dh /* R= (M,2F) */, void *a /* R= (M,F) */,
                 void *dgate /* S= (n,K) */, const void *dout /* R (n,D) */, const void *down,
                 const void *h, const void *gate, const int32_t *at, const int32_t *count,

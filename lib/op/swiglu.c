@@ -36,9 +36,9 @@ static void rows_dgrad(void *arg, int64_t task, void *scratch)
     const struct swiglu *x = arg;
     int64_t f = x->f, end = MIN(x->t, (task + 1) * x->block);
     for (int64_t i = task * x->block; i < end; i++) {
-        const real *u = x->h + i * 2 * f;
-        real *du = x->dh + i * 2 * f, gate = gate_of(x, i);
-        double dgate = swiglu_row_dgrad(du, du + f, x->a + i * f, x->da + i * f, u, u + f, gate, f);
+        real *dh = x->dh + i * 2 * f, gate = gate_of(x, i);
+        memcpy(dh, x->h + i * 2 * f, (size_t)(2 * f) * sizeof *dh);
+        double dgate = swiglu_row_dgrad(dh, dh + f, x->a + i * f, x->da + i * f, gate, f);
         if (x->z)
             x->dz[i] = (stat)(dgate * gate * (1 - gate));
     }

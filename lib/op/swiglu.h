@@ -12,17 +12,17 @@ static inline void swiglu_row(real *a /* (F) */, const real *u, const real *v, r
         a[j] = gate * (u[j] / (1 + real_exp(-u[j]))) * v[j];
 }
 
-/* du, dv, and a again, from da; returns the gradient of the gate. */
-static inline double swiglu_row_dgrad(real *restrict du /* (F) */, real *restrict dv,
-                                      real *restrict a, const real *restrict da, const real *u,
-                                      const real *v, real gate, int64_t f)
+/* a again and, in the place of u and v, du and dv, from da; returns the gradient of the gate. */
+static inline double swiglu_row_dgrad(real *restrict u /* (F) */, real *restrict v,
+                                      real *restrict a, const real *restrict da, real gate,
+                                      int64_t f)
 {
     for (int64_t j = 0; j < f; j++) {
         real s = 1 / (1 + real_exp(-u[j])), silu = u[j] * s;
         real slope = s + silu * (1 - s);
         a[j] = silu * v[j];
-        du[j] = gate * da[j] * v[j] * slope;
-        dv[j] = gate * da[j] * silu;
+        u[j] = gate * da[j] * v[j] * slope;
+        v[j] = gate * da[j] * silu;
     }
     double dgate = vec_dot(da, a, f);
     for (int64_t j = 0; j < f; j++)

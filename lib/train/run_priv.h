@@ -37,7 +37,7 @@ void run_config(const struct run *r, const char *resume, struct config *c);
 void run_defaults(const struct run *r, const struct mesh *m, struct trainer_options *t);
 /* Dies where the device has less memory than the run will need. */
 void run_memory(struct run *r, const char *resume, const struct mesh *m,
-                const struct trainer_options *t);
+                struct trainer_options *t);
 void run_start(struct run *r, const char *resume); /* weights, and where the run goes on */
 int run_finished(const struct run *r); /* 1 when done.json says that this very run has ended */
 

@@ -41,7 +41,7 @@ void run_config(const struct run *r, const char *resume, struct config *c)
 }
 
 void run_memory(struct run *r, const char *resume, const struct mesh *m,
-                const struct trainer_options *t)
+                struct trainer_options *t)
 {
     struct config c;
     struct dev_memory there;

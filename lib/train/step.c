@@ -182,8 +182,9 @@ static int asks_nobody(const struct trainer *t)
     return t->mesh.pp == 1 && (t->model.to_all || comm_size(t->model.comm[GROUP_ETP_EP]) == 1);
 }
 
-/* The first step of a shape is done as it comes, so that memory and plans are there; the second is
- * kept, where the device can, and from then on repeated. */
+/* The first steps of a shape are done as they come, until plans are there and one has found all the
+ * memory it needs, on all ranks; the next is kept, where the device can, and from then on repeated.
+ */
 static void replay_step(struct trainer *t)
 {
     const struct dev_ops *dev = t->lane.dev;
@@ -196,16 +197,19 @@ static void replay_step(struct trainer *t)
         t->capture[i] = (struct shape_capture){.spans = spans, .whole = whole};
     }
     struct shape_capture *c = &t->capture[i];
-    if (!c->runs++) {
+    if (!c->ready) {
+        int64_t grew = -step_memory(t);
         whole_step(t);
+        grew += step_memory(t);
+        comm_all_reduce(t->model.comm[GROUP_WORLD], NULL, &grew, 1, DT_I64, COMM_MAX);
+        c->ready = grew <= 0;
         return;
     }
     if (!c->work.handle) {
         dev->capture_begin(&t->lane);
         whole_step(t);
         dev->capture_end(&t->lane, &c->work);
-        for (int j = 0; j < LANES; j++)
-            t->lanes[j]->scratch.fixed |= c->work.handle != NULL;
+        fix_memory(t, c->work.handle != NULL);
         if (opt_verbose && c->work.handle)
             say("steps of up to %lld documents a micro-batch are one launch of %lld kernels",
                 (long long)spans, (long long)c->work.nodes);

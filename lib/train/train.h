@@ -135,6 +135,7 @@ struct trainer_options {
     const char *dispatch; /* as model_dispatch() takes it; NULL: "auto" */
     int64_t threads;
     int deterministic; /* the same bits again on this machine, also of libraries' kernels */
+    int64_t step_bytes; /* what a step needs besides, as trainer_bytes() found; 0: not known */
 };
 /* One line of the log. */
 struct step_result {
@@ -165,6 +166,7 @@ struct trainer {
     struct batch_host part;  /* on the way there when CP > 1; and then, for losses on documents: */
     struct batch *whole;     /* (micros) the whole rows on the device */
     struct context context;
+    struct heap kept; /* of slots where tokens travel on a lane of their own, else the lane's is */
     struct saved *saved; /* (in_flight, layers + 1) */
     struct event *reached; /* (schedule.n) tasks that the other lane waits for */
     int64_t spans;         /* of the fullest micro-batch of all ranks, rounded up */
@@ -182,8 +184,8 @@ struct trainer {
     } way[ON_THEIR_WAY];
     int64_t queued, taken;
     struct shape_capture { /* a step's work, kept by what its launches depend on */
-        int64_t spans, runs;
-        int whole;
+        int64_t spans;
+        int whole, ready; /* ready: all it needs is there */
         struct capture work;
     } *capture;
     int64_t captures;
@@ -193,8 +195,10 @@ struct trainer {
 void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, struct config *cfg,
                   const struct trainer_options *o);
 void trainer_release(struct trainer *t);
-/* Bytes of a GPU's memory that a trainer takes, but for what kernels need besides; cfg is taken over. */
-int64_t trainer_bytes(const struct mesh *mesh, struct config *cfg, const struct trainer_options *o);
+/* Bytes of a GPU's memory that a trainer takes; cfg is taken over.  One rank alone that is given the
+ * options after this takes all of them at once, else it takes more until its first steps are done.
+ */
+int64_t trainer_bytes(const struct mesh *mesh, struct config *cfg, struct trainer_options *o);
 /* The rows of samples first .. first + batch of the mix, for the next step. */
 void trainer_fetch(struct trainer *t, const struct mix *mix, int64_t first);
 void trainer_gradients(struct trainer *t, struct step_result *r); /* forward, backward, reduction */

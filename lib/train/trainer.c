@@ -64,9 +64,11 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     int64_t saved = t->schedule.in_flight * (t->model.layers + 1);
     t->saved = xcalloc(saved, sizeof *t->saved);
     for (int64_t i = 0; i < saved; i++)
-        t->saved[i].pool = t->model.pool;
+        t->saved[i].heap = t->lanes[LANE_TOKENS] == &t->lane ? &t->lane.heap : &t->kept;
+    heap_init(&t->kept, t->lane.dev);
     t->reached = xcalloc(MAX(t->schedule.n, t->eval.n), sizeof *t->reached);
     batches_init(t);
+    heap_reserve(&t->lane.heap, o->step_bytes);
     for (int i = 0; i < ON_THEIR_WAY; i++) {
         t->way[i].report = t->lane.dev->alloc_host(REPORT_BYTES);
         t->way[i].begun.timed = t->way[i].done.timed = 1;
@@ -97,22 +99,56 @@ void trainer_release(struct trainer *t)
     for (int i = 0; i < LANES; i++)
         if (t->lanes[i] != &t->lane)
             lane_release(t->lanes[i]);
+    heap_release(&t->kept);
     lane_release(&t->lane);
 }
 
-int64_t trainer_bytes(const struct mesh *mesh, struct config *cfg, const struct trainer_options *o)
+/* The heaps of a step: of what is kept where it is not in the lane's, and of each lane. */
+static int heaps_of(struct trainer *t, struct heap *h[LANES + 1])
+{
+    int n = 0;
+    h[n++] = &t->kept;
+    for (int i = 0; i < LANES; i++)
+        if (i == 0 || t->lanes[i] != &t->lane)
+            h[n++] = &t->lanes[i]->heap;
+    return n;
+}
+
+int64_t step_memory(struct trainer *t)
+{
+    struct heap *h[LANES + 1];
+    int64_t bytes = 0;
+    for (int i = heaps_of(t, h) - 1; i >= 0; i--)
+        bytes += h[i]->bytes;
+    return bytes;
+}
+
+void fix_memory(struct trainer *t, int fixed)
+{
+    struct heap *h[LANES + 1];
+    for (int i = heaps_of(t, h) - 1; i >= 0; i--)
+        h[i]->fixed |= fixed;
+}
+
+int64_t trainer_bytes(const struct mesh *mesh, struct config *cfg, struct trainer_options *o)
 {
     struct trainer t;
     struct trainer_options dry = *o;
     struct dev_memory m;
     struct world *w = world_dry(mesh->rank, mesh->world);
     dry.device = "dry";
+    dry.step_bytes = 0;
     if (mesh->world > 1)
         dry.dispatch = "all"; /* the most rows there can be */
     trainer_init(&t, w, mesh, cfg, &dry);
-    whole_step(&t);
+    int64_t bytes;
+    do {
+        bytes = step_memory(&t);
+        whole_step(&t);
+    } while (step_memory(&t) != bytes);
+    o->step_bytes = mesh->world > 1 ? 0 : bytes;
     t.lane.dev->memory(&m);
     trainer_release(&t);
     world_free(w);
-    return m.peak;
+    return mesh->world > 1 ? m.peak : m.used;
 }

@@ -15,6 +15,11 @@ void batches_count(struct trainer *t, struct step_result *r);
 /* The rows in t->host to the device, with what the step is divided by and its live tokens. */
 void batches_put(struct trainer *t, double denom, double live);
 
+/* ---- trainer.c ---- */
+
+int64_t step_memory(struct trainer *t);             /* bytes of the heaps of a step */
+void fix_memory(struct trainer *t, int fixed); /* where fixed, they stay where they are */
+
 /* ---- step.c ---- */
 
 /* What comes back of a step: losses, the optimizer's state, its bad elements. */

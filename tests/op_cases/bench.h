@@ -124,7 +124,9 @@ static int bench(const char *device, const char *only)
     both.alloc = both.alloc_both;
     lane_init(&l, dev_open(device), opt_threads());
     struct bench b = {.begun.timed = 1, .ended.timed = 1};
-    arena_init(&b.pool, &both);
+    struct heap heap;
+    heap_init(&heap, &both);
+    arena_init(&b.pool, &heap);
     b.sum = lane_alloc(&l, 8, "a benchmark");
     b.stale =
         mat(lane_alloc(&l, d->stale * dtype_size(op->stat), "a benchmark"), op->stat, 1, d->stale);
@@ -139,6 +141,7 @@ static int bench(const char *device, const char *only)
         bench_cases(layer_cases, ARRAY_LEN(layer_cases), s, only, &l, &b, op, top);
     }
     arena_release(&b.pool);
+    heap_release(&heap);
     l.dev->free(b.sum);
     l.dev->free(b.stale.data);
     lane_release(&l);

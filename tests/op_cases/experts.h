@@ -147,7 +147,9 @@ static void case_experts_dh(struct run *r)
 {
     struct expert_data x = draw_experts(r);
     int64_t d = x.d, f = x.f;
-    double *dh = output(r, "dh", x.m * 2 * f);
+    int in_place = r->variant / 2;
+    double *dh = in_place ? output_of(r, "dh", r->op->real, x.h, x.m * 2 * f)
+                          : output(r, "dh", x.m * 2 * f);
     only_mapped(&x, 2 * f);
     output(r, "a", x.m * f);
     only_mapped(&x, f);
@@ -158,6 +160,8 @@ static void case_experts_dh(struct run *r)
     if (!stating(r))
         return;
     double *want_a = work(r, x.m * f), *live_dh = work(r, x.m * 2 * f);
+    if (in_place)
+        x.h = output_named(r, "dh")->start;
     x.da = work(r, x.m * f);
     for (int64_t m = 0; m < x.m; m++)
         for (int64_t j = 0; x.source[m] >= 0 && j < f; j++) {
