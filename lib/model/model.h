@@ -183,6 +183,7 @@ struct model {
     int64_t everywhere_rows;       /* Tl */
     void *coef;                    /* S (2) of route_dgrad; the trainer's, set before each step */
     void *loss;                    /* S (LOSS_SUMS) of the step */
+    void *squares; /* S (1) += those of the experts' gradients as they are written, or NULL */
 };
 /* Builds the model of this rank: groups, layout, memory, zero weights.  cfg is taken over.  Dies (2)
  * when the mesh does not fit the model. */

@@ -67,14 +67,15 @@ void experts_wgrad(struct task_context *t)
     int64_t k = m->cfg.k, e = m->el, d = m->cfg.d, f = m->f;
     const int32_t *at = saved_fetch(s, SLOT_MAP_AT), *count = saved_fetch(s, SLOT_MAP_COUNT);
     const int32_t *source = saved_fetch(s, SLOT_MAP_SOURCE);
+    void *squares = t->add ? NULL : m->squares;
 
     m->op->experts_down_wgrad(t->l, grad_mat(m, weights(t)->g[P_DOWN], e * d, f),
                               saved_fetch(s, SLOT_DRY), saved_fetch(s, SLOT_A), at, count, source,
-                              s->received * k, e, k, t->add);
+                              s->received * k, e, k, t->add, squares);
     saved_release(s, SLOT_A);
     m->op->experts_up_wgrad(t->l, grad_mat(m, weights(t)->g[P_UP], e * 2 * f, d),
                             saved_fetch(s, SLOT_DH), received(t), at, count, source,
-                            s->received * k, e, k, t->add);
+                            s->received * k, e, k, t->add, squares);
     static const enum slot done[] = {SLOT_RX,        SLOT_RINDEX,    SLOT_RGATE,
                                      SLOT_MAP_AT,    SLOT_MAP_COUNT, SLOT_MAP_SOURCE,
                                      SLOT_MAP_PLACE, SLOT_DRY,       SLOT_DH};

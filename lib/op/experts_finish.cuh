@@ -170,11 +170,13 @@ static __device__ __forceinline__ void finish_dh(const mma_args &g, const mma_ti
     }
 }
 
-/* Rows of a weight's gradient: written or added to, in f32 or, coarse, in bf16. */
+/* Rows of a weight's gradient: written or added to, in f32 or, coarse, in bf16; and where there are
+ * parts, the sum of squares of what is written.  Past the edges sums are 0. */
 template <int N>
 static __device__ __forceinline__ void finish_wgrad(const mma_args &g, const mma_tile &x,
                                                     const float *d, int i, int j)
 {
+    float squares = 0;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         int64_t row = ((int64_t)x.expert * g.m + i + 8 * h) * g.n;
@@ -192,6 +194,8 @@ static __device__ __forceinline__ void finish_wgrad(const mma_args &g, const mma
                 for (int c = 0; c < 4; c++) {
                     float2 w = unpack2(was[c]);
                     v[c] = pack2(w.x + p[4 * c], w.y + p[4 * c + 1]);
+                    w = unpack2(v[c]);
+                    squares += w.x * w.x + w.y * w.y;
                 }
                 put_quad(to, j + 8 * c0, g.n, live, v);
                 continue;
@@ -199,6 +203,7 @@ static __device__ __forceinline__ void finish_wgrad(const mma_args &g, const mma
 #pragma unroll
             for (int c = 0; c < 4; c++) {
                 float *w = (float *)g.out + row + j + 8 * (c0 + c);
+                squares += p[4 * c] * p[4 * c] + p[4 * c + 1] * p[4 * c + 1];
                 if (live && j + 8 * (c0 + c) < g.n && g.add)
                     add2(w, p[4 * c], p[4 * c + 1]);
                 else if (live && j + 8 * (c0 + c) < g.n)
@@ -206,6 +211,11 @@ static __device__ __forceinline__ void finish_wgrad(const mma_args &g, const mma
             }
         }
     }
+    if (!g.part)
+        return;
+    squares = warp_sum(squares);
+    if (threadIdx.x % 32 == 0)
+        g.part[(blockIdx.x * blockDim.x + threadIdx.x) / 32] += squares;
 }
 
 template <int MODE, int N>

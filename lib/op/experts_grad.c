@@ -110,7 +110,7 @@ static void wgrad_all(struct lane *l, struct experts *x, struct wgrad *w)
 
 void OPNAME(experts_up_wgrad)(struct lane *l, struct mat dw, const void *dh, const void *x,
                               const int32_t *at, const int32_t *count, const int32_t *source,
-                              int64_t live, int64_t e, int64_t k, int add)
+                              int64_t live, int64_t e, int64_t k, int add, void *squares)
 {
     int64_t d = dw.cols, f = dw.rows / e / 2;
     struct wgrad w = {.left = dh, .rows = 2 * f, .cols = d, .add = add};
@@ -119,12 +119,14 @@ void OPNAME(experts_up_wgrad)(struct lane *l, struct mat dw, const void *dh, con
     m.x = x;
     w.dw = grad_stat("experts_up_wgrad", dw);
     wgrad_all(l, &m, &w);
+    if (squares)
+        OPNAME(sum_squares)(l, squares, mat(dw.data, dw.type, 1, dw.rows * dw.cols));
     arena_back(&l->scratch, mark);
 }
 
 void OPNAME(experts_down_wgrad)(struct lane *l, struct mat dw, const void *dout, const void *a,
                                 const int32_t *at, const int32_t *count, const int32_t *source,
-                                int64_t live, int64_t e, int64_t k, int add)
+                                int64_t live, int64_t e, int64_t k, int add, void *squares)
 {
     int64_t d = dw.rows / e, f = dw.cols;
     struct wgrad w = {.right = a, .rows = d, .cols = f, .add = add};
@@ -133,5 +135,7 @@ void OPNAME(experts_down_wgrad)(struct lane *l, struct mat dw, const void *dout,
     m.x = dout;
     w.dw = grad_stat("experts_down_wgrad", dw);
     wgrad_all(l, &m, &w);
+    if (squares)
+        OPNAME(sum_squares)(l, squares, mat(dw.data, dw.type, 1, dw.rows * dw.cols));
     arena_back(&l->scratch, mark);
 }

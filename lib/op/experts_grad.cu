@@ -79,29 +79,33 @@ static dim3 wgrad_grid(int64_t e, int64_t rows, int64_t cols)
 extern "C" void OPNAME(experts_up_wgrad)(struct lane *l, struct mat dw, const void *dh,
                                          const void *x, const int32_t *at, const int32_t *count,
                                          const int32_t *source, int64_t live, int64_t e, int64_t k,
-                                         int add)
+                                         int add, void *squares)
 {
     struct map r = {at, count, source, (int)e, (int)k};
     struct grad g = grad_of("experts_up_wgrad", dw, add);
     int64_t d = dw.cols, f = dw.rows / e / 2;
-    if (mma_up_wgrad(l, g, dh, x, r, live, d, f))
+    if (mma_up_wgrad(l, g, dh, x, r, live, d, f, squares))
         return;
     plain_wgrad<0><<<wgrad_grid(e, 2 * f, d), PLAIN_THREADS, 0, stream(l)>>>(
         g, (const real *)dh, (const real *)x, r, 2 * f, d);
     launched("experts_up_wgrad", "%lld,%lld,%lld", (long long)e, (long long)d, (long long)f);
+    if (squares)
+        OPNAME(sum_squares)(l, squares, mat(dw.data, dw.type, 1, dw.rows * dw.cols));
 }
 
 extern "C" void OPNAME(experts_down_wgrad)(struct lane *l, struct mat dw, const void *dout,
                                            const void *a, const int32_t *at, const int32_t *count,
                                            const int32_t *source, int64_t live, int64_t e,
-                                           int64_t k, int add)
+                                           int64_t k, int add, void *squares)
 {
     struct map r = {at, count, source, (int)e, (int)k};
     struct grad g = grad_of("experts_down_wgrad", dw, add);
     int64_t d = dw.rows / e, f = dw.cols;
-    if (mma_down_wgrad(l, g, dout, a, r, live, d, f))
+    if (mma_down_wgrad(l, g, dout, a, r, live, d, f, squares))
         return;
     plain_wgrad<1><<<wgrad_grid(e, d, f), PLAIN_THREADS, 0, stream(l)>>>(g, (const real *)dout,
                                                                          (const real *)a, r, d, f);
     launched("experts_down_wgrad", "%lld,%lld,%lld", (long long)e, (long long)d, (long long)f);
+    if (squares)
+        OPNAME(sum_squares)(l, squares, mat(dw.data, dw.type, 1, dw.rows * dw.cols));
 }

@@ -45,7 +45,7 @@ struct mma_args {
     const void *in;  /* (n,D) what A is gathered from, in place of a_map */
     void *out, *act; /* h, y, dh, dx or dw; a */
     const void *h, *gate;
-    float *part; /* (tiles across F, M) parts of dgate */
+    float *part; /* (tiles across F, M) parts of dgate; or (blocks, warps) of sums of squares */
     struct map r;
     int m, n, k; /* of an expert's product: m of weight gradients, k of the others */
     int64_t part_ld;
@@ -391,6 +391,37 @@ static inline void mma_run(struct lane *l, const char *name, mma_args g, int joi
         mma_launch<MODE, 0>(l, name, g);
 }
 
+/* Sums of squares of a gradient: each warp adds up those of its tiles, which are the same ones every
+ * time, and the warps' are added in order. */
+static __global__ void squares_kernel(stat *sum, const float *part, int n)
+{
+    float all = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        all += part[i];
+    all = block_sum(all);
+    if (threadIdx.x == 0)
+        *sum += all;
+}
+static inline int square_parts(struct lane *l)
+{
+    return cuda_lane(l)->processors * (ROLES / 32);
+}
+static inline float *squares_take(struct lane *l, const void *squares)
+{
+    int64_t bytes = square_parts(l) * (int64_t)sizeof(float);
+    float *part = squares ? (float *)arena_take(&l->scratch, bytes) : NULL;
+    if (squares)
+        cu(cudaMemsetAsync(part, 0, (size_t)bytes, stream(l)));
+    return part;
+}
+static inline void squares_join(struct lane *l, void *squares, const float *part)
+{
+    if (!squares)
+        return;
+    squares_kernel<<<1, 256, 0, stream(l)>>>((stat *)squares, part, square_parts(l));
+    launched("experts_wgrad", "%d", square_parts(l));
+}
+
 static inline int mma_up(struct lane *l, void *h, void *a, const void *x, const void *up,
                          const void *gate, struct map r, int64_t live, int64_t d, int64_t f)
 {
@@ -450,30 +481,34 @@ static inline int mma_dx(struct lane *l, void *dx, const void *dh, const void *u
     return 1;
 }
 static inline int mma_up_wgrad(struct lane *l, struct grad dw, const void *dh, const void *x,
-                               struct map r, int64_t live, int64_t d, int64_t f)
+                               struct map r, int64_t live, int64_t d, int64_t f, void *squares)
 {
     struct arena_mark mark = arena_mark(&l->scratch);
     mma_args g = {};
     if (!whole(dh, x, dw.data, r, d, f))
         return 0;
+    g.part = squares_take(l, squares);
     g.r = r, g.out = dw.data, g.coarse = dw.coarse, g.add = dw.add;
     g.m = (int)(2 * f), g.n = (int)d;
     mma_run<UP_W>(l, "experts_up_wgrad", g, is_long(r, live / r.e), dh, 2 * f,
                   lay_rows(l, x, r, live, d), ANY_ROWS, d);
+    squares_join(l, squares, g.part);
     arena_back(&l->scratch, mark);
     return 1;
 }
 static inline int mma_down_wgrad(struct lane *l, struct grad dw, const void *dout, const void *a,
-                                 struct map r, int64_t live, int64_t d, int64_t f)
+                                 struct map r, int64_t live, int64_t d, int64_t f, void *squares)
 {
     struct arena_mark mark = arena_mark(&l->scratch);
     mma_args g = {};
     if (!whole(dout, a, dw.data, r, d, f))
         return 0;
+    g.part = squares_take(l, squares);
     g.r = r, g.out = dw.data, g.coarse = dw.coarse, g.add = dw.add;
     g.m = (int)d, g.n = (int)f;
     mma_run<DOWN_W>(l, "experts_down_wgrad", g, is_long(r, live / r.e),
                     lay_rows(l, dout, r, live, d), d, a, ANY_ROWS, f);
+    squares_join(l, squares, g.part);
     arena_back(&l->scratch, mark);
     return 1;
 }

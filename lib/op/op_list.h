@@ -143,13 +143,16 @@ OP(experts_dh, (struct lane *l, void *dh /* R= (M,2F) */, void *a /* R= (M,F) */
                 const int32_t *source, int64_t n, int64_t e, int64_t k, int64_t d, int64_t f))
 OP(experts_dx, (struct lane *l, void *dx /* R= (M,D) */, const void *dh, const void *up,
                 const int32_t *at, const int32_t *count, int64_t e, int64_t d, int64_t f))
-/* Rows of padding must be numbers, whatever they are.  An expert without rows has a gradient of 0. */
+/* Rows of padding must be numbers, whatever they are.  An expert without rows has a gradient of 0.
+ * squares += the sum of squares of dw as it is stored, so that nobody need read it for that; NULL
+ * where nobody asks, and where add. */
 OP(experts_up_wgrad, (struct lane *l, struct mat dw /* (E 2F,D) */, const void *dh, const void *x,
                       const int32_t *at, const int32_t *count, const int32_t *source,
-                      int64_t live, int64_t e, int64_t k, int add))
+                      int64_t live, int64_t e, int64_t k, int add, void *squares /* S+= (1) */))
 OP(experts_down_wgrad, (struct lane *l, struct mat dw /* (E D,F) */, const void *dout,
                         const void *a, const int32_t *at, const int32_t *count,
-                        const int32_t *source, int64_t live, int64_t e, int64_t k, int add))
+                        const int32_t *source, int64_t live, int64_t e, int64_t k, int add,
+                        void *squares /* S+= (1) */))
 
 /* The dense feed-forward network, SwiGLU again, between its products:
  * a[t] = sigmoid(z[t]) silu(h[t, :F]) h[t, F:], the first factor 1 where z is NULL. */

@@ -118,7 +118,8 @@ static void stretches_find(struct optim *o)
     o->reductions = n;
 }
 
-void optim_init(struct optim *o, struct model *m, const struct optim_options *options)
+void optim_init(struct optim *o, struct model *m, const struct optim_options *options,
+                int64_t micros)
 {
     memset(o, 0, sizeof *o);
     o->m = m;
@@ -144,6 +145,8 @@ void optim_init(struct optim *o, struct model *m, const struct optim_options *op
     stretches_find(o);
     o->state = take(m, STEP_STATE, m->op->stat);
     o->sum = take(m, 1, m->op->stat);
+    if (micros == 1 && comm_size(shard_comm(m, BUFFER_EXPERTS)) == 1)
+        m->squares = o->sum; /* gradients of experts are final when they are written */
     o->bad = lane_alloc(m->lane, BUFFERS * (int64_t)sizeof *o->bad, "the optimizer");
 }
 
@@ -219,6 +222,11 @@ static void reduce(struct optim *o, const struct optim_stretch *s)
     }
 }
 
+void optim_begin(struct optim *o)
+{
+    o->m->lane->dev->zero(o->m->lane, o->sum, dtype_size(o->m->op->stat));
+}
+
 void optim_reduce_layer(struct optim *o, int64_t layer)
 {
     fork_side(o);
@@ -232,10 +240,10 @@ void optim_reduce(struct optim *o)
     struct model *m = o->m;
     int shared = comm_size(shard_comm(m, BUFFER_EXPERTS)) > 1;
     optim_reduce_layer(o, m->layers + 1);
-    m->lane->dev->zero(m->lane, o->sum, dtype_size(m->op->stat));
     if (shared)
         join_side(o);
-    add_squares(o, BUFFER_EXPERTS);
+    if (!m->squares) /* else they were counted as they were written */
+        add_squares(o, BUFFER_EXPERTS);
     if (!shared)
         join_side(o);
     add_squares(o, BUFFER_DENSE);

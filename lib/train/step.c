@@ -129,6 +129,7 @@ static void sum_losses(struct trainer *t)
 static void gradients(struct trainer *t)
 {
     zero_losses(t);
+    optim_begin(&t->optim);
     run_schedule(t, &t->schedule);
     optim_reduce(&t->optim);
     sum_losses(t);

@@ -99,8 +99,12 @@ static inline int choice_is(const char *choice, const char *what)
 {
     return choice && !strcmp(choice, what);
 }
-void optim_init(struct optim *o, struct model *m, const struct optim_options *options);
+/* micros: micro-batches of a step. */
+void optim_init(struct optim *o, struct model *m, const struct optim_options *options,
+                int64_t micros);
 void optim_release(struct optim *o);
+/* Before the first gradient of a step. */
+void optim_begin(struct optim *o);
 /* Begins to sum gradients that are done over the ranks that share each tensor: a layer's, with the
  * number of layers the head's. */
 void optim_reduce_layer(struct optim *o, int64_t layer);

@@ -47,7 +47,7 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     t->model.capacity = o->capacity;
     model_dispatch(&t->model, o->dispatch ? o->dispatch : "auto");
     model_gradients(&t->model, choice_is(o->grads, "bf16") ? DT_BF16 : op->stat);
-    optim_init(&t->optim, &t->model, &o->optim);
+    optim_init(&t->optim, &t->model, &o->optim, t->micros);
     t->optim.side = t->lanes[LANE_SHARDS];
     if (t->loss->reward != t->model.cfg.reward)
         die_misused("--loss %s needs a %s", t->loss->name,

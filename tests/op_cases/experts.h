@@ -210,31 +210,51 @@ static void outer_sum(const struct expert_data *x, double *want, const double *l
     }
 }
 
+/* Where the gradient is written its squares are asked for. */
+static void *squares_of(struct run *r, int64_t kind)
+{
+    return kind & 1 || r->bench ? NULL : inout_stat(r, "squares", 1);
+}
+
+static void expect_squares(struct run *r, const void *squares, const double *dw, int64_t n)
+{
+    if (!squares)
+        return;
+    double *want = work(r, 1);
+    *want = *output_named(r, "squares")->start + dot(dw, 1, dw, 1, n);
+    expect(r, "squares", want);
+}
+
 static void case_experts_up_wgrad(struct run *r)
 {
     struct expert_data x = draw_experts(r);
     int64_t kind = r->variant / 2;
+    void *squares = squares_of(r, kind);
     struct mat dw = gradient(r, x.e * 2 * x.f, x.d, kind);
     expert_cost(&x, 2, 1, 2, dw.type);
-    RUN(r, experts_up_wgrad, dw, x.h, x.x, x.at, x.count, x.source, x.n * x.k, x.e, x.k, kind & 1);
+    RUN(r, experts_up_wgrad, dw, x.h, x.x, x.at, x.count, x.source, x.n * x.k, x.e, x.k, kind & 1,
+        squares);
     if (!stating(r))
         return;
     double *want = gradient_start(r, kind);
     outer_sum(&x, want, x.h, 2 * x.f, 0, x.x, x.d);
     expect(r, "dw", want);
+    expect_squares(r, squares, want, dw.rows * dw.cols);
 }
 
 static void case_experts_down_wgrad(struct run *r)
 {
     struct expert_data x = draw_experts(r);
     int64_t kind = r->variant / 2;
+    void *squares = squares_of(r, kind);
     struct mat dw = gradient(r, x.e * x.d, x.f, kind);
     expert_cost(&x, 1, 1, 1, dw.type);
     RUN(r, experts_down_wgrad, dw, x.dout, x.a, x.at, x.count, x.source, x.n * x.k, x.e, x.k,
-        kind & 1);
+        kind & 1, squares);
     if (!stating(r))
         return;
     double *want = gradient_start(r, kind);
     outer_sum(&x, want, x.dout, x.d, 1, x.a, x.f);
     expect(r, "dw", want);
+    expect_squares(r, squares, want, dw.rows * dw.cols);
 }

@@ -122,9 +122,9 @@ static void layer_backward(struct layer *x)
     op->gather_sum(l, mat(x->dx, op->real, x->n, x->d), NULL, mat(x->y, op->real, x->m, x->d),
                    x->place, x->k);
     op->experts_down_wgrad(l, mat(x->ddown, op->stat, x->e * x->d, x->f), x->dy, x->a, x->at,
-                           x->count, x->source, x->n * x->k, x->e, x->k, 0);
+                           x->count, x->source, x->n * x->k, x->e, x->k, 0, NULL);
     op->experts_up_wgrad(l, mat(x->dup, op->stat, x->e * 2 * x->f, x->d), x->dh, x->x, x->at,
-                         x->count, x->source, x->n * x->k, x->e, x->k, 0);
+                         x->count, x->source, x->n * x->k, x->e, x->k, 0, NULL);
 }
 
 static struct layer draw_layer(struct run *r)
