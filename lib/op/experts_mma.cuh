@@ -359,12 +359,6 @@ static inline int whole(const void *p, const void *q, const void *o, struct map 
 
 enum { ANY_ROWS = 1 << 30 }; /* of a tensor by the row map: its rows are known on the device */
 
-/* Whether warpgroups join: where K is long, or in weight gradients long on average. */
-static inline int is_long(struct map r, int64_t k)
-{
-    return k >= LONG * TILE_K && r.e <= traits<DOWN, 1>::experts;
-}
-
 /* Of a product: A (rows by the map, a_cols), or what it is gathered from; B (b_rows,b_cols), a
  * weight or, in weight gradients, rows by the map too. */
 template <int MODE>
@@ -391,8 +385,8 @@ static inline void mma_run(struct lane *l, const char *name, mma_args g, int joi
         mma_launch<MODE, 0>(l, name, g);
 }
 
-/* Sums of squares of a gradient: each warp adds up those of its tiles, which are the same ones every
- * time, and the warps' are added in order. */
+/* Sums of squares of a gradient: each warp adds up those of its tiles, which are the same ones
+ * every time, and the warps' are added in order. */
 static __global__ void squares_kernel(stat *sum, const float *part, int n)
 {
     float all = 0;
@@ -426,7 +420,7 @@ static inline int mma_up(struct lane *l, void *h, void *a, const void *x, const 
                          const void *gate, struct map r, int64_t live, int64_t d, int64_t f)
 {
     struct arena_mark mark = arena_mark(&l->scratch);
-    int joint = is_long(r, d);
+    int joint = experts_long(r.e, d);
     mma_args g = {};
     if (!whole(x, up, h, r, d, f))
         return 0;
@@ -445,14 +439,14 @@ static inline int mma_down(struct lane *l, void *y, const void *a, const void *d
         return 0;
     g.r = r, g.out = y;
     g.n = (int)d, g.k = (int)f;
-    mma_run<DOWN>(l, "experts_down", g, is_long(r, f), a, f, down, r.e * d, f);
+    mma_run<DOWN>(l, "experts_down", g, experts_long(r.e, f), a, f, down, r.e * d, f);
     return 1;
 }
 static inline int mma_dh(struct lane *l, void *dh, void *a, void *dgate, const void *dout,
                          const void *down, const void *h, const void *gate, struct map r,
                          int64_t live, int64_t d, int64_t f)
 {
-    int parts = (int)ceil_div(f, traits<DH, 0>::n), joint = is_long(r, d);
+    int parts = (int)ceil_div(f, traits<DH, 0>::n), joint = experts_long(r.e, d);
     struct arena_mark mark = arena_mark(&l->scratch);
     mma_args g = {};
     if (!whole(dout, down, dh, r, d, f))
@@ -477,7 +471,7 @@ static inline int mma_dx(struct lane *l, void *dx, const void *dh, const void *u
         return 0;
     g.r = r, g.out = dx;
     g.n = (int)d, g.k = (int)(2 * f);
-    mma_run<DX>(l, "experts_dx", g, is_long(r, 2 * f), dh, 2 * f, up, r.e * 2 * f, d);
+    mma_run<DX>(l, "experts_dx", g, experts_long(r.e, 2 * f), dh, 2 * f, up, r.e * 2 * f, d);
     return 1;
 }
 static inline int mma_up_wgrad(struct lane *l, struct grad dw, const void *dh, const void *x,
@@ -490,7 +484,7 @@ static inline int mma_up_wgrad(struct lane *l, struct grad dw, const void *dh, c
     g.part = squares_take(l, squares);
     g.r = r, g.out = dw.data, g.coarse = dw.coarse, g.add = dw.add;
     g.m = (int)(2 * f), g.n = (int)d;
-    mma_run<UP_W>(l, "experts_up_wgrad", g, is_long(r, live / r.e), dh, 2 * f,
+    mma_run<UP_W>(l, "experts_up_wgrad", g, experts_long(r.e, live / r.e), dh, 2 * f,
                   lay_rows(l, x, r, live, d), ANY_ROWS, d);
     squares_join(l, squares, g.part);
     arena_back(&l->scratch, mark);
@@ -506,7 +500,7 @@ static inline int mma_down_wgrad(struct lane *l, struct grad dw, const void *dou
     g.part = squares_take(l, squares);
     g.r = r, g.out = dw.data, g.coarse = dw.coarse, g.add = dw.add;
     g.m = (int)d, g.n = (int)f;
-    mma_run<DOWN_W>(l, "experts_down_wgrad", g, is_long(r, live / r.e),
+    mma_run<DOWN_W>(l, "experts_down_wgrad", g, experts_long(r.e, live / r.e),
                     lay_rows(l, dout, r, live, d), d, a, ANY_ROWS, f);
     squares_join(l, squares, g.part);
     arena_back(&l->scratch, mark);

@@ -9,6 +9,13 @@
 
 enum { ROW_ALIGN = 128 }; /* expert rows begin at multiples of this, so that GPU tiles fit */
 
+/* Whether the experts' products along k take rows in tiles of 256 on tensor cores, laid in the order
+ * of the map first: in scratch, which is why it is said here. */
+static inline int experts_long(int64_t e, int64_t k)
+{
+    return k >= 3072 && e <= 256;
+}
+
 /* A matrix operand, row-major: element (i, j) at data[i * ld + j].  scale and type leave room for
  * block-scaled FP8 and FP4. */
 struct mat {

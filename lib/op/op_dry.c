@@ -58,16 +58,16 @@ static void experts_up_takes(struct lane *l, void *h, void *a, const void *x, co
                              const int32_t *source, int64_t live, int64_t e, int64_t k, int64_t d,
                              int64_t f)
 {
-    take_rows(l, live, e, d * 2);
+    take_rows(l, live, e, experts_long(e, d) ? d * 2 : 0);
 }
 
-/* The parts of dgate, of 128 columns each. */
+/* The parts of dgate, of 128 columns each, and the rows of dout. */
 static void experts_dh_takes(struct lane *l, void *dh, void *a, void *dgate, const void *dout,
                              const void *down, const void *h, const void *gate, const int32_t *at,
                              const int32_t *count, const int32_t *source, int64_t n, int64_t e,
                              int64_t k, int64_t d, int64_t f)
 {
-    take_rows(l, n * k, e, (f + 127) / 128 * 4);
+    take_rows(l, n * k, e, (f + 127) / 128 * 4 + (experts_long(e, d) ? d * 2 : 0));
 }
 
 /* da whole, where no tensor core takes it. */
