@@ -33,12 +33,16 @@ logged() { # RUN LINES: waits until the log has as many
     for _ in $(seq 500); do [ "$(cat "$1/log.jsonl" 2>/dev/null | wc -l)" -ge "$2" ] && return; sleep 0.02; done
     return 1
 }
+saved() { # RUN: waits until it has a checkpoint
+    for _ in $(seq 1000); do [ -e "$1/last" ] && return; sleep 0.02; done
+    return 1
+}
 rank_of() { # RANK: its process, among the children of this shell's jobs
     for p in $(pgrep -P "$(pgrep -P $$ -x mpirun)" -x moe-train); do
         if tr '\0' '\n' </proc/$p/environ | grep -x "OMPI_COMM_WORLD_RANK=$1\|PMI_RANK=$1" >/dev/null; then echo $p; fi
     done
 }
-export -f losses agree logged rank_of
+export -f losses agree logged saved rank_of
 export train endless
 
 ok 'collectives between 3 processes'  'mpirun -n 3 $job/tests/comm'
@@ -61,11 +65,11 @@ ok 'each process of a machine takes its share of the cores' \
 ok 'SIGUSR1 to mpirun: saved, and 75' \
    'mpirun -n 3 $endless -o usr/ & logged usr 5 && kill -USR1 $!; wait $!; test $? = 75 &&
     grep -q "\"state\":\"saved\",\"exit\":75" usr/status.json && test -e usr/last/manifest.json'
-ok 'SIGTERM to mpirun: saved'         \
-   'mpirun -n 3 $endless -o term/ & logged term 5 && kill -TERM $!; wait $!; test $? != 0 &&
+ok 'SIGTERM to mpirun: saved within 25 s' \
+   'mpirun -n 3 $endless -o term/ & logged term 5 && kill -TERM $! && s=$SECONDS; wait $!; test $? != 0 -a $((SECONDS - s)) -le 25 &&
     grep -q "\"state\":\"saved\",\"exit\":75" term/status.json && test -e term/last/manifest.json'
 ok 'SIGKILL of a rank ends the job within 10 s' \
-   'mpirun -n 3 $endless -o kill/ & logged kill 60 && kill -KILL $(rank_of 1) && s=$SECONDS; wait $!; test $? != 0 -a $((SECONDS - s)) -le 10'
+   'mpirun -n 3 $endless -o kill/ & saved kill && kill -KILL $(rank_of 1) && s=$SECONDS; wait $!; test $? != 0 -a $((SECONDS - s)) -le 10'
 x  'and it resumes from its last checkpoint' 75 'kill/: resumed at step [1-9][0-9]*$' \
    'mpirun -n 3 ${endless/-q } -o kill/ 2>resumed & for _ in $(seq 500); do grep resumed resumed && break; sleep 0.02; done; kill -USR1 $!; wait $!'
 x  'a rank that stands still: the deadline names rank, group and call' 1 'rank [02]: group [a-z-]+ of 3: [a-z_]+ is not done after 1 s' \

@@ -27,6 +27,11 @@ void ckpt_put_later(struct ckpt_writer *w, const char *set, const struct param *
                     enum dtype type, void (*put)(void *arg, struct blob_file *f), void *arg);
 /* p, from malloc, is freed when the writer closes: for data that were copied to be put. */
 void ckpt_hold(struct ckpt_writer *w, void *p);
+/* All data elsewhere: move() returns where those of a slice are to be read from.  What has been put
+ * need not be memory of the host until then. */
+int64_t ckpt_writer_bytes(const struct ckpt_writer *w);
+void ckpt_move(struct ckpt_writer *w, void *(*move)(void *arg, const void *data, int64_t bytes),
+               void *arg);
 /* Writes and fsyncs this rank's files and returns their part of the manifest (JSON text), which
  * rank 0 needs from everybody.  Frees the writer; caller frees the string. */
 char *ckpt_writer_close(struct ckpt_writer *w);

@@ -73,6 +73,26 @@ void ckpt_hold(struct ckpt_writer *w, void *p)
     buf_add(&w->copies, &p, sizeof p);
 }
 
+static int64_t slice_bytes(const struct slice *s)
+{
+    return s->r.rows * s->r.cols * dtype_size(s->type);
+}
+
+int64_t ckpt_writer_bytes(const struct ckpt_writer *w)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < w->t.slices; i++)
+        sum += slice_bytes(&w->t.slice[i]);
+    return sum;
+}
+
+void ckpt_move(struct ckpt_writer *w, void *(*move)(void *arg, const void *data, int64_t bytes),
+               void *arg)
+{
+    for (struct slice *s = w->t.slice; s < w->t.slice + w->t.slices; s++)
+        s->data = move(arg, s->data, slice_bytes(s));
+}
+
 static int is_whole(const struct slice *s)
 {
     return s->r.rows == s->rows && s->r.cols == MAX(1, s->cols);

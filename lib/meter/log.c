@@ -42,6 +42,14 @@ static const struct log_field valid_fields[] = {
     {"seconds", MEASURED, offsetof(struct valid_line, seconds)},
 };
 
+/* And one of a save by its time. */
+static const struct log_field save_fields[] = {
+    {"step", INT, offsetof(struct save_line, step)},
+    {"save_ms", MEASURED, offsetof(struct save_line, save_ms)},
+    {"waited", FLAG, offsetof(struct save_line, waited)},
+    {"bytes", INT, offsetof(struct save_line, bytes)},
+};
+
 /* Config text may be laid out over lines; here it must be one. */
 static void add_object(struct buf *b, const char *text)
 {
@@ -107,6 +115,12 @@ void meter_valid_write(struct buf *b, const struct valid_line *v)
 {
     buf_char(b, '{');
     add_fields(b, valid_fields, ARRAY_LEN(valid_fields), v);
+}
+
+void meter_save_write(struct buf *b, const struct save_line *s)
+{
+    buf_char(b, '{');
+    add_fields(b, save_fields, ARRAY_LEN(save_fields), s);
 }
 
 static int get_field(const struct log_field *f, struct json v, void *p)
@@ -189,6 +203,11 @@ static int take_line(struct meter_log *m, struct json root, int64_t until, const
     struct json v;
     struct step_line s;
     struct valid_line t;
+    struct save_line save;
+    if (json_get(root, "save_ms", &v)) { /* nobody asks for them yet */
+        get_fields(save_fields, ARRAY_LEN(save_fields), &save, root, path, number);
+        return save.step <= until;
+    }
     if (json_get(root, "valid_loss", &v)) {
         get_fields(valid_fields, ARRAY_LEN(valid_fields), &t, root, path, number);
         if (t.step > until)

@@ -30,7 +30,7 @@ struct param_counts {
 };
 struct param_counts meter_params(const struct config *c);
 
-/* ---- log.c: log.jsonl, a header line, then one line a step and one a validation ---- */
+/* ---- log.c: log.jsonl, a header line, then one line a step, a validation and a save ---- */
 
 struct log_head {
     char *config;        /* a JSON object: the run's options and model */
@@ -59,10 +59,17 @@ struct valid_line {
     double loss;  /* mean over the validation set */
     double seconds;
 };
+struct save_line {
+    int64_t step;   /* that is saved */
+    double save_ms; /* that training stood still */
+    int waited;     /* for the save before this one */
+    int64_t bytes;  /* of rank 0 */
+};
 /* Append a line.  What is not finite is written as null and read as NaN. */
 void meter_head_write(struct buf *b, const struct log_head *h);
 void meter_step_write(struct buf *b, const struct step_line *s);
 void meter_valid_write(struct buf *b, const struct valid_line *v);
+void meter_save_write(struct buf *b, const struct save_line *s);
 
 struct meter_log {
     struct log_head head;

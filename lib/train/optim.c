@@ -338,20 +338,6 @@ static int arrays(const struct optim *o, int b, struct array a[3])
     return n;
 }
 
-void ckpt_put_from(struct ckpt_writer *w, struct lane *l, const char *set, const struct param *p,
-                   struct rect r, const void *data, enum dtype t)
-{
-    int64_t bytes = r.rows * r.cols * dtype_size(t);
-    if (!l->dev->is_host) {
-        void *copy = xmalloc(MAX(bytes, 1));
-        l->dev->get(l, copy, data, bytes);
-        l->dev->wait(l);
-        ckpt_hold(w, copy);
-        data = copy;
-    }
-    ckpt_put(w, set, p, r, data, t, t);
-}
-
 void optim_save(const struct optim *o, struct ckpt_writer *w)
 {
     for (int b = 0; b < BUFFERS; b++) {
@@ -361,8 +347,8 @@ void optim_save(const struct optim *o, struct ckpt_writer *w)
             for (int64_t j = 0; j < o->shard[b].pieces; j++) {
                 const struct optim_piece *p = &o->shard[b].piece[j];
                 if (p->writes)
-                    ckpt_put_from(w, o->m->lane, a[i].name, p->p, p->r,
-                                  a[i].data + p->at * dtype_size(a[i].type), a[i].type);
+                    ckpt_put(w, a[i].name, p->p, p->r, a[i].data + p->at * dtype_size(a[i].type),
+                             a[i].type, a[i].type);
             }
     }
 }

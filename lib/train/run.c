@@ -1,7 +1,8 @@
 /* run.c -- a training run from its command line to done.json, resumed as often as it is stopped.
  *
  * Every rank executes run_rank(); rank 0 alone writes the log, the manifest and the links.
- * Decisions that must agree (stop at a signal) are summed over the ranks at the end of a step. */
+ * Decisions that must agree (stop at a signal, end a save) are taken together at the end of a step.
+ */
 #include "train/run_priv.h"
 
 #include <math.h>
@@ -23,11 +24,15 @@ static double validate(struct run *r)
     return loss;
 }
 
+/* Whether a rank was told to stop.  Where the files of a checkpoint are all written it goes on to
+ * be published. */
 static int any_signal(struct run *r)
 {
-    int64_t s = stop_signal;
-    comm_all_reduce(r->all, NULL, &s, 1, DT_I64, COMM_MAX);
-    return s != 0;
+    int64_t x[2] = {stop_signal, run_save_unwritten(r)};
+    comm_all_reduce(r->all, NULL, x, 2, DT_I64, COMM_MAX);
+    if (!x[1])
+        run_save_gather(r);
+    return x[0] != 0;
 }
 
 /* What came of the oldest batch that is queued: an update, or nothing to learn, or something that
@@ -38,7 +43,9 @@ static int take_step(struct run *r, struct step_result *s)
     trainer_take(&r->t, s);
     if (!s->ok && !s->skipped) {
         trainer_blame(&r->t, s, r->step + 1);
-        comm_barrier(r->all); /* every rank has said what it found */
+        if (r->bad >= r->o->max_bad_steps)
+            run_save_finish(r); /* which is good, whatever came after it */
+        comm_barrier(r->all);   /* every rank has said what it found */
         if (++r->bad > r->o->max_bad_steps && rank == 0)
             die("step %lld did not commit (loss %g); %lld bad steps, --max-bad-steps %lld",
                 (long long)r->step + 1, s->loss, (long long)r->bad, (long long)r->o->max_bad_steps);
@@ -100,7 +107,7 @@ static void loop(struct run *r)
         if (queued)
             continue;
         if (saved < r->step && (stop || r->step == r->steps || is_due(r->step, o->save_every))) {
-            run_save(r);
+            run_save(r, !stop && r->step < r->steps);
             saved = r->step;
         }
         if (stop && r->step < r->steps) {
@@ -121,6 +128,7 @@ static void run_rank(struct world *world, void *arg)
 {
     struct run_options *o = arg;
     struct run r = {.o = o, .world = world, .log_fd = -1, .loss = NAN};
+    run_save_init(&r);
     struct mesh mesh;
     struct config cfg;
     int n = world_size(world), *ranks = xmalloc(n * sizeof *ranks);
@@ -173,6 +181,7 @@ static void run_rank(struct world *world, void *arg)
     __atomic_store_n(&o->status, r.status, __ATOMIC_RELAXED); /* every rank has the same */
     if (r.log_fd >= 0)
         close(r.log_fd);
+    run_save_release(&r);
     trainer_release(&r.t);
     for (int64_t i = 0; i < r.mix.n; i++)
         set_close(r.mix.set[i]);

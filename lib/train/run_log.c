@@ -65,6 +65,15 @@ void run_log_step(struct run *r, const struct step_result *s, double ms, double 
     buf_release(&b);
 }
 
+void run_log_save(struct run *r, double ms, int waited, int64_t bytes)
+{
+    struct save_line line = {.step = r->step, .save_ms = ms, .waited = waited, .bytes = bytes};
+    struct buf b = {0};
+    meter_save_write(&b, &line);
+    append(r->log_fd, &b, "log.jsonl");
+    buf_release(&b);
+}
+
 void run_log_valid(struct run *r, double loss, double seconds)
 {
     struct valid_line line = {.step = r->step, .loss = loss, .seconds = seconds};

@@ -4,6 +4,24 @@
 
 #include "train/train.h"
 
+#include <pthread.h>
+
+/* A checkpoint on its way to the disk. */
+struct saving {
+    int begun, gathered; /* a thread is at it; rank 0 has had the parts of all ranks */
+    pthread_t thread;
+    struct ckpt_writer *writer;
+    char *tmp, *part; /* the folder; what this rank's files are to the manifest */
+    char **parts;     /* (ranks) rank 0's, once gathered */
+    struct buf state; /* of the run at that step */
+    int64_t step;
+    char *copy; /* of what is saved, from alloc_host(): kept for the next one */
+    int64_t copy_bytes, copied;
+    pthread_mutex_t lock; /* for the next three */
+    pthread_cond_t change;
+    int written, ready, done; /* this rank's files; parts are there; it is published */
+};
+
 struct run { /* one rank's view */
     const struct run_options *o;
     struct world *world;
@@ -20,6 +38,7 @@ struct run { /* one rank's view */
     double loss;       /* of the last step */
     double moments[2]; /* mean and sd of a reward model's scores of its training data */
     int64_t memory;    /* bytes of the device that it needs, 0 where nobody counts */
+    struct saving saving;
     int log_fd;
     int status;
 };
@@ -43,7 +62,15 @@ int run_finished(const struct run *r); /* 1 when done.json says that this very r
 
 /* ---- run_save.c ---- */
 
-void run_save(struct run *r); /* every rank; a checkpoint of this step */
+/* A checkpoint of this step, by every rank.  Where training goes on it is of a copy, and written
+ * meanwhile; where not, it is there on return.  One that meets an unfinished one waits for it. */
+void run_save(struct run *r, int goes_on);
+int run_save_unwritten(struct run *r); /* whether this rank's files are still being written */
+/* Every rank, once none has any unwritten: hands what they wrote to rank 0's thread. */
+void run_save_gather(struct run *r);
+void run_save_finish(struct run *r); /* every rank: waits until there is none on its way */
+void run_save_init(struct run *r);
+void run_save_release(struct run *r);
 void run_status_write(const struct run *r, const char *state, int code);
 void run_done_write(const struct run *r);
 
@@ -51,6 +78,7 @@ void run_done_write(const struct run *r);
 
 void run_log_open(struct run *r, int64_t sequence_length);
 void run_log_step(struct run *r, const struct step_result *s, double ms, double seconds);
+void run_log_save(struct run *r, double ms, int waited, int64_t bytes);
 void run_log_valid(struct run *r, double loss, double seconds);
 
 #endif

@@ -118,11 +118,9 @@ void optim_step(struct optim *o);
  */
 void optim_fill_master(struct optim *o);
 void optim_set_count(struct optim *o, double committed);
+/* Puts what lies on the device: ckpt_move() brings it to the host. */
 void optim_save(const struct optim *o, struct ckpt_writer *w);
 void optim_load(struct optim *o, struct ckpt *k);
-/* ckpt_put() of data on the lane's device, stored as the type they have. */
-void ckpt_put_from(struct ckpt_writer *w, struct lane *l, const char *set, const struct param *p,
-                   struct rect r, const void *data, enum dtype t);
 
 /* ---- trainer.c, batches.c, step.c: one step ---- */
 
