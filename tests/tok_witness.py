@@ -5,7 +5,7 @@
   compare TOKENIZER IN OUT  OUT is what "tests/text ids TOKENIZER" printed for the rows IN
   back IN OUT               whether every text of IN came back
 """
-import json, random, sys
+import json, random, sys, unicodedata
 
 SPACES = [9, 10, 11, 12, 13, 28, 32, 32, 32, 0x85, 0xA0, 0x1680, 0x180E, *range(0x2000, 0x2030), 0x3000]
 POOLS = [
@@ -15,6 +15,7 @@ POOLS = [
     list(range(0xAC00, 0xAC80)) + list(range(0x1100, 0x1200)),      # Hangul, composed and not
     list(range(0x1F300, 0x1FAFF)) + [0x200D, 0xFE0F, 32],           # emoji
     list(range(0x600, 0x700)) + list(range(0x900, 0x980)) + [32],   # Arabic, Devanagari
+    [c for c in range(0x110000) if unicodedata.combining(chr(c))] + [97, 0xE9],  # marks of every class
     SPACES + [97, 39],
     list(map(ord, "'sStTrReEvVmMlLdD \n\r\t\u017f\u212a\u2019012\u00bd\u00b2\u2167.,!?")),
     list(range(32, 127)) + [10],

@@ -63,26 +63,69 @@ static int is_ascii(const char *s, size_t n)
     return all < 0x80;
 }
 
-/* utf8proc 2.8 loses U+11A7 after a Hangul syllable (it takes it for "no final consonant").  It is
- * a starter that composes with nothing before it, so the text may be normalised up to it and from
- * it. */
+/* What normalising leaves as it is, and does not look past.  Tokenizers were trained with Unicode
+ * 9, which the `tokenizers` package still has: marks, compositions and compatibility forms that
+ * came later are letters like any other (those to Unicode 15 are here).  And U+11A7 after a Hangul
+ * syllable, which utf8proc 2.8 loses (it takes it for "no final consonant"). */
+static int is_left(utf8proc_int32_t c)
+{
+    static const int32_t left[][2] = {
+        {0x7fd, 0x7fd},     {0x898, 0x89f},     {0x8ca, 0x8d3},     {0x9fe, 0x9fe},
+        {0xc3c, 0xc3c},     {0xd3b, 0xd3c},     {0xeba, 0xeba},     {0x11a7, 0x11a7},
+        {0x1715, 0x1715},   {0x1abf, 0x1ace},   {0x1df6, 0x1dfa},   {0x32ff, 0x32ff},
+        {0xa7f2, 0xa7f4},   {0xa82c, 0xa82c},   {0xab69, 0xab69},   {0x10781, 0x10785},
+        {0x10787, 0x107b0}, {0x107b2, 0x107ba}, {0x10d24, 0x10d27}, {0x10eab, 0x10eac},
+        {0x10efd, 0x10eff}, {0x10f46, 0x10f50}, {0x10f82, 0x10f85}, {0x11070, 0x11070},
+        {0x1133b, 0x1133b}, {0x1145e, 0x1145e}, {0x11839, 0x1183a}, {0x11930, 0x11930},
+        {0x11938, 0x11938}, {0x1193d, 0x1193e}, {0x11943, 0x11943}, {0x119e0, 0x119e0},
+        {0x11a34, 0x11a34}, {0x11a47, 0x11a47}, {0x11a99, 0x11a99}, {0x11d42, 0x11d42},
+        {0x11d44, 0x11d45}, {0x11d97, 0x11d97}, {0x11f41, 0x11f42}, {0x16ff0, 0x16ff1},
+        {0x1e030, 0x1e06d}, {0x1e08f, 0x1e08f}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae},
+        {0x1e2ec, 0x1e2ef}, {0x1e4ec, 0x1e4ef}, {0x1f16c, 0x1f16c}, {0x1fbf0, 0x1fbf9}};
+    int low = 0, high = ARRAY_LEN(left); /* left[low][0] <= c < left[high][0] */
+
+    if (c < left[0][0])
+        return 0;
+    while (high - low > 1) {
+        int mid = (low + high) / 2;
+        if (left[mid][0] <= c)
+            low = mid;
+        else
+            high = mid;
+    }
+    return c <= left[low][1];
+}
+
+static void norm_part(const char *s, size_t n, int form, struct buf *out)
+{
+    utf8proc_uint8_t *formed;
+    utf8proc_ssize_t len =
+        utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &formed, form);
+
+    if (len < 0)
+        die("normalising: %s", utf8proc_errmsg(len));
+    buf_add(out, formed, (size_t)len);
+    free(formed);
+}
+
 static void norm_unicode(const char *s, size_t n, int form, struct buf *out)
 {
-    static const char lost[] = "\xe1\x86\xa7";
+    const char *end = s + n, *from = s;
 
-    while (n) {
-        const char *cut = memmem(s + 1, n - 1, lost, 3);
-        size_t part = cut ? (size_t)(cut - s) : n;
-        utf8proc_uint8_t *formed;
+    while (s < end) {
+        utf8proc_int32_t c;
         utf8proc_ssize_t len =
-            utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)part, &formed, form);
-        if (len < 0)
+            utf8proc_iterate((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)(end - s), &c);
+        if (len < 1)
             die("normalising: %s", utf8proc_errmsg(len));
-        buf_add(out, formed, (size_t)len);
-        free(formed);
-        s += part;
-        n -= part;
+        if (is_left(c)) {
+            norm_part(from, (size_t)(s - from), form, out);
+            buf_add(out, s, (size_t)len);
+            from = s + len;
+        }
+        s += len;
     }
+    norm_part(from, (size_t)(end - from), form, out);
 }
 
 static void norm_apply(const struct norm_step *step, const char *s, size_t n, struct buf *out)
