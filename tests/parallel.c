@@ -179,7 +179,7 @@ static void drop_spied(struct lane *l, int32_t *kept, void *dropped, const int32
 {
     spied->drop(l, kept, dropped, index, gate, t, e, k, a, factor);
     for (int64_t i = 0; i < t; i += SEQ)
-        kept_sum += hash_xxh3(kept + i * k, SEQ * k * sizeof *kept);
+        kept_sum += hash_xxh3(kept + i * k, SEQ * k * sizeof *kept) >> 32; /* so that sums fit */
 }
 
 /* What all ranks kept; those of TP x CP saw the same rows. */
