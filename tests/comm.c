@@ -593,6 +593,14 @@ static void mix_rows(struct world *w, void *arg)
     comm_all_to_all(c, NULL, y, in, x, out, 1);
 }
 
+static void mix_rows_of_two(struct world *w, void *arg)
+{
+    struct comm *c = comm_new(w, "ep", both, 2);
+    char x[8] = {0}, y[8];
+    const int64_t out[2] = {1, 1}, in[2] = {1 + world_rank(w), 1};
+    comm_all_to_all(c, NULL, y, in, x, out, 1);
+}
+
 static void mix_messages(struct world *w, void *arg)
 {
     struct comm *c = comm_new(w, "pp", both, 2);
@@ -636,6 +644,7 @@ static void test_misuse(void)
         {mix_sizes,
          "group dp: rank 1 calls all_reduce (2 F32) where rank 0 calls all_reduce (1 F32)"},
         {mix_rows, "group ep: rank 1 sends rank 1 1 rows where it expects 2"},
+        {mix_rows_of_two, "group ep: rank 0 sends rank 1 1 rows where it expects 2"},
         {mix_messages, "group pp: rank 0 sent 7 bytes and rank 1 expects 8"},
         {mix_groups, "groups are made in one order"},
         {bad_type, "group dp: all_reduce of BF16 is not supported"},

@@ -222,7 +222,8 @@ static void test_types_and_micro_batches(struct world *w, const char *config)
     test_agree(a, b, 1e-4, "f32 loss and gradients equal f64");
     test_agree(c, b, 1e-12, "one row a micro-batch gives the gradients of two");
     int64_t held = 0;
-    for (int i = 0; i < 8 && held != b->lane.heap.bytes; i++) { /* what the first ones took settles */
+    for (int i = 0; i < 8 && held != b->lane.heap.bytes;
+         i++) { /* what the first ones took settles */
         held = b->lane.heap.bytes;
         objective(b);
     }

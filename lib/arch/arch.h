@@ -97,7 +97,8 @@ struct arch {
     int64_t n;
     const struct config_field *fields; /* those that other families lack or call otherwise */
     int64_t fields_n;
-    /* After all fields: sets what the family fixes, and returns NULL or why the rest is refused. */
+    /* After all fields: sets what the family fixes, and returns NULL or why the rest is refused; or
+     * NULL. */
     const char *(*read)(struct config *c, struct json root);
 };
 const struct arch *arch_find(const char *model_type); /* or NULL */

@@ -172,7 +172,8 @@ static void read_rope(struct config *c, struct json root, const char *who)
         die_misused("%s: \"rope_theta\" is missing", who);
 }
 
-/* Whether "architectures" asks for a reward model; it has one label, or it is another classifier. */
+/* Whether "architectures" asks for a reward model; it has one label, or it is another classifier.
+ */
 static int read_reward(struct json root, const struct arch *arch, const char *who)
 {
     struct json v, labels;
@@ -212,7 +213,7 @@ const char *config_read_dense(struct config *c, struct json root)
                : NULL;
 }
 
-const char *config_read_windows(struct json root)
+const char *config_read_windows(struct config *c, struct json root)
 {
     struct json v;
     int windows;
@@ -274,7 +275,7 @@ void config_parse(struct config *c, const char *text, size_t text_len, const cha
     if (!c->c && c->d % c->heads == 0)
         c->c = c->d / c->heads;
     check(c, who);
-    if ((why = c->arch->read(c, root)))
+    if (c->arch->read && (why = c->arch->read(c, root)))
         die_misused("%s: %s", who, why);
     c->json = xstrndup(text, text_len);
     json_doc_free(doc);

@@ -4,10 +4,7 @@
 #include "arch/rows.h"
 
 static const struct arch_row rows[] = {
-    ROW_EMBED,
-    ROWS_NORM_QKV,
-    ROWS_OUT_NORM,
-    ROWS_DENSE(ALL_LAYERS, "mlp.", DIM_F_DENSE),
+    ROW_EMBED,      ROWS_NORM_QKV, ROWS_OUT_NORM, ROWS_DENSE(ALL_LAYERS, "mlp.", DIM_F_DENSE),
     ROWS_NORM_HEAD,
 };
 
@@ -18,11 +15,6 @@ static const struct config_field fields[] = {
     {"rope_theta", AT(theta), FIELD_REAL, .nullable = 1, .otherwise = 10000},
 };
 
-static const char *read_own(struct config *c, struct json root)
-{
-    return NULL;
-}
-
 const struct arch arch_llama = {
     .model_type = "llama",
     .architecture = "LlamaForCausalLM",
@@ -32,5 +24,4 @@ const struct arch arch_llama = {
     .n = ARRAY_LEN(rows),
     .fields = fields,
     .fields_n = ARRAY_LEN(fields),
-    .read = read_own,
 };

@@ -15,11 +15,6 @@ static const struct config_field fields[] = {
     {"intermediate_size", AT(f_dense), FIELD_COUNT, .required = 1},
 };
 
-static const char *read_own(struct config *c, struct json root)
-{
-    return config_read_windows(root);
-}
-
 const struct arch arch_qwen2 = {
     .model_type = "qwen2",
     .architecture = "Qwen2ForCausalLM",
@@ -28,5 +23,5 @@ const struct arch arch_qwen2 = {
     .n = ARRAY_LEN(rows),
     .fields = fields,
     .fields_n = ARRAY_LEN(fields),
-    .read = read_own,
+    .read = config_read_windows,
 };

@@ -33,7 +33,7 @@ static const char *read_own(struct config *c, struct json root)
 {
     struct json v;
     int bias;
-    const char *why = config_read_windows(root);
+    const char *why = config_read_windows(c, root);
     if (json_get(root, "qkv_bias", &v) && (json_bool(v, &bias) || !bias))
         return "\"qkv_bias\" is not true, the only value implemented";
     return why ? why : config_read_dense(c, root);

@@ -16,11 +16,6 @@ static const struct config_field fields[] = {
     {"intermediate_size", AT(f_dense), FIELD_COUNT, .required = 1},
 };
 
-static const char *read_own(struct config *c, struct json root)
-{
-    return config_read_windows(root);
-}
-
 const struct arch arch_qwen3 = {
     .model_type = "qwen3",
     .architecture = "Qwen3ForCausalLM",
@@ -30,5 +25,5 @@ const struct arch arch_qwen3 = {
     .n = ARRAY_LEN(rows),
     .fields = fields,
     .fields_n = ARRAY_LEN(fields),
-    .read = read_own,
+    .read = config_read_windows,
 };

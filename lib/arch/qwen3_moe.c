@@ -28,7 +28,7 @@ static const struct config_field fields[] = {
 
 static const char *read_own(struct config *c, struct json root)
 {
-    const char *why = config_read_windows(root);
+    const char *why = config_read_windows(c, root);
     return why ? why : config_read_dense(c, root);
 }
 

@@ -61,7 +61,7 @@
 
 /* decoder_sparse_step and mlp_only_layers: the layers without experts.  As read() of struct arch. */
 const char *config_read_dense(struct config *c, struct json root);
-/* Refuses use_sliding_window. */
-const char *config_read_windows(struct json root);
+/* Refuses use_sliding_window.  As read() too. */
+const char *config_read_windows(struct config *c, struct json root);
 
 #endif

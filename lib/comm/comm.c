@@ -168,6 +168,10 @@ void comm_reduce(struct comm *c, struct lane *l, void *buf, int64_t n, enum dtyp
 void comm_all_to_all(struct comm *c, struct lane *l, void *recv, const int64_t *recv_rows,
                      const void *send, const int64_t *send_rows, int64_t row_bytes)
 {
+    int64_t out = send_rows[c->rank], in = recv_rows[c->rank];
+    if (out != in)
+        die("group %s: rank %d sends rank %d %lld rows where it expects %lld", c->name, c->rank,
+            c->rank, (long long)out, (long long)in);
     engine_of(c, l)->all_to_all(c, l, recv, recv_rows, send, send_rows, row_bytes);
 }
 

@@ -45,9 +45,6 @@ static void self_reduce(struct comm *c, struct lane *l, void *buf, int64_t n, en
 static void self_all_to_all(struct comm *c, struct lane *l, void *recv, const int64_t *recv_rows,
                             const void *send, const int64_t *send_rows, int64_t row_bytes)
 {
-    if (recv_rows[0] != send_rows[0])
-        die("group %s: rank 0 sends itself %lld rows and expects %lld", c->name,
-            (long long)send_rows[0], (long long)recv_rows[0]);
     comm_copy(l, recv, send, send_rows[0] * row_bytes);
 }
 

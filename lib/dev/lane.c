@@ -71,20 +71,23 @@ void *dev_alloc(const struct dev_ops *dev, int64_t bytes, const char *what)
     return p;
 }
 
+static void open_lane(struct lane *l)
+{
+    heap_init(&l->heap, l->dev);
+    arena_init(&l->scratch, &l->heap);
+    l->dev->lane_open(l);
+}
+
 void lane_init(struct lane *l, const struct dev_ops *dev, int64_t threads)
 {
     *l = (struct lane){.dev = dev, .par = threads > 1 ? par_new(threads) : NULL};
-    heap_init(&l->heap, dev);
-    arena_init(&l->scratch, &l->heap);
-    dev->lane_open(l);
+    open_lane(l);
 }
 
 void lane_init_urgent(struct lane *l, const struct dev_ops *dev)
 {
     *l = (struct lane){.dev = dev, .urgent = 1};
-    heap_init(&l->heap, dev);
-    arena_init(&l->scratch, &l->heap);
-    dev->lane_open(l);
+    open_lane(l);
 }
 
 void lane_release(struct lane *l)

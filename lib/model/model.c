@@ -40,7 +40,8 @@ static void pointers_init(struct model *m)
     m->at = xcalloc(m->layers + 1, sizeof *m->at);
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
-        struct weights *at = &m->at[l->p->layer < 0 ? m->layers : model_local_layer(m, l->p->layer)];
+        struct weights *at =
+            &m->at[l->p->layer < 0 ? m->layers : model_local_layer(m, l->p->layer)];
         if (at->w[l->p->role])
             continue;
         at->w[l->p->role] = (char *)m->weight[l->buffer] + l->at * rsz;

@@ -11,7 +11,6 @@
  * these again, in one pass that is small beside the products. */
 #include "model/model_priv.h"
 
-
 struct heads { /* where queries, keys and values lie in rows of (H + 2G) C */
     char *q, *k, *v;
     int64_t ld;

@@ -63,7 +63,7 @@ struct traits {
     static constexpr int sums = n / 2;                  /* of a thread, for 64 rows */
     static constexpr int a_bytes = m * 128, b_bytes = n * 128, bytes = a_bytes + b_bytes;
     static constexpr int depth = (JOINT ? 229376 : 228352) / bytes, shared = depth * bytes + 1024;
-    static constexpr int experts = JOINT ? 256 : 1024; /* at most */
+    static constexpr int experts = JOINT ? LONG_EXPERTS : 1024; /* at most */
     using ring = stages<depth>;
 };
 

@@ -342,7 +342,7 @@ static __device__ __forceinline__ uint32_t pack2(float a, float b)
     return x;
 }
 
-/* Within a few ulp of f32, in four instructions. */
+/* In four instructions, with a relative error of 4e-6 at most (at x = -87; below 1e-6 to -8). */
 static __device__ __forceinline__ float sigmoid_near(float x)
 {
     float y;

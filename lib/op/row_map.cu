@@ -24,6 +24,7 @@ extern "C" void OPNAME(row_map)(struct lane *l, int32_t *at, int32_t *count, int
         return;
     if (e > BINS)
         die("row_map: %lld experts; this kernel takes up to %d", (long long)e, BINS);
-    sort_by(l, at, count, source, place, by_expert{index, (int32_t)first, (int32_t)e}, n * k, e, m, ROW_ALIGN);
+    sort_by(l, at, count, source, place, by_expert{index, (int32_t)first, (int32_t)e}, n * k, e, m,
+            ROW_ALIGN);
     launched("row_map", "%lld,%lld,%lld", (long long)n, (long long)k, (long long)e);
 }

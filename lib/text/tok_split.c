@@ -63,9 +63,9 @@ static int is_ascii(const char *s, size_t n)
     return all < 0x80;
 }
 
-/* What normalising leaves as it is, and does not look past.  Tokenizers were trained with Unicode
- * 9, which the `tokenizers` package still has: marks, compositions and compatibility forms that
- * came later are letters like any other (those to Unicode 15 are here).  And U+11A7 after a Hangul
+/* What normalising leaves as it is, and does not look past.  The `tokenizers` package has Unicode
+ * 9: marks, compositions and compatibility forms that came later are letters like any other to it
+ * (those to Unicode 15 are here).  And U+11A7 after a Hangul
  * syllable, which utf8proc 2.8 loses (it takes it for "no final consonant"). */
 static int is_left(utf8proc_int32_t c)
 {

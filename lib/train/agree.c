@@ -36,9 +36,9 @@ void agree_setting(struct comm *all, const struct run_options *o, const struct m
     struct buf b = {0};
     hash_sha256_file(program, "/proc/self/exe");
     agree(all, "program", program);
-    buf_printf(&b, "tp %d cp %d pp %d etp %d ep %d pp-layout %s micro %lld dispatch %s", m->tp, m->cp, m->pp,
-               m->etp, m->ep, o->pp_layout ? o->pp_layout : "even", (long long)t->micro,
-               t->dispatch ? t->dispatch : "auto");
+    buf_printf(&b, "tp %d cp %d pp %d etp %d ep %d pp-layout %s micro %lld dispatch %s", m->tp,
+               m->cp, m->pp, m->etp, m->ep, o->pp_layout ? o->pp_layout : "even",
+               (long long)t->micro, t->dispatch ? t->dispatch : "auto");
     agree(all, "mapping", b.data);
     buf_reset(&b);
     buf_printf(

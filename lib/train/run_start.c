@@ -40,8 +40,7 @@ void run_config(const struct run *r, const char *resume, struct config *c)
         c->reward = 1;
 }
 
-void run_memory(struct run *r, const char *resume, const struct mesh *m,
-                struct trainer_options *t)
+void run_memory(struct run *r, const char *resume, const struct mesh *m, struct trainer_options *t)
 {
     struct config c;
     struct dev_memory there;
