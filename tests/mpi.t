@@ -37,9 +37,10 @@ saved() { # RUN: waits until it has a checkpoint
     for _ in $(seq 1000); do [ -e "$1/last" ] && return; sleep 0.02; done
     return 1
 }
-rank_of() { # RANK: its process, among the children of this shell's jobs
-    for p in $(pgrep -P "$(pgrep -P $$ -x mpirun)" -x moe-train); do
-        if tr '\0' '\n' </proc/$p/environ | grep -x "OMPI_COMM_WORLD_RANK=$1\|PMI_RANK=$1" >/dev/null; then echo $p; fi
+rank_of() { # RANK: its process, among those at work in this folder
+    for p in $(pgrep -x moe-train); do
+        if [ "$(readlink /proc/$p/cwd)" = "$PWD" ] &&
+            tr '\0' '\n' </proc/$p/environ | grep -x "OMPI_COMM_WORLD_RANK=$1\|PMI_RANK=$1" >/dev/null; then echo $p; fi
     done
 }
 export -f losses agree logged saved rank_of
