@@ -2,7 +2,7 @@
  *
  * "text ids TOKENIZER" is the other half of tests/tok-train.t: it reads rows and prints for each
  * text its ids (with and without special tokens) and what they decode to, for the witness to
- * compare. */
+ * compare.  "text json TOKENIZER" prints the tokenizer.json that it was read as. */
 
 #include "tap.h"
 #include "text/text.h"
@@ -49,6 +49,15 @@ static int ids_main(const char *tokenizer)
     ids_release(&special);
     buf_release(&text);
     buf_release(&line);
+    tok_free(t);
+    return 0;
+}
+
+static int json_main(const char *tokenizer)
+{
+    struct tok *t = tok_open(tokenizer);
+
+    fwrite(tok_json(t)->data, 1, tok_json(t)->len, stdout);
     tok_free(t);
     return 0;
 }
@@ -296,6 +305,10 @@ int main(int argc, char **argv)
     if (argc == 3 && !strcmp(argv[1], "ids")) {
         json_doc_free(doc);
         return ids_main(argv[2]);
+    }
+    if (argc == 3 && !strcmp(argv[1], "json")) {
+        json_doc_free(doc);
+        return json_main(argv[2]);
     }
     if (!mkdtemp(dir))
         die("%s:", dir);

@@ -92,6 +92,8 @@ static void open_output(void)
     if (zstd)
         packer_zstd(packer);
     packer_file(packer, "tokenizer.json", tok_json(tok)->data, tok_json(tok)->len);
+    if (tok_config(tok)->len)
+        packer_file(packer, "tokenizer_config.json", tok_config(tok)->data, tok_config(tok)->len);
     buf_release(&columns);
 }
 

@@ -249,12 +249,15 @@ void part_close(struct part *p);
  * and trained; byte-fallback BPE ("Metaspace": Llama, Mistral) is read. */
 struct tok;
 struct tok *tok_parse(const char *json, size_t len, const char *who); /* dies (2) on the unknown */
-struct tok *
-tok_open(const char *path); /* a tokenizer.json, or a set, checkpoint or run that has one */
+/* A tokenizer.json; a file of ranks of tiktoken's whose vocabulary is known; a SentencePiece model
+ * (BPE); GPT-2's vocab.json (or encoder.json) with its merges beside it; or a folder, set,
+ * checkpoint or run that has one.  A tokenizer_config.json beside it says what bos and eos are. */
+struct tok *tok_open(const char *path);
 void tok_free(struct tok *t);
-const struct buf *tok_json(const struct tok *t); /* the file's bytes */
-const char *tok_hash(const struct tok *t);       /* XXH3-64 of them, 16 hex digits */
-int64_t tok_size(const struct tok *t);           /* ids are below this */
+const struct buf *tok_json(const struct tok *t);   /* its tokenizer.json */
+const struct buf *tok_config(const struct tok *t); /* its tokenizer_config.json; empty: none */
+const char *tok_hash(const struct tok *t);         /* XXH3-64 of them, 16 hex digits */
+int64_t tok_size(const struct tok *t);             /* ids are below this */
 struct ids { /* a zeroed struct is empty; the caller owns id until ids_release() */
     int32_t *id;
     int64_t n, cap;

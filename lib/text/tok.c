@@ -12,29 +12,6 @@
 #include <string.h>
 #include <utf8proc.h>
 
-struct tok *tok_open(const char *path)
-{
-    static const char *const inside[] = {"tokenizer.json", "last/tokenizer.json"};
-    char *file = xstrdup(path);
-    struct buf b = {0};
-
-    for (int64_t i = 0; path_is_dir(path) && i < ARRAY_LEN(inside); i++) {
-        free(file);
-        file = path_join(path, inside[i]);
-        if (path_exists(file))
-            break;
-        if (i + 1 == ARRAY_LEN(inside))
-            die_misused("%s: there is no tokenizer.json in it", path);
-    }
-    struct source *s = source_open((char *const[]){file}, 1);
-    source_entry(s, &b);
-    struct tok *t = tok_parse(b.data, b.len, file);
-    source_close(s);
-    buf_release(&b);
-    free(file);
-    return t;
-}
-
 /* White_Space, as far as a token's neighbours go. */
 static int is_space(uint32_t c)
 {
@@ -140,6 +117,11 @@ const struct buf *tok_json(const struct tok *t)
     return &t->json;
 }
 
+const struct buf *tok_config(const struct tok *t)
+{
+    return &t->config;
+}
+
 const char *tok_hash(const struct tok *t)
 {
     return t->hash;
@@ -174,6 +156,7 @@ void tok_free(struct tok *t)
     for (int64_t i = 0; i < t->norms; i++) {
         buf_release(&t->norm[i].a);
         buf_release(&t->norm[i].b);
+        regex_free(t->norm[i].regex);
     }
     for (int64_t i = 0; i < t->splits; i++) {
         regex_free(t->split[i].regex);
@@ -188,6 +171,7 @@ void tok_free(struct tok *t)
     map_release(&t->cache);
     ids_release(&t->cached);
     buf_release(&t->json);
+    buf_release(&t->config);
     free(t->token);
     free(t->special);
     free(t->merge_id);

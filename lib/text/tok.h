@@ -25,8 +25,9 @@ enum prefix { PREFIX_NEVER, PREFIX_FIRST, PREFIX_ALWAYS };
 /* What normalises. */
 struct norm_step {
     enum { NORM_UNICODE, NORM_PREPEND, NORM_REPLACE } type;
-    int form;        /* UNICODE: utf8proc's options */
-    struct buf a, b; /* PREPEND: a; REPLACE: a by b */
+    int form;            /* UNICODE: utf8proc's options */
+    struct buf a, b;     /* PREPEND: a; REPLACE: a by b */
+    struct regex *regex; /* REPLACE: instead of a, or NULL */
 };
 /* What cuts: first spaces become `space` and the text gets the prefix, then the regex cuts. */
 struct split_step {
@@ -58,7 +59,7 @@ struct added {       /* a token that is found in the text before anything else *
 };
 
 struct tok {
-    struct buf json;
+    struct buf json, config; /* the files' bytes; config may be empty */
     char hash[17];
 
     struct buf *token; /* [size] by id, as in the file; data NULL where no token has the id */

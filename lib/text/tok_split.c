@@ -128,6 +128,17 @@ static void norm_unicode(const char *s, size_t n, int form, struct buf *out)
     norm_part(from, (size_t)(end - from), form, out);
 }
 
+static void norm_regex(const struct norm_step *step, const char *s, size_t n, struct buf *out)
+{
+    size_t at = 0, start, end;
+
+    for (; regex_next(step->regex, s, n, at, &start, &end); at = end) {
+        buf_add(out, s + at, start - at);
+        buf_add(out, step->b.data, step->b.len);
+    }
+    buf_add(out, s + at, n - at);
+}
+
 static void norm_apply(const struct norm_step *step, const char *s, size_t n, struct buf *out)
 {
     switch (step->type) {
@@ -137,7 +148,10 @@ static void norm_apply(const struct norm_step *step, const char *s, size_t n, st
         buf_add(out, s, n);
         return;
     case NORM_REPLACE:
-        buf_replace(out, s, n, &step->a, &step->b);
+        if (step->regex)
+            norm_regex(step, s, n, out);
+        else
+            buf_replace(out, s, n, &step->a, &step->b);
         return;
     case NORM_UNICODE:
         if (is_ascii(s, n))

@@ -40,10 +40,15 @@ static void read_prepend(struct step_reader *r, struct json v)
 static void read_norm_replace(struct step_reader *r, struct json v)
 {
     struct norm_step *s = STEP_NEW(r, norm);
+    int is_regex;
 
     s->type = NORM_REPLACE;
-    s->a = step_literal(r, v);
+    s->a = step_pattern(r, v, &is_regex);
     s->b = step_string(v, "content");
+    if (!s->a.len)
+        die_misused("%s: a Replace whose pattern is empty is not supported", r->who);
+    if (is_regex)
+        s->regex = regex_new(s->a.data, s->a.len, 0, r->who);
 }
 const struct step_kind step_normalizers[] = {
     {"NFC", read_nfc},   {"NFD", read_nfd},         {"NFKC", read_nfkc},

@@ -1,0 +1,92 @@
+/* tok_open.c -- a tokenizer from a path: which file it is, of which format, and what the
+ * tokenizer_config.json beside it says of the tokens that begin and end a text. */
+
+#include "text/tok_file.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* In a folder, the first of these that is there. */
+static const char *const inside[] = {"tokenizer.json", "last/tokenizer.json", "tokenizer.model",
+                                     "vocab.json",     "encoder.json",        "qwen.tiktoken"};
+
+static int (*const readers[])(const struct buf *bytes, const char *path, struct buf *json) = {
+    tok_from_vocab, tok_from_tiktoken, tok_from_sentencepiece};
+
+char *tok_config_path(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *config =
+        xasprintf("%.*stokenizer_config.json", slash ? (int)(slash + 1 - path) : 0, path);
+
+    if (path_exists(config))
+        return config;
+    free(config);
+    return NULL;
+}
+
+/* The id of the token that a member names, as a string or as {"content": ...}; -1: none. */
+static int64_t named(const struct tok *t, struct json config, const char *key)
+{
+    struct json v, content;
+    size_t len;
+    const char *name = NULL;
+
+    if (json_get(config, key, &v))
+        name = json_type(v) == JSON_OBJECT && json_get(v, "content", &content)
+                   ? json_string(content, &len)
+                   : json_string(v, &len);
+    return name ? tok_id(t, name) : -1;
+}
+
+/* add_eos_token is not asked: a document always ends in eos, where there is one. */
+static void read_config(struct tok *t, const char *path)
+{
+    struct json_doc *doc = json_doc_new();
+    struct json root, v;
+    const char *why;
+    int add;
+
+    t->config = read_file(path);
+    if (json_parse(doc, t->config.data, t->config.len, &root, &why))
+        die_misused("%s: %s", path, why);
+    if (json_type(root) != JSON_OBJECT)
+        die_misused("%s: no object", path);
+    if (named(t, root, "eos_token") >= 0)
+        t->eos = named(t, root, "eos_token");
+    if (json_get(root, "add_bos_token", &v) && !json_bool(v, &add))
+        t->bos = add ? named(t, root, "bos_token") : -1;
+    else if (json_get(root, "bos_token", &v) && json_type(v) == JSON_NULL)
+        t->bos = -1;
+    json_doc_free(doc);
+}
+
+struct tok *tok_open(const char *path)
+{
+    char *file = xstrdup(path), *config;
+    struct buf bytes = {0}, json = {0};
+    int64_t known = 0;
+
+    for (int64_t i = 0; path_is_dir(path) && i < ARRAY_LEN(inside); i++) {
+        free(file);
+        file = path_join(path, inside[i]);
+        if (path_exists(file))
+            break;
+        if (i + 1 == ARRAY_LEN(inside))
+            die_misused("%s: there is no tokenizer.json in it, nor another tokenizer", path);
+    }
+    struct source *s = source_open((char *const[]){file}, 1);
+    source_entry(s, &bytes);
+    while (known < ARRAY_LEN(readers) && !readers[known](&bytes, file, &json))
+        known++;
+    const struct buf *read = known < ARRAY_LEN(readers) ? &json : &bytes;
+    struct tok *t = tok_parse(read->data, read->len, file);
+    if ((config = tok_config_path(file)))
+        read_config(t, config);
+    source_close(s);
+    buf_release(&bytes);
+    buf_release(&json);
+    free(file);
+    free(config);
+    return t;
+}

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# tok-import.t -- tokenizers of other formats: the ids of the programs whose formats they are, and of the `tokenizers`
+# package reading what they become.
+. "$(dirname "$0")/tap.sh"
+
+TEXT=$TOP/$BUILD/tests/text
+export TEXT PYTHONDONTWRITEBYTECODE=1
+{ cat "$TOP"/LICENSE "$TOP"/man/*.[157] "$TOP"/lib/text/*.c; } | pref-cat -q -f text >corpus.jsonl
+tok-train -q --vocab 2000 -o ours.json corpus.jsonl
+
+# ---- tiktoken ----
+x 'a tiktoken file that is not known' 2 'bad.tiktoken: a tiktoken file does not say .*cl100k_base, o200k_base, Qwen, Llama 3' \
+    'echo "IQ== 0" >bad.tiktoken; $TEXT json bad.tiktoken'
+x 'a line that is no rank' 2 'not a tokenizer.json' 'echo "I=== 0" >bad.tiktoken; $TEXT json bad.tiktoken'
+
+# ---- a vocabulary and merges ----
+pair() { mkdir -p "$1" && python3 -c "
+import json
+t = json.load(open('$2'))
+json.dump(t['model']['vocab'], open('$1/vocab.json', 'w'))
+merges = [m if isinstance(m, str) else ' '.join(m) for m in t['model']['merges']]
+open('$1/merges.txt', 'w').write('#version: 0.2\n' + ''.join(m + '\n' for m in merges))"; }
+pair ours ours.json
+same='python3 -c "
+import json, sys
+a, b = (json.load(open(f)) for f in sys.argv[1:])
+flat = lambda t: [m if isinstance(m, str) else \" \".join(m) for m in t[\"model\"][\"merges\"]]
+assert a[\"model\"][\"vocab\"] == b[\"model\"][\"vocab\"] and flat(a) == flat(b) and a[\"added_tokens\"] == b[\"added_tokens\"]"'
+ok 'a folder of vocab.json and merges.txt is the tokenizer.json it came from' "\$TEXT json ours >back.json && $same ours.json back.json"
+ok 'so is either file' '$TEXT json ours/merges.txt | cmp - back.json && $TEXT json ours/vocab.json | cmp - back.json'
+ok 'vocab.bpe and encoder.json too' 'mkdir -p old && cp ours/vocab.json old/encoder.json && cp ours/merges.txt old/vocab.bpe && $TEXT json old | cmp - back.json'
+x 'a vocabulary without merges' 1 'merges.txt: No such file' 'mkdir -p alone; cp ours/vocab.json alone; $TEXT json alone'
+x 'merges of another vocabulary' 2 'merges.txt:2: "x yz" or a part of it is not in' 'cp -r ours wrong; printf "#version: 0.2\nx yz\n" >wrong/merges.txt; $TEXT json wrong'
+x 'an unknown class' 2 'class BertTokenizer is not supported' 'echo "{\"tokenizer_class\":\"BertTokenizer\"}" >wrong/tokenizer_config.json; cp ours/merges.txt wrong; $TEXT json wrong'
+x 'an added token of another id' 2 'added token "<|end|>" has the id 9000, in the vocabulary 6' \
+    'echo "{\"added_tokens_decoder\":{\"9000\":{\"content\":\"<|end|>\"}}}" >wrong/tokenizer_config.json; $TEXT json wrong'
+
+# ---- what tokenizer_config.json says ----
+config() { mkdir -p cfg; cp ours.json cfg/tokenizer.json; echo "$1" >cfg/tokenizer_config.json
+    echo '{"text":"a"}' | shard-pack -q -t cfg -o set/ && python3 -c 'import json; m = json.load(open("set/manifest.json")); print(m["bos"], m["eos"])'; }
+export -f config
+ok 'bos and eos by name' '[ "$(config "{}")" = "0 1" ]'
+ok 'bos and eos by tokenizer_config.json' '[ "$(config "{\"add_bos_token\": true, \"bos_token\": {\"content\": \"<|user|>\"}, \"eos_token\": \"<|end|>\"}")" = "3 6" ]'
+ok 'no bos' '[ "$(config "{\"add_bos_token\": false, \"bos_token\": \"<|bos|>\"}")" = "-1 1" ]'
+ok 'no bos, said otherwise' '[ "$(config "{\"bos_token\": null, \"eos_token\": \"<|end|>\"}")" = "-1 6" ]'
+ok 'a set carries it, and says the same' 'cmp cfg/tokenizer_config.json set/tokenizer_config.json && echo "{\"text\":\"a\"}" | shard-pack -q -t set -o set2/ && cmp set/manifest.json set2/manifest.json'
+x 'a broken one' 2 'tokenizer_config.json: ' 'config "{"'
+
+# ---- against the packages ----
+if ! python3 -c 'import tiktoken, sentencepiece, tokenizers' 2>/dev/null; then
+    skip 'ids are those of tiktoken, sentencepiece and tokenizers' 'these Python packages are not all here'
+    finish
+    exit
+fi
+python3 "$TOP/tests/tok_witness.py" files ours.json corpus.jsonl
+python3 "$TOP/tests/tok_import.py" rows "$DATA" rows.jsonl
+python3 "$TOP/tests/tok_import.py" cases "$DATA/tokenizers" >cases
+have_data || skip 'GPT-2, cl100k_base, Mistral' "no data in $DATA"
+for p in dashscope llama_models mistral_common quicktok; do
+    python3 -c "import importlib.util as u, sys; sys.exit(not u.find_spec('$p'))" || skip "the files of $p" "no Python package $p"
+done
+while IFS=$'\t' read -r kind name file; do
+    ok "$name: ids and text are those of $kind" "\$TEXT ids $file <rows.jsonl 2>/dev/null >got && python3 \$TOP/tests/tok_import.py compare $kind $name $file rows.jsonl got"
+    ok "$name: and of tokenizers" "\$TEXT json $file >as.json && python3 \$TOP/tests/tok_witness.py compare as.json rows.jsonl got"
+done <cases
+ok 'a set carries a tokenizer.json' '$TEXT json sp-bytes.model >as.json && pref-cat -q corpus.jsonl | shard-pack -q -t sp-bytes.model --overlong split -o sp/ && cmp as.json sp/tokenizer.json'
+refuses() { x "SentencePiece: refuses $1" 2 "m.model: .*$2" "python3 -c '
+import sentencepiece
+sentencepiece.SentencePieceTrainer.train(input=\"corpus.txt\", model_prefix=\"m\", vocab_size=600, minloglevel=2, num_threads=1, $3)' && \$TEXT json m.model"; }
+refuses unigram            'the kind unigram; only BPE' 'model_type="unigram"'
+refuses 'a normalisation'  '"nmt_nfkc" .* is not supported' 'model_type="bpe"'
+refuses 'removal of space' 'remove_extra_whitespaces' 'model_type="bpe", normalization_rule_name="identity"'
+refuses 'space behind'     'treat_whitespace_as_suffix' 'model_type="bpe", normalization_rule_name="identity", remove_extra_whitespaces=False, treat_whitespace_as_suffix=True'
+x 'a model that is cut off' 2 'not a tokenizer.json' 'head -c 900 m.model >cut.model; $TEXT json cut.model'
+if have_data; then
+    zstdcat "$DATA/tokenizers/qwen3/tokenizer.json.zst" >qwen3.json
+    pair qwen3 qwen3.json
+    cp "$DATA/tokenizers/qwen3/tokenizer_config.json" qwen3
+    ok 'Qwen 3 as vocab.json and merges.txt has the ids of its tokenizer.json' \
+        '$TEXT ids qwen3 <kinds.jsonl >got 2>/dev/null && python3 $TOP/tests/tok_witness.py compare qwen3.json kinds.jsonl got'
+fi
+finish

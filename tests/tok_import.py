@@ -1,0 +1,146 @@
+"""The outside witnesses of imported tokenizers: tiktoken, sentencepiece, and the packages whose files they are.
+
+  cases DATA                  prints "KIND NAME FILE" of every foreign tokenizer in the folder DATA, or in the
+                              packages dashscope, llama-models, mistral-common and quicktok-v1; files are also made: r50k_base and
+                              p50k_base from GPT-2's pair, sp-*.model by training SentencePiece on corpus.jsonl
+  rows DATA OUT               writes the rows to compare on
+  compare KIND NAME FILE IN OUT   OUT is what "tests/text ids FILE" printed for the rows IN
+"""
+import base64, glob, importlib.util, json, os, re, struct, sys
+
+OPENAI = ("r50k_base", "p50k_base", "cl100k_base", "o200k_base")
+
+
+def package(name, path):
+    spec = importlib.util.find_spec(name)
+    found = glob.glob(os.path.join(list(spec.submodule_search_locations)[0], path)) if spec else []
+    return sorted(found)
+
+
+def train():
+    import sentencepiece
+    open("corpus.txt", "w").writelines(json.loads(l)["text"] for l in open("corpus.jsonl"))
+    common = dict(input="corpus.txt", vocab_size=1500, model_type="bpe", normalization_rule_name="identity", minloglevel=2,
+                  remove_extra_whitespaces=False, character_coverage=0.98, max_sentence_length=100000, num_threads=1)
+    more = {"bare": dict(add_dummy_prefix=False), "bytes": dict(byte_fallback=True, bos_id=-1),
+            "users": dict(byte_fallback=True, user_defined_symbols=["<ud>", "the", "\u2581\u2581", "\u2581\u2581\u2581"],
+                          control_symbols=["[INST]"], add_dummy_prefix=False),
+            "users-prefix": dict(byte_fallback=True, user_defined_symbols=["[IMG]", "hello"])}
+    for name, m in more.items():
+        sentencepiece.SentencePieceTrainer.train(model_prefix="sp-" + name, **common, **m)
+        yield "sentencepiece", "sp-" + name, "sp-%s.model" % name
+
+
+def gpt2_ranks(data):
+    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+    ranks = data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=data + "/gpt2/vocab.bpe", encoder_json_file=data + "/gpt2/encoder.json")
+    lines = [base64.b64encode(k) + b" %d\n" % v for k, v in sorted(ranks.items(), key=lambda x: x[1])]
+    open("r50k_base.tiktoken", "wb").writelines(lines)
+    open("p50k_base.tiktoken", "wb").writelines(lines + [base64.b64encode(b" " * n) + b" %d\n" % (50255 + n) for n in range(2, 26)])
+
+
+def o200k(path):
+    """That package's own format: how many; then of each its length, its bytes, its rank."""
+    b, at, ranks = open(path, "rb").read(), 4, {}
+    for _ in range(struct.unpack_from("<I", b)[0]):
+        n, = struct.unpack_from("<H", b, at)
+        ranks[struct.unpack_from("<I", b, at + 2 + n)[0]] = b[at + 2:at + 2 + n]
+        at += 6 + n
+    open("o200k_base.tiktoken", "wb").writelines(base64.b64encode(ranks[i]) + b" %d\n" % i for i in sorted(ranks))
+    return "o200k_base.tiktoken"
+
+
+def cases(data):
+    found = []
+    if os.path.isdir(data):
+        gpt2_ranks(data)
+        found += [("tiktoken", "r50k_base", data + "/gpt2/encoder.json")]
+        found += [("tiktoken", os.path.basename(f)[:-9], f) for f in ["r50k_base.tiktoken", "p50k_base.tiktoken"] + glob.glob(data + "/*/*.tiktoken")]
+        found += [("sentencepiece", os.path.basename(f), f) for f in glob.glob(data + "/*/tokenizer.model*")]
+    found += [("tiktoken", "o200k_base", o200k(f)) for f in package("quicktok", "data/o200k.vocab")]
+    found += [("tiktoken", "qwen", f) for f in package("dashscope", "resources/qwen.tiktoken")]
+    found += [("tiktoken", f.split("/")[-2], f) for f in package("llama_models", "llama[34]/tokenizer.model")]
+    found += [("sentencepiece", os.path.basename(f), f) for f in package("mistral_common", "data/*.model.*")]
+    found += train()
+    for f in found:
+        print(*f, sep="\t")
+
+
+def openai(name, path):
+    """The package's own pattern and special tokens, its download replaced by the file."""
+    import tiktoken, tiktoken_ext.openai_public as public
+    from tiktoken.load import load_tiktoken_bpe
+    file = path if path.endswith(".tiktoken") else name + ".tiktoken"
+    public.load_tiktoken_bpe = lambda url, expected_hash: load_tiktoken_bpe(file, expected_hash)
+    return tiktoken.Encoding(**getattr(public, name)())
+
+
+def other(name, path):
+    import tiktoken
+    from tiktoken.load import load_tiktoken_bpe
+    if name.startswith("llama"):
+        from pathlib import Path
+        module = importlib.import_module("llama_models.%s.tokenizer" % name)
+        return module.Tokenizer(Path(path)).model
+    source = open(package("dashscope", "tokenizers/qwen_tokenizer.py")[0]).read()
+    pattern = re.search(r'PAT_STR = r"""(.*?)"""', source)[1]
+    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"] + ["<|extra_%d|>" % i for i in range(205)]
+    return tiktoken.Encoding(name=name, pat_str=pattern, mergeable_ranks=load_tiktoken_bpe(path),
+                             special_tokens={s: 151643 + i for i, s in enumerate(names)})
+
+
+def ids_of(kind, name, path):
+    """How the witness encodes: text to (ids, ids with special tokens or None, text again)."""
+    if kind == "tiktoken":
+        e = (openai if name in OPENAI else other)(name, path)
+        def encode(text):
+            if name == "qwen":  # Python's tables are newer than those of the tokenizers package, which we follow
+                from tokenizers.normalizers import NFC
+                text = NFC().normalize_str(text)
+            ids = e.encode(text, disallowed_special=())
+            return ids, e.encode(text, allowed_special="all"), e.decode(ids)
+        return encode
+    import sentencepiece
+    s = sentencepiece.SentencePieceProcessor(model_file=path)
+    def encode(text):
+        ids = s.encode(text)  # an unknown token decodes to something else
+        return ids, None, s.decode(ids) if s.unk_id() not in ids else None
+    return encode
+
+
+def compare(kind, name, path, rows, got):
+    encode, n, wrong, left, size = ids_of(kind, name, path), 0, 0, 0, 0
+    alone = ("[IMG]", "hello") if name == "sp-users-prefix" else ()  # nothing but a user's symbol: the prefix is missing
+    for row, ours in zip(open(rows), open(got), strict=True):
+        text, ours = json.loads(row)["text"], json.loads(ours)
+        try:
+            plain, special, back = encode(text)
+        except BaseException as e:
+            if "StackOverflow" not in str(e):  # a long piece is too much for tiktoken: it is said how many
+                raise
+            left += 1
+            continue
+        n += 1
+        size += len(text.encode())
+        plain = plain[1:] if text in alone else plain
+        bad = [k for k, want in (("plain", plain), ("special", special), ("back", back)) if want is not None and want != ours[k]]
+        wrong += bool(bad)
+        if bad and wrong < 5:
+            print(bad, ascii(text[:100]), "\n  want", str(plain)[:300], "\n  got ", str(ours["plain"])[:300], ascii(ours["back"][:100]), ascii(back[:100]))
+    print(n, "texts,", size, "bytes,", wrong, "differ;", left, "too long for the witness")
+    return wrong or n < 1000
+
+
+def rows(data, out):
+    """kinds.jsonl, and where DATA is, 2 MB of books, dialogues and code."""
+    import subprocess
+    texts = [json.loads(l)["text"] for l in open("kinds.jsonl")]
+    for f, n in (("text/books.txt.zst", 900000), ("hh/scored_helpful_base.jsonl.zst", 500000), ("sft/gpteacher-codegen.json.zst", 400000)):
+        if os.path.exists(data + "/" + f):
+            b = subprocess.run("zstdcat %s/%s | head -c %d" % (data, f, n), shell=True, capture_output=True).stdout.decode("utf-8", "replace")
+            texts += [b[i:i + 3000] for i in range(0, len(b), 3000)]
+    open(out, "w").writelines(json.dumps({"text": x}) + "\n" for x in texts)
+
+
+if __name__ == "__main__":
+    sys.exit(bool({"cases": cases, "compare": compare, "rows": rows}[sys.argv[1]](*sys.argv[2:])))
