@@ -91,7 +91,7 @@ x 'a folder without one' 2 'no tokenizer.json in it' 'mkdir -p empty; $TEXT ids 
 if python3 -c 'import tokenizers' 2>/dev/null; then
     tok-train -q --vocab 2000 -o ours.json corpus.jsonl
     python3 "$TOP/tests/tok_witness.py" files ours.json corpus.jsonl
-    for f in ours prefixed cut llama metaspace metaspace-first; do
+    for f in ours prefixed cut classes llama metaspace metaspace-first; do
         ok "$f.json: ids and text are those of tokenizers" "\$TEXT ids $f.json <kinds.jsonl >got 2>/dev/null && python3 \$TOP/tests/tok_witness.py compare $f.json kinds.jsonl got"
     done
     ok 'ours gives every text back' "\$TEXT ids ours.json <kinds.jsonl 2>/dev/null >got && python3 \$TOP/tests/tok_witness.py back kinds.jsonl got"

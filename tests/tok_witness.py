@@ -1,7 +1,7 @@
 """The outside witness of tokenizers: the `tokenizers` package.
 
   files OURS CORPUS         writes kinds.jsonl (texts of many kinds) and tokenizers of other make, out of
-                            the trained one: prefixed, cut, llama, metaspace, metaspace-first
+                            the trained one: prefixed, cut, classes, llama, metaspace, metaspace-first
   compare TOKENIZER IN OUT  OUT is what "tests/text ids TOKENIZER" printed for the rows IN
   back IN OUT               whether every text of IN came back
 """
@@ -33,6 +33,8 @@ def kinds(corpus):
     texts += ["".join(chr(random.choice(p)) for _ in range(n))
               for p in POOLS for n in (1, 2, 3, 6, 30, 200) for _ in range(25)]
     texts += ["".join(random.choices(PARTS, k=random.randrange(1, 12))) for _ in range(1200)]
+    new = [c for c in range(0x32400) if unicodedata.category(chr(c)) == "Cn"]  # letters to others, maybe
+    texts += ["".join("a%sB " % chr(c) for c in new[i:i + 60]) for i in range(0, len(new), 60)]
     return texts + ["", " ", "x" * 3000, " " * 3000, "a" + " " * 999 + "b", "\n" * 999, corpus[:60000]]
 
 
@@ -80,6 +82,9 @@ def files(ours, corpus):
             {"type": "Split", "pattern": {"Regex": "[A-Z]"}, "behavior": "MergedWithPrevious", "invert": False},
             {"type": "Split", "pattern": {"Regex": "[\\s\\p{P}]+"}, "behavior": "MergedWithNext", "invert": False},
             {"type": "Split", "pattern": {"Regex": "[a-f]+"}, "behavior": "Isolated", "invert": True}, bl]}),
+        "classes": byte_level(t, normalizer={"type": "Sequence", "normalizers": [
+            {"type": "Replace", "pattern": {"Regex": "\\p{%s}" % c}, "content": x} for c, x in
+            zip(("Lu", "Ll", "Lt", "Lm", "Lo", "M", "N", "L"), "!#$%&()*")]}),
         "llama": llama(t, {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, space]}, None,
                        {"type": "Sequence", "decoders": [
                            {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"},
