@@ -24,7 +24,7 @@ POOLS = [
 ]
 PARTS = ["  ", "\n\n", " ", "\t", "a", "hello", "<|bos|>", "<|end|>", "<|rw_3|>", "<|endoftext|>", "<s>",
          "</s>", "<0x41>", "\u2581", "<", "|", ">", "\u00e9", "e\u0301", "\u4e2d\u6587", "\U0001f600",
-         "\U0001f468\u200d\U0001f469", "123", "don't", "WE'LL", "\0", "\x7f", "\r\n", "<tool_call>"]
+         "\U0001f468\u200d\U0001f469", "zz", "123", "don't", "WE'LL", "\0", "\x7f", "\r\n", "<tool_call>"]
 
 
 def kinds(corpus):
@@ -69,12 +69,13 @@ def files(ours, corpus):
         f.writelines(json.dumps({"text": x}) + "\n" for x in kinds(corpus))
     bl = t["pre_tokenizer"]
     strip = [{**a, "lstrip": a["id"] > 3, "rstrip": a["id"] % 2 == 0} for a in t["added_tokens"]]
+    single = {**strip[0], "special": False, "single_word": True, "content": "zz", "id": len(t["model"]["vocab"]) + 1}
     word = {**strip[0], "special": False, "normalized": True, "content": "hello", "id": len(t["model"]["vocab"])}
     space = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
     meta = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
     first = {**meta, "prepend_scheme": "first", "split": False}
     made = {
-        "prefixed": byte_level(t, pre_tokenizer={**bl, "add_prefix_space": True}, added_tokens=strip + [word],
+        "prefixed": byte_level(t, pre_tokenizer={**bl, "add_prefix_space": True}, added_tokens=strip + [word, single],
                                model={**t["model"], "ignore_merges": True}),
         "cut": byte_level(t, normalizer={"type": "NFC"}, pre_tokenizer={"type": "Sequence", "pretokenizers": [
             {"type": "Digits", "individual_digits": True},

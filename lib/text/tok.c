@@ -45,6 +45,21 @@ static size_t spaces_after(const char *s, size_t n, size_t at)
     return at;
 }
 
+/* Whether a word goes on over either end of s[start, end). */
+static int is_in_word(const struct tok *t, const char *s, size_t n, size_t start, size_t end)
+{
+    size_t before = start, from, to;
+
+    while (before && ((unsigned char)s[--before] & 0xc0) == 0x80)
+        ;
+    if (start > before && regex_next(t->word, s + before, start - before, 0, &from, &to))
+        return 1;
+    const char *after = s + end;
+    if (end < n)
+        utf8_next(&after);
+    return end < n && regex_next(t->word, s + end, (size_t)(after - s) - end, 0, &from, &to);
+}
+
 /* The next added token of this kind at or after *at, or NULL; *start and *end are its place in s,
  * *at where to look on.  No place before floor is taken. */
 static const struct added *added_next(const struct tok *t, const char *s, size_t n, int normalized,
@@ -59,7 +74,7 @@ static const struct added *added_next(const struct tok *t, const char *s, size_t
                 memcmp(s + i, a->text.data, a->text.len))
                 continue;
             *at = i + a->text.len;
-            if (a->special && !special) {
+            if ((a->special && !special) || (a->single_word && is_in_word(t, s, n, i, *at))) {
                 i = *at - 1;
                 break;
             }
@@ -166,6 +181,7 @@ void tok_free(struct tok *t)
         buf_release(&t->decode[i].a);
         buf_release(&t->decode[i].b);
     }
+    regex_free(t->word);
     map_release(&t->ids);
     map_release(&t->merges);
     map_release(&t->cache);

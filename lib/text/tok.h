@@ -16,6 +16,7 @@ struct regex *regex_new(const char *pattern, size_t len, int literal, const char
 int regex_next(struct regex *r, const char *s, size_t n, size_t from, size_t *start, size_t *end);
 void regex_free(struct regex *r);
 extern const char regex_gpt2[]; /* the pattern of ByteLevel with use_regex */
+extern const char regex_word[]; /* a character of a word, as a token of its own may not touch it */
 
 /* ---- tok_split.c: text to pieces, and the GPT-2 alphabet ---- */
 
@@ -55,7 +56,7 @@ struct decode_step {
 struct added {       /* a token that is found in the text before anything else */
     struct buf text; /* after normalising, where that applies */
     int32_t id;
-    int special, normalized, lstrip, rstrip;
+    int special, normalized, lstrip, rstrip, single_word;
 };
 
 struct tok {
@@ -71,6 +72,7 @@ struct tok {
     int32_t byte_id[256], unk, fallback[256]; /* -1: none */
     int byte_level, byte_fallback, fuse_unk, ignore_merges;
 
+    struct regex *word;  /* where an added token is a single word, else NULL */
     struct added *added; /* sorted by first byte, longest first */
     int64_t addeds,
         added_at[257]; /* those that begin with byte c: added_at[c] .. added_at[c + 1] */

@@ -185,13 +185,13 @@ static void read_added(struct tok *t, struct json root, const char *who)
             die_misused("%s: an added token has no \"content\" or no \"id\"", who);
         if (!len)
             continue;
-        if (added_flag(i.value, "single_word"))
-            die_misused("%s: added token \"%s\" has \"single_word\", which is not supported", who,
-                        name);
         a->special = added_flag(i.value, "special");
         a->normalized = added_flag(i.value, "normalized");
         a->lstrip = added_flag(i.value, "lstrip");
         a->rstrip = added_flag(i.value, "rstrip");
+        a->single_word = added_flag(i.value, "single_word");
+        if (a->single_word && !t->word)
+            t->word = regex_new(regex_word, strlen(regex_word), 0, who);
         token_set(t, who, name, len, id);
         a->id = (int32_t)id;
         t->special[id] = (uint8_t)a->special;

@@ -16,6 +16,13 @@
 const char regex_gpt2[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
+/* Letters, marks, digits, connectors and joiners: \w of Rust's regular expressions. */
+const char regex_word[] =
+    "(?!\\p{No}|[\\x{1d2c0}-\\x{1d2d3}])[\\p{L}\\p{M}\\p{N}_\\x{200c}\\x{200d}\\x{203f}\\x{2040}"
+    "\\x{2054}"
+    "\\x{24b6}-\\x{24e9}\\x{fe33}\\x{fe34}\\x{fe4d}-\\x{fe4f}\\x{ff3f}\\x{1f130}-\\x{1f149}"
+    "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}]";
+
 static const struct class
 {
     const char *name;
