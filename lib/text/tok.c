@@ -149,7 +149,12 @@ int64_t tok_size(const struct tok *t)
 
 int64_t tok_id(const struct tok *t, const char *token)
 {
-    return map_get(&t->ids, token, strlen(token));
+    int64_t id = map_get(&t->ids, token, strlen(token));
+
+    for (int64_t i = 0; id < 0 && i < t->addeds; i++)
+        if (!strcmp(t->token[t->added[i].id].data, token))
+            id = t->added[i].id;
+    return id;
 }
 
 int64_t tok_bos(const struct tok *t)

@@ -66,7 +66,7 @@ struct tok {
     struct buf *token; /* [size] by id, as in the file; data NULL where no token has the id */
     int64_t size, cap;
     uint8_t *special;  /* [size] */
-    struct map ids;    /* token to id */
+    struct map ids;    /* token of the model to id; not those that are only added */
     struct map merges; /* (int32 left, int32 right) to index into merge_id, which is the rank */
     int32_t *merge_id; /* [merges] the id a merge makes */
     int32_t byte_id[256], unk, fallback[256]; /* -1: none */

@@ -25,7 +25,6 @@ static void token_set(struct tok *t, const char *who, const char *name, size_t l
     t->size = MAX(t->size, id + 1);
     buf_reset(&t->token[id]);
     buf_add(&t->token[id], name, len);
-    *map_put(&t->ids, name, len) = (int32_t)id;
 }
 
 static void read_vocab(struct tok *t, struct json model, const char *who)
@@ -40,6 +39,7 @@ static void read_vocab(struct tok *t, struct json model, const char *who)
         if (json_int(i.value, &id))
             die_misused("%s: token \"%s\" has no integer id", who, i.key);
         token_set(t, who, i.key, i.key_len, id);
+        *map_put(&t->ids, i.key, i.key_len) = (int32_t)id;
     }
 }
 
