@@ -2,7 +2,8 @@
  *
  * "text ids TOKENIZER" is the other half of tests/tok-train.t: it reads rows and prints for each
  * text its ids (with and without special tokens) and what they decode to, for the witness to
- * compare.  "text json TOKENIZER" prints the tokenizer.json that it was read as. */
+ * compare.  "text json TOKENIZER" prints the tokenizer.json that it was read as.
+ * "text chat TEMPLATE TOKENIZER" prints what rows become. */
 
 #include "tap.h"
 #include "text/text.h"
@@ -58,6 +59,44 @@ static int json_main(const char *tokenizer)
     struct tok *t = tok_open(tokenizer);
 
     fwrite(tok_json(t)->data, 1, tok_json(t)->len, stdout);
+    tok_free(t);
+    return 0;
+}
+
+/* Prints of each row its ids in the template, the prompt's alone, and how many are learnt. */
+static int chat_main(const char *template, const char *tokenizer)
+{
+    row_allow_empty = 1;
+    struct tok *t = tok_open(tokenizer);
+    const struct chat *c = strcmp(template, "auto") ? chat_find(template) : chat_recognise(t);
+    struct row_reader r;
+    struct ids all = {0}, prompt = {0};
+    struct buf target = {0}, line = {0};
+    int64_t n = 0;
+
+    row_reader_init(&r, NULL, 0);
+    for (; row_next(&r); n++) {
+        int64_t learnt = 0;
+        all.n = prompt.n = 0;
+        buf_reset(&target);
+        const char *why = chat_render(c, t, &r.row, &all, &target);
+        if (!why)
+            why = chat_render_prompt(c, t, &r.row, NULL, &prompt);
+        buf_reset(&line);
+        json_quote(&line, why ? why : "", why ? strlen(why) : 0);
+        printf("{\"template\":\"%s\",\"why\":%s,\"all\":[", chat_name(c), line.data);
+        print_ids(&all);
+        printf("],\"prompt\":[");
+        print_ids(&prompt);
+        for (size_t i = 0; i < target.len; i++)
+            learnt += target.data[i];
+        printf("],\"learnt\":%lld,\"stop\":%lld}\n", (long long)learnt, (long long)chat_stop(c, t));
+    }
+    row_reader_close(&r, n);
+    ids_release(&all);
+    ids_release(&prompt);
+    buf_release(&target);
+    buf_release(&line);
     tok_free(t);
     return 0;
 }
@@ -309,6 +348,10 @@ int main(int argc, char **argv)
     if (argc == 3 && !strcmp(argv[1], "json")) {
         json_doc_free(doc);
         return json_main(argv[2]);
+    }
+    if (argc == 4 && !strcmp(argv[1], "chat")) {
+        json_doc_free(doc);
+        return chat_main(argv[2], argv[3]);
     }
     if (!mkdtemp(dir))
         die("%s:", dir);

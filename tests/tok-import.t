@@ -72,7 +72,37 @@ refuses 'a normalisation'  '"nmt_nfkc" .* is not supported' 'model_type="bpe"'
 refuses 'removal of space' 'remove_extra_whitespaces' 'model_type="bpe", normalization_rule_name="identity"'
 refuses 'space behind'     'treat_whitespace_as_suffix' 'model_type="bpe", normalization_rule_name="identity", remove_extra_whitespaces=False, treat_whitespace_as_suffix=True'
 x 'a model that is cut off' 2 'not a tokenizer.json' 'head -c 900 m.model >cut.model; $TEXT json cut.model'
+# ---- chat templates ----
+G=$TOP/tests/chat_golden.py
+python3 "$G" rows >asked.jsonl
+for base in ours llama metaspace-first; do
+    mkdir -p "chat-$base" && python3 "$G" tokenizer $base.json "chat-$base/tokenizer.json"
+    for name in $(sed 's/.*"template": "\([^"]*\)".*/\1/' "$TOP/tests/golden/tok-import/chat.jsonl" | sort -u); do
+        ok "$base, $name: the ids of what transformers makes" "\$TEXT chat $name chat-$base <asked.jsonl >got 2>/dev/null && python3 $G compare chat-$base/tokenizer.json $name got"
+    done
+done
+program() { cp chat-ours/tokenizer.json "$1" && python3 -c 'import json, sys
+json.dump({"bos_token": "<s>", "eos_token": "</s>", "chat_template": sys.argv[1]}, open(sys.argv[2], "w"))' "$2" "$1/tokenizer_config.json"; }
+CHATML="{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+CHATML+="{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+mkdir -p known unknown beside none
+program known "$CHATML"
+program unknown "$CHATML "
+program beside "" && echo -n "${CHATML//message/ message }" >beside/chat_template.jinja
+echo '{"prompt":"p","response":"r"}' >asked
+ok 'auto: recognised' 'shard-pack -q -t known --template auto -o c/ asked && python3 -c "import json; assert json.load(open(\"c/manifest.json\"))[\"template\"] == \"chatml\""'
+ok 'whatever its white space, and beside' '$TEXT chat auto beside <asked 2>/dev/null | grep chatml'
+x 'not recognised' 2 'chat_template \([0-9a-f]{16}\) is none of those that are recognised; by name there are: plain .*qwen3' 'shard-pack -q -t unknown --template auto -o c/ asked'
+x 'none there' 2 'has no chat_template' 'cp ours.json none/tokenizer.json; shard-pack -q -t none --template auto -o c/ asked'
+x 'an unknown name' 2 'no chat template "nonesuch"; there are: plain chat' 'shard-pack -q -t known --template nonesuch -o c/ asked'
+x 'a token that the tokenizer lacks' 3 'lacks a token of the chat template' 'shard-pack -q -t ours.json --template llama3 -o c/ asked'
+x 'a system where there is no place for it' 3 'no place for a system' \
+    'echo "{\"prompt\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"u\"}],\"response\":\"r\"}" | shard-pack -q -t known --template mistral -o c/'
 if have_data; then
+    for m in qwen3 deepseek-v3; do
+        mkdir -p real-$m && zstdcat "$DATA/tokenizers/$m/tokenizer.json.zst" >real-$m/tokenizer.json && cp "$DATA/tokenizers/$m/tokenizer_config.json" real-$m
+        ok "$m itself, recognised" "\$TEXT chat auto real-$m <asked.jsonl >got 2>/dev/null && grep -q '\"template\":\"$m\"' got && python3 $G compare real-$m/tokenizer.json $m got"
+    done
     zstdcat "$DATA/tokenizers/qwen3/tokenizer.json.zst" >qwen3.json
     pair qwen3 qwen3.json
     cp "$DATA/tokenizers/qwen3/tokenizer_config.json" qwen3

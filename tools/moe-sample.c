@@ -27,7 +27,8 @@ static const struct opt options[] = {
             "most tokens of a prompt and its response; 0: the model's positions"),
     OPT_STR(0, "tag", &tag_wanted, "top|low|none|text",
             "put this tag before the answer (default top, where the model was trained with tags)"),
-    OPT_STR(0, "template", &template, "name", "chat template instead of the checkpoint's"),
+    OPT_STR(0, "template", &template, "name",
+            "chat template instead of the checkpoint's; auto: as its tokenizer says"),
     OPT_CHOICE(0, "control", &control, "error|escape|allow", "control tokens that a prompt spells"),
     OPT_CHOICE(0, "device", &device, "cpu|cuda", "where to compute"),
     OPT_CHOICE(0, "type", &type, "f32|bf16", "arithmetic; bf16: cuda"),
@@ -172,12 +173,14 @@ static char *key_of(const char *dir, char *const *file, int64_t n)
     return key.data;
 }
 
-static const struct chat *chat_of(struct ckpt *k)
+static const struct chat *chat_of(struct ckpt *k, const struct tok *tok)
 {
     struct json v;
     size_t len;
     if (!template && json_get(ckpt_state(k), "template", &v) && json_string(v, &len))
         return chat_find(json_string(v, &len));
+    if (template && !strcmp(template, "auto"))
+        return chat_recognise(tok);
     return chat_find(template ? template : "plain");
 }
 
@@ -242,7 +245,7 @@ int main(int argc, char **argv)
         die_misused("--temperature is 0 or more, --top-p above 0 and at most 1");
     struct ckpt *k = ckpt_open(model);
     struct tok *tok = tok_open(ckpt_path(k));
-    const struct chat *chat = chat_of(k);
+    const struct chat *chat = chat_of(k, tok);
     struct world *world = world_self();
     struct lane lane;
     struct model m;

@@ -24,7 +24,8 @@ static const struct opt options[] = {
             "tokenizer.json, or a set or checkpoint with one"),
     OPT_CHOICE(0, "from", &from, "rows|megatron|webdataset", "what the operands are"),
     OPT_CHOICE(0, "to", &to, "shards|megatron|webdataset", "what is written"),
-    OPT_CHOICE(0, "template", &template, "plain|chat", "how a row becomes tokens"),
+    OPT_STR(0, "template", &template, "name",
+            "how a row becomes tokens; auto: as the tokenizer says"),
     OPT_INT(0, "seq", &seq, "n", "tokens in a packed sequence"),
     OPT_CHOICE(0, "overlong", &overlong, "error|drop|truncate|left|split",
                "rows that do not fit into one"),
@@ -365,7 +366,8 @@ int main(int argc, char **argv)
     if (docs_in && (opt_given("control") || row_rejects))
         die_misused("--control and --rejects are for rows, not --from %s", from);
     tok = tok_open(tokenizer);
-    chat = chat_find(template);
+    chat = strcmp(template, "auto") ? chat_find(template) : chat_recognise(tok);
+    template = chat_name(chat);
     tags = tag_count_new();
 
     struct hash_stream *input = hash_stream_new();

@@ -1,168 +1,370 @@
 /* chat.c -- how a row becomes tokens, and which of them are learnt.
  *
- * A template is a table line: what stands before a turn of each role and after it.  Prompt, tag and
- * response are encoded apart, so that the tokens up to the response are the same whether the
- * response is there (training) or not yet (sampling).  Only tags, which our tools write, may hold
- * special tokens: in what users wrote "<|end|>" is seven ordinary characters, unless the caller
- * says that it counts (row->control). */
+ * A template says what stands around the turns (chat.h).  Text that has no token between is encoded
+ * together, as it is where a whole conversation is; but the prompt ends before the answer, so that
+ * its tokens are the same whether the answer is there (training) or not yet (sampling).  Only tags,
+ * which our tools write, may hold special tokens: in what users wrote "<|end|>" is seven ordinary
+ * characters, unless the caller says that it counts (row->control). */
 
-#include "text/tok.h"
+#include "text/chat.h"
 
-#include <math.h>
 #include <string.h>
 
-struct chat {
-    const char *name;
-    const char *system, *user, *assistant; /* tokens that begin a turn, "" for nothing */
-    const char *end;                       /* and end it; "" for eos */
+struct render {
+    const struct chat *c;
+    struct tok *t;
+    struct ids *out;
+    int64_t start;   /* where the document begins in out */
+    struct buf text; /* to be encoded */
+    int control;
+    const char *why; /* it cannot be rendered */
 };
 
-static const struct chat templates[] = {
-    {"plain", "", "", "", ""},
-    {"chat", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"},
-};
-
-const struct chat *chat_find(const char *name)
+/* Encodes the text that has gathered. */
+static void flush(struct render *r, int special)
 {
-    struct buf names = {0};
+    enum tok_place place = TOK_FIRST;
 
-    for (int64_t i = 0; i < ARRAY_LEN(templates); i++) {
-        if (!strcmp(templates[i].name, name)) {
-            buf_release(&names);
-            return &templates[i];
-        }
-        buf_printf(&names, " %s", templates[i].name);
-    }
-    die_misused("no chat template \"%s\"; there are:%s", name, names.data);
+    if (!(r->c->rules & CHAT_APART) && r->out->n > r->start)
+        place = tok_is_added(r->t, r->out->id[r->out->n - 1]) ? TOK_NEXT : TOK_WITHIN;
+    if (r->text.len)
+        tok_encode_at(r->t, r->text.data, r->text.len, special, place, r->out);
+    buf_reset(&r->text);
 }
 
-/* Appends a token of the template; 0, or -1 when the tokenizer lacks it. */
-static int mark(const struct tok *t, const char *token, struct ids *out)
+static void token(struct render *r, int64_t id)
 {
-    int64_t id = *token ? tok_id(t, token) : -1;
-
+    flush(r, r->control);
     if (id >= 0)
-        ids_add(out, (int32_t)id);
-    return *token && id < 0 ? -1 : 0;
+        ids_add(r->out, (int32_t)id);
 }
 
-static const char *role_mark(const struct chat *c, const char *role)
+/* The id of the token at s, which begins with a mark of chat.h; *end behind it. */
+static int64_t token_at(const struct chat *c, const struct tok *t, const char *s, const char **end)
 {
-    const char *const marks[][2] = {
-        {"system", c->system}, {"user", c->user}, {"assistant", c->assistant}};
+    char name[64];
 
-    for (int64_t i = 0; i < ARRAY_LEN(marks); i++)
-        if (!strcmp(marks[i][0], role))
-            return marks[i][1];
-    return NULL;
+    *end = s + 1;
+    if (*s == *CHAT_EOS)
+        return tok_eos(t);
+    if (*s ==
+        *CHAT_BOS) /* ours are not said by a program that puts it there whatever add_bos says */
+        return c->rules & CHAT_APART ? tok_bos(t) : tok_bos_token(t);
+    *end = strchr(s, '\2') + 1;
+    snprintf(name, sizeof name, "%.*s", (int)(*end - s - 2), s + 1);
+    return tok_id(t, name);
 }
 
-static const char lacks[] = "the tokenizer lacks a token of the chat template";
-
-static const char *turn(const struct chat *c, struct tok *t, const char *role, struct json content,
-                        int control, struct ids *out)
+/* The longest added token that begins at s, which is of a template; -1: none does. */
+static int64_t added_at(const struct tok *t, const char *s, const char **end)
 {
-    const char *begin = role_mark(c, role), *text;
-    size_t len;
+    int64_t id = -1;
 
-    if (!begin)
-        return "a role in \"prompt\" is not system, user or assistant";
-    text = json_string(content, &len);
-    if (mark(t, begin, out))
-        return lacks;
-    tok_encode(t, text, len, control, out);
-    return mark(t, c->end, out) ? lacks : NULL;
+    for (int64_t i = 0; i < t->addeds; i++) {
+        const struct buf *name = &t->token[t->added[i].id];
+        if (!strncmp(s, name->data, name->len) && (id < 0 || s + name->len > *end)) {
+            id = t->added[i].id;
+            *end = s + name->len;
+        }
+    }
+    return id;
 }
 
-static const char *prompt(const struct chat *c, struct tok *t, const struct row *r, struct ids *out)
+static void fixed(struct render *r, const char *s)
+{
+    for (const char *end; *s; s = end) {
+        if (*s > *CHAT_EOS || *s < 0) {
+            int64_t added = r->c->rules & CHAT_APART ? -1 : added_at(r->t, s, &end);
+            if (added >= 0) {
+                token(r, added);
+            } else {
+                end = s + 1;
+                buf_char(&r->text, *s);
+            }
+            continue;
+        }
+        int64_t id = token_at(r->c, r->t, s, &end);
+        if (*s == '\1' && id < 0)
+            r->why = "the tokenizer lacks a token of the chat template";
+        token(r, id);
+    }
+}
+
+/* White space as Python's str.strip() has it. */
+static int is_white(uint32_t c)
+{
+    return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 ||
+           c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
+           c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+static void strip(const char **s, size_t *n)
+{
+    const char *p = *s, *end = *s + *n, *last = *s;
+
+    while (p < end && (last = p, is_white(utf8_next(&p))))
+        *s = p;
+    for (p = last = *s; p < end;)
+        if (!is_white(utf8_next(&p)))
+            last = p;
+    *n = (size_t)(last - *s);
+}
+
+/* Appends what a turn says. */
+static void content(struct render *r, const char *s, size_t n)
+{
+    if (r->c->rules & CHAT_STRIP)
+        strip(&s, &n);
+    buf_add(&r->text, s, n);
+}
+
+/* ---- thoughts ---- */
+
+static const char think[] = "<think>", unthink[] = "</think>";
+
+static const char *last_of(const char *s, size_t n, const char *what)
+{
+    const char *hit = NULL, *end = s + n, *next;
+
+    while ((next = memmem(s, (size_t)(end - s), what, strlen(what)))) {
+        hit = next;
+        s = next + strlen(what);
+    }
+    return hit;
+}
+
+static void strip_lines(const char **s, size_t *n)
+{
+    while (*n && **s == '\n')
+        ++*s, --*n;
+    while (*n && (*s)[*n - 1] == '\n')
+        --*n;
+}
+
+/* Cuts an answer behind its last thought; the thought is what the first one holds. */
+static void cut_thought(const char **s, size_t *n, const char **thought, size_t *length)
+{
+    const char *end = last_of(*s, *n, unthink), *from;
+
+    *thought = *s;
+    *length = 0;
+    if (!end)
+        return;
+    *length = (size_t)((const char *)memmem(*s, *n, unthink, strlen(unthink)) - *s);
+    if ((from = last_of(*s, *length, think))) {
+        *thought = from + strlen(think);
+        *length -= (size_t)(*thought - *s);
+    }
+    strip_lines(thought, length);
+    end += strlen(unthink);
+    *n -= (size_t)(end - *s);
+    *s = end;
+    while (*n && **s == '\n')
+        ++*s, --*n;
+}
+
+/* ---- prompt ---- */
+
+static int role_of(const char *role)
+{
+    static const char *const roles[ROLES] = {"system", "user", "assistant"};
+    int i = 0;
+
+    while (i < ROLES && strcmp(roles[i], role))
+        i++;
+    return i;
+}
+
+/* system: what the turn's content begins with, or NULL. */
+static void turn(struct render *r, int role, struct json value, const struct json *system)
+{
+    size_t n, length, sn;
+    const char *s = json_string(value, &n), *thought;
+
+    fixed(r, r->c->turn[role].before);
+    if (role == ROLE_ASSISTANT && (r->c->rules & CHAT_THINK))
+        cut_thought(&s, &n, &thought, &length);
+    if (system) {
+        struct buf both = {0};
+        const char *said = json_string(*system, &sn);
+        buf_str(&both, r->c->turn[ROLE_SYSTEM].before);
+        buf_add(&both, said, sn);
+        buf_str(&both, r->c->turn[ROLE_SYSTEM].after);
+        buf_add(&both, s, n);
+        content(r, both.data, both.len);
+        buf_release(&both);
+    } else {
+        content(r, s, n);
+    }
+    fixed(r, r->c->turn[role].after);
+}
+
+/* Everything that systems say, before the turns. */
+static void lead(struct render *r, struct json turns)
 {
     struct json_iter i;
-    struct json role, content;
-    const char *why = NULL;
-    size_t len;
+    struct json role, value;
+    int64_t said = 0;
+    size_t n;
 
-    if (json_type(r->prompt) == JSON_STRING)
-        return turn(c, t, "user", r->prompt, r->control, out);
-    if (!*c->user && json_count(r->prompt) > 1)
-        return "a prompt of several turns cannot be told apart in the template \"plain\"";
-    for (json_iter_init(&i, r->prompt); !why && json_iter_next(&i);) {
+    for (json_iter_init(&i, turns); json_iter_next(&i);) {
         json_get(i.value, "role", &role);
-        json_get(i.value, "content", &content);
-        why = turn(c, t, json_string(role, &len), content, r->control, out);
+        json_get(i.value, "content", &value);
+        if (role_of(json_string(role, &n)) != ROLE_SYSTEM)
+            continue;
+        buf_str(&r->text, said++ ? "\n\n" : "");
+        const char *s = json_string(value, &n);
+        buf_add(&r->text, s, n);
     }
-    return why;
 }
 
-static void begin(struct tok *t, struct ids *out)
+static void turns(struct render *r, struct json list)
 {
-    if (tok_bos(t) >= 0)
-        ids_add(out, (int32_t)tok_bos(t));
+    unsigned rules = r->c->rules;
+    struct json_iter i;
+    struct json role, value, system;
+    int64_t number = 0, spoken = 0, has_system = 0;
+    size_t n;
+
+    for (json_iter_init(&i, list); !r->why && json_iter_next(&i); number++) {
+        json_get(i.value, "role", &role);
+        json_get(i.value, "content", &value);
+        int who = role_of(json_string(role, &n));
+        if (who == ROLES) {
+            r->why = "a role in \"prompt\" is not system, user or assistant";
+        } else if (who == ROLE_SYSTEM && (rules & CHAT_NO_SYSTEM)) {
+            r->why = "the chat template has no place for a system's turn";
+        } else if (who == ROLE_SYSTEM && (rules & CHAT_IN_USER) && !number) {
+            system = value;
+            has_system = 1;
+        } else if ((rules & CHAT_ALTERNATE) && who != (spoken % 2 ? ROLE_ASSISTANT : ROLE_USER)) {
+            r->why = "the turns in \"prompt\" do not alternate between user and assistant";
+        } else if (who != ROLE_SYSTEM || !(rules & CHAT_SYSTEMS_LEAD)) {
+            if (!number && who != ROLE_SYSTEM)
+                fixed(r, r->c->without_system);
+            turn(r, who, value, has_system && !spoken ? &system : NULL);
+            spoken++;
+        }
+    }
+    if (!r->why && (rules & CHAT_ALTERNATE) && spoken % 2 == 0)
+        r->why = "the last turn in \"prompt\" is not a user's";
 }
 
-const char *chat_render_prompt(const struct chat *c, struct tok *t, const struct row *r,
-                               const char *tag, struct ids *token)
+static void prompt(struct render *r, const struct row *row, const char *tag)
 {
-    const char *why;
-
-    if (!r->has_prompt)
-        return "there is no \"prompt\"";
-    begin(t, token);
-    why = prompt(c, t, r, token);
-    if (!why && mark(t, c->assistant, token))
-        why = lacks;
-    if (!why && tag)
-        tok_encode(t, tag, strlen(tag), 1, token);
-    return why;
+    fixed(r, r->c->begin);
+    if (json_type(row->prompt) == JSON_STRING) {
+        fixed(r, r->c->without_system);
+        turn(r, ROLE_USER, row->prompt, NULL);
+    } else if ((r->c->rules & CHAT_ONE_TURN) && json_count(row->prompt) > 1) {
+        r->why = "a prompt of several turns cannot be told apart in the template \"plain\"";
+    } else {
+        if (r->c->rules & CHAT_SYSTEMS_LEAD)
+            lead(r, row->prompt);
+        turns(r, row->prompt);
+    }
+    fixed(r, r->c->prompt_end);
+    flush(r, r->control);
+    buf_str(&r->text, tag ? tag : "");
+    flush(r, 1);
 }
 
-const char *chat_render(const struct chat *c, struct tok *t, const struct row *r, struct ids *token,
+static struct render render_begin(const struct chat *c, struct tok *t, const struct row *row,
+                                  struct ids *out)
+{
+    return (struct render){.c = c, .t = t, .out = out, .start = out->n, .control = row->control};
+}
+
+/* Forgets what was appended where it failed; returns why. */
+static const char *render_end(struct render *r)
+{
+    buf_release(&r->text);
+    if (r->why)
+        r->out->n = r->start;
+    return r->why;
+}
+
+const char *chat_render_prompt(const struct chat *c, struct tok *t, const struct row *row,
+                               const char *tag, struct ids *out)
+{
+    struct render r = render_begin(c, t, row, out);
+
+    if (!row->has_prompt)
+        r.why = "there is no \"prompt\"";
+    else
+        prompt(&r, row, tag);
+    return render_end(&r);
+}
+
+/* ---- and what is learnt ---- */
+
+static void answer(struct render *r, const char *s, size_t n)
+{
+    const char *thought;
+    size_t length;
+
+    fixed(r, r->c->before_answer);
+    if (r->c->rules & CHAT_THINK) {
+        cut_thought(&s, &n, &thought, &length);
+        while (n && *s == '\n')
+            s++, n--;
+        buf_str(&r->text, think);
+        buf_char(&r->text, '\n');
+        buf_add(&r->text, thought, length);
+        buf_printf(&r->text, "\n%s\n\n", unthink);
+    }
+    content(r, s, n);
+    fixed(r, r->c->after_answer);
+    flush(r, r->control);
+}
+
+const char *chat_render(const struct chat *c, struct tok *t, const struct row *row, struct ids *out,
                         struct buf *target)
 {
-    const char *answer = r->has_prompt ? r->response : r->text, *why = NULL;
-    size_t len = r->has_prompt ? r->response_len : r->text_len;
-    int64_t start = token->n, learnt, stop = r->has_prompt ? chat_stop(c, t) : tok_eos(t);
+    const char *s = row->has_prompt ? row->response : row->text;
+    struct render r = render_begin(c, t, row, out);
+    int64_t learnt, rest;
 
-    if (!answer)
-        return r->has_prompt ? "there is no \"response\""
-                             : "there is neither \"prompt\" nor \"text\"";
-    if (r->has_prompt) {
-        why = chat_render_prompt(c, t, r, r->tag, token);
+    if (!s)
+        return row->has_prompt ? "there is no \"response\""
+                               : "there is neither \"prompt\" nor \"text\"";
+    if (!row->has_prompt)
+        r.c = c = chat_find("plain");
+    if (row->has_prompt) {
+        prompt(&r, row, row->tag);
     } else {
-        begin(t, token);
-        if (r->tag)
-            tok_encode(t, r->tag, strlen(r->tag), 1, token);
+        token(&r, tok_bos(t));
+        buf_str(&r.text, row->tag ? row->tag : "");
+        flush(&r, 1);
     }
-    learnt = token->n;
-    if (!why) {
-        tok_encode(t, answer, len, r->control, token);
-        if (stop >= 0)
-            ids_add(token, (int32_t)stop);
-    }
-    if (why) {
-        token->n = start;
-        return why;
-    }
-    for (int64_t i = start; i < token->n; i++)
-        buf_char(target, i >= learnt);
-    return NULL;
+    learnt = out->n;
+    answer(&r, s, row->has_prompt ? row->response_len : row->text_len);
+    rest = out->n;
+    fixed(&r, c->rest);
+    flush(&r, 0);
+    for (int64_t i = r.start; !r.why && i < out->n; i++)
+        buf_char(target, i >= learnt && i < rest);
+    return render_end(&r);
 }
 
 /* What stands between the prompt and the answer, or before a text. */
-static int64_t lead_in(const struct chat *c, struct tok *t, const struct row *r)
+static int64_t lead_in(const struct chat *c, struct tok *t, const struct row *row)
 {
     struct ids ids = {0};
-    int64_t n;
+    struct render r = render_begin(c, t, row, &ids);
 
-    if (r->has_prompt)
-        mark(t, c->assistant, &ids);
-    if (r->tag)
-        tok_encode(t, r->tag, strlen(r->tag), 1, &ids);
-    n = ids.n;
+    if (row->has_prompt)
+        fixed(&r, *c->prompt_end ? c->prompt_end : c->turn[ROLE_USER].after);
+    flush(&r, 0);
+    buf_str(&r.text, row->tag ? row->tag : "");
+    flush(&r, 1);
+    int64_t n = ids.n;
+    buf_release(&r.text);
     ids_release(&ids);
     return n;
 }
 
-const char *chat_render_row(const struct chat *c, struct tok *t, const struct row *r,
+const char *chat_render_row(const struct chat *c, struct tok *t, const struct row *row,
                             struct rendered *out)
 {
     const char *why;
@@ -170,16 +372,21 @@ const char *chat_render_row(const struct chat *c, struct tok *t, const struct ro
 
     out->token.n = 0;
     buf_reset(&out->target);
-    if ((why = chat_render(c, t, r, &out->token, &out->target)))
+    if ((why = chat_render(c, t, row, &out->token, &out->target)))
         return why;
     while (masked < out->token.n && !out->target.data[masked])
         masked++;
-    out->loose = r->has_prompt ? tok_bos(t) >= 0 : masked;
-    out->tight = r->has_prompt ? masked - lead_in(c, t, r) : out->token.n - 1;
+    out->loose =
+        row->has_prompt ? tok_bos_token(t) >= 0 && out->token.id[0] == tok_bos_token(t) : masked;
+    out->tight = row->has_prompt ? MAX(masked - lead_in(c, t, row), out->loose) : out->token.n - 1;
     return NULL;
 }
 
 int64_t chat_stop(const struct chat *c, struct tok *t)
 {
-    return *c->end ? tok_id(t, c->end) : tok_eos(t);
+    const char *s = c->after_answer, *end;
+
+    while (*s > *CHAT_EOS)
+        s++;
+    return token_at(c, t, s, &end);
 }

@@ -268,6 +268,11 @@ void ids_release(struct ids *v);
  * where `special`.  Bytes that are not UTF-8 count as U+FFFD.  A tokenizer remembers words, so it
  * serves one thread at a time. */
 void tok_encode(struct tok *t, const char *text, size_t len, int special, struct ids *out);
+/* The same for a part of a longer text: its beginning; what follows an added token; what follows
+ * other text, so that nothing is put before it. */
+enum tok_place { TOK_FIRST, TOK_NEXT, TOK_WITHIN };
+void tok_encode_at(struct tok *t, const char *text, size_t len, int special, enum tok_place place,
+                   struct ids *out);
 /* Appends the text of n ids; what is not UTF-8 becomes U+FFFD, ids that are no tokens are skipped.
  */
 void tok_decode(struct tok *t, const int32_t *id, int64_t n, int skip_special, struct buf *out);
@@ -278,6 +283,9 @@ int64_t tok_id(const struct tok *t, const char *token); /* -1 when there is no s
  * </s> <eos> <|end_of_text|> <|endoftext|> and DeepSeek's. */
 int64_t tok_bos(const struct tok *t);
 int64_t tok_eos(const struct tok *t);
+int64_t
+tok_bos_token(const struct tok *t); /* bos, or what is called so but does not begin a text */
+int tok_is_added(const struct tok *t, int64_t id); /* found in a text before anything else */
 
 /* Trains a byte-level BPE (GPT-2's pattern) on pieces of text and returns tokenizer.json text: 64
  * reserved special tokens first (<|bos|>, <|eos|>, <|pad|>, <|user|>, <|assistant|>, <|system|>,
@@ -293,11 +301,15 @@ int64_t tok_trainer_finish(struct tok_trainer *t, int64_t vocab, struct buf *jso
 
 /* ---- chat.c: how a row becomes tokens ---- */
 
-/* Templates by name: "plain" (bos prompt response eos, nothing between) and "chat" (<|bos|>, then
- * <|user|> ... <|end|> turns of the reserved tokens).  The last assistant turn is the target; with
+/* Templates by name: "plain" (bos prompt response eos, nothing between), "chat" (<|bos|>, then
+ * <|user|> ... <|end|> turns of the reserved tokens), and those of models, whose ids are those of
+ * transformers' apply_chat_template(): chat_list.c.  The last assistant turn is the target; with
  * text rows everything after bos is. */
 struct chat;
 const struct chat *chat_find(const char *name); /* dies (2) listing the names */
+/* The one that the tokenizer's chat_template is, or dies (2). */
+const struct chat *chat_recognise(const struct tok *t);
+const char *chat_name(const struct chat *c);
 /* Appends the row's tokens and their target flags (1: learnt), a byte a token.  tag goes before the
  * answer, masked, and is the only text whose special tokens count.  The answer is r->response; for
  * a pair the caller sets response and response_len to one side, then the other.  Returns NULL, or

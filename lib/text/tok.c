@@ -104,8 +104,11 @@ static void encode_normalized(struct tok *t, const char *s, size_t n, int specia
     buf_release(&b);
 }
 
-void tok_encode(struct tok *t, const char *text, size_t len, int special, struct ids *out)
+void tok_encode_at(struct tok *t, const char *text, size_t len, int special, enum tok_place place,
+                   struct ids *out)
 {
+    int first = place == TOK_FIRST;
+
     struct buf repaired = {0};
     const struct added *a;
     size_t gap = 0, at = 0, start, end;
@@ -115,16 +118,32 @@ void tok_encode(struct tok *t, const char *text, size_t len, int special, struct
         text = repaired.data;
         len = repaired.len;
     }
+    t->within = place == TOK_WITHIN;
     while ((a = added_next(t, text, len, 0, special, gap, &at, &start, &end))) {
         if (start > gap)
-            encode_normalized(t, text + gap, start - gap, special, !gap, out);
+            encode_normalized(t, text + gap, start - gap, special, first && !gap, out);
+        t->within = 0;
         ids_add(out, a->id);
         gap = end;
         at = MAX(at, end);
     }
     if (len > gap)
-        encode_normalized(t, text + gap, len - gap, special, !gap, out);
+        encode_normalized(t, text + gap, len - gap, special, first && !gap, out);
+    t->within = 0;
     buf_release(&repaired);
+}
+
+void tok_encode(struct tok *t, const char *text, size_t len, int special, struct ids *out)
+{
+    tok_encode_at(t, text, len, special, TOK_FIRST, out);
+}
+
+int tok_is_added(const struct tok *t, int64_t id)
+{
+    for (int64_t i = 0; i < t->addeds; i++)
+        if (t->added[i].id == id)
+            return 1;
+    return 0;
 }
 
 const struct buf *tok_json(const struct tok *t)
@@ -167,6 +186,11 @@ int64_t tok_eos(const struct tok *t)
     return t->eos;
 }
 
+int64_t tok_bos_token(const struct tok *t)
+{
+    return t->bos >= 0 ? t->bos : t->bos_token;
+}
+
 void tok_free(struct tok *t)
 {
     for (int64_t i = 0; i < t->size; i++)
@@ -193,6 +217,7 @@ void tok_free(struct tok *t)
     ids_release(&t->cached);
     buf_release(&t->json);
     buf_release(&t->config);
+    buf_release(&t->chat_template);
     free(t->token);
     free(t->special);
     free(t->merge_id);

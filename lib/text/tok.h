@@ -60,7 +60,7 @@ struct added {       /* a token that is found in the text before anything else *
 };
 
 struct tok {
-    struct buf json, config; /* the files' bytes; config may be empty */
+    struct buf json, config, chat_template; /* the files' bytes; the latter two may be empty */
     char hash[17];
 
     struct buf *token; /* [size] by id, as in the file; data NULL where no token has the id */
@@ -81,6 +81,9 @@ struct tok {
     struct decode_step decode[8];
     int64_t norms, splits, decodes;
     int64_t bos, eos;
+    int64_t bos_token; /* where tokenizer_config.json names one that is not put before a text; else
+                          -1 */
+    int within; /* the text that is encoded goes on with one that was: nothing is put before it */
 
     /* Scratch of one encoding; the cache keeps the ids of short pieces. */
     struct map cache;  /* piece to index into cached */

@@ -45,7 +45,7 @@ int tok_from_tiktoken(const struct buf *bytes, const char *path, struct buf *jso
 int tok_from_sentencepiece(const struct buf *bytes, const char *path, struct buf *json);
 int tok_from_vocab(const struct buf *bytes, const char *path, struct buf *json);
 
-/* tok_open.c.  The tokenizer_config.json beside path, or NULL; the caller frees. */
-char *tok_config_path(const char *path);
+/* tok_open.c.  The file of this name beside path, or NULL; the caller frees. */
+char *tok_beside(const char *path, const char *name);
 
 #endif

@@ -13,15 +13,14 @@ static const char *const inside[] = {"tokenizer.json", "last/tokenizer.json", "t
 static int (*const readers[])(const struct buf *bytes, const char *path, struct buf *json) = {
     tok_from_vocab, tok_from_tiktoken, tok_from_sentencepiece};
 
-char *tok_config_path(const char *path)
+char *tok_beside(const char *path, const char *name)
 {
     const char *slash = strrchr(path, '/');
-    char *config =
-        xasprintf("%.*stokenizer_config.json", slash ? (int)(slash + 1 - path) : 0, path);
+    char *beside = xasprintf("%.*s%s", slash ? (int)(slash + 1 - path) : 0, path, name);
 
-    if (path_exists(config))
-        return config;
-    free(config);
+    if (path_exists(beside))
+        return beside;
+    free(beside);
     return NULL;
 }
 
@@ -54,6 +53,7 @@ static void read_config(struct tok *t, const char *path)
         die_misused("%s: no object", path);
     if (named(t, root, "eos_token") >= 0)
         t->eos = named(t, root, "eos_token");
+    t->bos_token = named(t, root, "bos_token");
     if (json_get(root, "add_bos_token", &v) && !json_bool(v, &add))
         t->bos = add ? named(t, root, "bos_token") : -1;
     else if (json_get(root, "bos_token", &v) && json_type(v) == JSON_NULL)
@@ -63,7 +63,7 @@ static void read_config(struct tok *t, const char *path)
 
 struct tok *tok_open(const char *path)
 {
-    char *file = xstrdup(path), *config;
+    char *file = xstrdup(path), *config, *program;
     struct buf bytes = {0}, json = {0};
     int64_t known = 0;
 
@@ -81,12 +81,15 @@ struct tok *tok_open(const char *path)
         known++;
     const struct buf *read = known < ARRAY_LEN(readers) ? &json : &bytes;
     struct tok *t = tok_parse(read->data, read->len, file);
-    if ((config = tok_config_path(file)))
+    if ((config = tok_beside(file, "tokenizer_config.json")))
         read_config(t, config);
+    if ((program = tok_beside(file, "chat_template.jinja")))
+        t->chat_template = read_file(program);
     source_close(s);
     buf_release(&bytes);
     buf_release(&json);
     free(file);
     free(config);
+    free(program);
     return t;
 }

@@ -257,7 +257,7 @@ struct tok *tok_parse(const char *json, size_t len, const char *who)
     buf_add(&t->json, json, len);
     hash_hex(t->hash, hash_xxh3(json, len));
     t->unk = -1;
-    t->bos = t->eos = -1;
+    t->bos = t->eos = t->bos_token = -1;
     read_model(t, root, who);
     bytes_init(t);
     read_added(t, root, who);

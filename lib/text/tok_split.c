@@ -169,6 +169,8 @@ void tok_normalize(const struct tok *t, const char *s, size_t n, struct buf *out
     buf_reset(out);
     buf_add(out, s, n);
     for (int64_t i = 0; i < t->norms; i++) {
+        if (t->within && t->norm[i].type == NORM_PREPEND)
+            continue;
         buf_reset(&next);
         norm_apply(&t->norm[i], out->data, out->len, &next);
         struct buf swap = *out;
@@ -228,8 +230,8 @@ static void split_from(struct tok *t, int64_t k, const char *s, size_t n, int fi
     int begins = n >= space->len && !memcmp(s, space->data, space->len);
     if (step->space.len)
         begins |= s[0] == ' ';
-    int prefix =
-        !begins && (step->prefix == PREFIX_ALWAYS || (step->prefix == PREFIX_FIRST && first));
+    int prefix = !begins && !t->within &&
+                 (step->prefix == PREFIX_ALWAYS || (step->prefix == PREFIX_FIRST && first));
     if (prefix || step->space.len) {
         if (prefix)
             buf_add(&changed, space->data, space->len);

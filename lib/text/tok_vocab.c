@@ -193,7 +193,7 @@ int tok_from_vocab(const struct buf *bytes, const char *path, struct buf *json)
     mark_bytes(&ids, made);
 
     doc = json_doc_new();
-    config_path = tok_config_path(path);
+    config_path = tok_beside(path, "tokenizer_config.json");
     if (config_path) {
         text = read_file(config_path);
         if (json_parse(doc, text.data, text.len, &config, &why))
