@@ -78,7 +78,7 @@ static void open_output(void)
     }
     struct set_info info = {.seq = seq,
                             .tokenizer_hash = (char *)tok_hash(tok),
-                            .template = (char *)template,
+                            .template = (char *)chat_name(chat),
                             .bos = tok_bos(tok),
                             .eos = chat_stop(chat, tok)};
     static const int order[COLUMNS] = {REWARD, PAIR, MARGIN, REF_LOGP};
@@ -311,8 +311,8 @@ static char *provenance(int64_t rows, const struct hash_stream *input, const str
         &b,
         "\"template\": \"%s\", \"seq\": %lld, \"overlong\": \"%s\", \"control\": \"%s\", "
         "\"window\": %lld, \"group-bytes\": %lld}, \"input\": {\"rows\": %lld, \"xxh3\": \"%s\"}",
-        template, (long long)seq, overlong, control, (long long)window, (long long)group_bytes,
-        (long long)rows, hex);
+        chat_name(chat), (long long)seq, overlong, control, (long long)window,
+        (long long)group_bytes, (long long)rows, hex);
     if (tag_json->len) /* without its newline */
         buf_printf(&b, ", \"ca\": %.*s", (int)tag_json->len - 1, tag_json->data);
     buf_char(&b, '}');
@@ -367,7 +367,6 @@ int main(int argc, char **argv)
         die_misused("--control and --rejects are for rows, not --from %s", from);
     tok = tok_open(tokenizer);
     chat = strcmp(template, "auto") ? chat_find(template) : chat_recognise(tok);
-    template = chat_name(chat);
     tags = tag_count_new();
 
     struct hash_stream *input = hash_stream_new();
