@@ -13,6 +13,10 @@ x 'a tiktoken file that is not known' 2 'bad.tiktoken: a tiktoken file does not 
     'echo "IQ== 0" >bad.tiktoken; $TEXT json bad.tiktoken'
 x 'a line that is no rank' 2 'not a tokenizer.json' 'echo "I=== 0" >bad.tiktoken; $TEXT json bad.tiktoken'
 
+x 'a tekken file of other ranks' 2 'token 1 of "vocab" has no "token_bytes" in base64, or another "rank"' \
+    'echo "{\"config\":{\"pattern\":\"a\",\"default_vocab_size\":9,\"default_num_special_tokens\":3},\"vocab\":[{\"rank\":0,\"token_bytes\":\"AA==\"},{\"rank\":2,\"token_bytes\":\"AQ==\"}]}" >bad.json; $TEXT json bad.json'
+x 'one without tokens' 2 'has no tokens' 'sed "s/\"vocab\":.*/\"vocab\":[]}/" bad.json >empty.json; $TEXT json empty.json'
+
 # ---- a vocabulary and merges ----
 pair() { mkdir -p "$1" && python3 -c "
 import json

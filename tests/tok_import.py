@@ -2,7 +2,7 @@
 
   cases DATA                  prints "KIND NAME FILE" of every foreign tokenizer in the folder DATA, or in the
                               packages dashscope, llama-models, mistral-common and quicktok-v1; files are also made: r50k_base and
-                              p50k_base from GPT-2's pair, sp-*.model by training SentencePiece on corpus.jsonl
+                              p50k_base and tekken-made from GPT-2's pair, sp-*.model by training SentencePiece on corpus.jsonl
   rows DATA OUT               writes the rows to compare on
   compare KIND NAME FILE IN OUT   OUT is what "tests/text ids FILE" printed for the rows IN
 """
@@ -50,17 +50,29 @@ def o200k(path):
     return "o200k_base.tiktoken"
 
 
+def tekken(data):
+    """GPT-2's ranks, cut short, as Mistral's format has them."""
+    ranks = [l.split()[0].decode() for l in open("r50k_base.tiktoken", "rb")][:30000]
+    json.dump({"config": {"pattern": O200K, "num_vocab_tokens": 30000, "default_vocab_size": 20050, "default_num_special_tokens": 50, "version": "v3"},
+               "vocab": [{"rank": i, "token_bytes": t, "token_str": None} for i, t in enumerate(ranks)]}, open("tekken-made.json", "w"))
+    return "tekken-made", "tekken-made", "tekken-made.json"
+
+
+O200K = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+|."
+
+
 def cases(data):
     found = []
     if os.path.isdir(data):
         gpt2_ranks(data)
-        found += [("tiktoken", "r50k_base", data + "/gpt2/encoder.json")]
+        found += [("tiktoken", "r50k_base", data + "/gpt2/encoder.json"), tekken(data)]
         found += [("tiktoken", os.path.basename(f)[:-9], f) for f in ["r50k_base.tiktoken", "p50k_base.tiktoken"] + glob.glob(data + "/*/*.tiktoken")]
         found += [("sentencepiece", os.path.basename(f), f) for f in glob.glob(data + "/*/tokenizer.model*")]
     found += [("tiktoken", "o200k_base", o200k(f)) for f in package("quicktok", "data/o200k.vocab")]
     found += [("tiktoken", "qwen", f) for f in package("dashscope", "resources/qwen.tiktoken")]
     found += [("tiktoken", f.split("/")[-2], f) for f in package("llama_models", "llama[34]/tokenizer.model")]
     found += [("sentencepiece", os.path.basename(f), f) for f in package("mistral_common", "data/*.model.*")]
+    found += [("tekken", os.path.basename(f), f) for f in package("mistral_common", "data/tekken_*.json")]
     found += train()
     for f in found:
         print(*f, sep="\t")
@@ -100,6 +112,16 @@ def ids_of(kind, name, path):
             ids = e.encode(text, disallowed_special=())
             return ids, e.encode(text, allowed_special="all"), e.decode(ids)
         return encode
+    if kind == "tekken-made":
+        import tiktoken
+        t = json.load(open(path))
+        ranks = {base64.b64decode(v["token_bytes"]): v["rank"] for v in t["vocab"][:20000]}
+        e = tiktoken.Encoding(name=name, pat_str=t["config"]["pattern"], mergeable_ranks=ranks, special_tokens={})
+        return lambda text: ([i + 50 for i in e.encode(text)], None, e.decode(e.encode(text)))
+    if kind == "tekken":
+        from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+        t = Tekkenizer.from_file(path)
+        return lambda text: (t.encode(text, bos=False, eos=False), None, t.decode(t.encode(text, bos=False, eos=False)))
     import sentencepiece
     s = sentencepiece.SentencePieceProcessor(model_file=path)
     def encode(text):

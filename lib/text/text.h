@@ -249,9 +249,10 @@ void part_close(struct part *p);
  * and trained; byte-fallback BPE ("Metaspace": Llama, Mistral) is read. */
 struct tok;
 struct tok *tok_parse(const char *json, size_t len, const char *who); /* dies (2) on the unknown */
-/* A tokenizer.json; a file of ranks of tiktoken's whose vocabulary is known; a SentencePiece model
- * (BPE); GPT-2's vocab.json (or encoder.json) with its merges beside it; or a folder, set,
- * checkpoint or run that has one.  A tokenizer_config.json beside it says what bos and eos are. */
+/* A tokenizer.json; a file of ranks of tiktoken's whose vocabulary is known; a tekken.json; a
+ * SentencePiece model (BPE); GPT-2's vocab.json (or encoder.json) with its merges beside it; or a
+ * folder, set, checkpoint or run that has one.  A tokenizer_config.json beside it says what bos and
+ * eos are. */
 struct tok *tok_open(const char *path);
 void tok_free(struct tok *t);
 const struct buf *tok_json(const struct tok *t);   /* its tokenizer.json */

@@ -38,10 +38,24 @@ void byte_level_text(struct buf *out, const char *bytes, size_t n);
 void tok_ranks_merges(struct tok_file *f, const struct buf *text, const int32_t *rank, int chars,
                       const char *who);
 
+/* A vocabulary of bytes whose ids are in the order of their ranks, in the making. */
+struct tok_ranked {
+    struct tok_file file;
+    struct buf *text; /* [cap] by id */
+    int64_t cap;
+};
+void tok_ranked_init(struct tok_ranked *v);
+void tok_ranked_add(struct tok_ranked *v, int64_t id, const struct buf *bytes, const char *who);
+void tok_ranked_finish(struct tok_ranked *v, const char *who); /* the merges, before other tokens */
+void tok_ranked_release(struct tok_ranked *v);
+/* Appends what n base64 digits stand for; 0, or -1.  tok_tiktoken.c */
+int base64_decode(struct buf *out, const char *s, size_t n);
+
 /* ---- one reader a format.  1: it is that format, and json is its tokenizer.json; 0: it is not.
  * They die (2) on what they do not know.  path: a file beside it may be needed. ---- */
 
 int tok_from_tiktoken(const struct buf *bytes, const char *path, struct buf *json);
+int tok_from_tekken(const struct buf *bytes, const char *path, struct buf *json);
 int tok_from_sentencepiece(const struct buf *bytes, const char *path, struct buf *json);
 int tok_from_vocab(const struct buf *bytes, const char *path, struct buf *json);
 

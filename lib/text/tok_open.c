@@ -7,11 +7,12 @@
 #include <string.h>
 
 /* In a folder, the first of these that is there. */
-static const char *const inside[] = {"tokenizer.json", "last/tokenizer.json", "tokenizer.model",
-                                     "vocab.json",     "encoder.json",        "qwen.tiktoken"};
+static const char *const inside[] = {"tokenizer.json",  "last/tokenizer.json", "tekken.json",
+                                     "tokenizer.model", "vocab.json",          "encoder.json",
+                                     "qwen.tiktoken"};
 
 static int (*const readers[])(const struct buf *bytes, const char *path, struct buf *json) = {
-    tok_from_vocab, tok_from_tiktoken, tok_from_sentencepiece};
+    tok_from_vocab, tok_from_tiktoken, tok_from_tekken, tok_from_sentencepiece};
 
 char *tok_beside(const char *path, const char *name)
 {

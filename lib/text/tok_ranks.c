@@ -136,3 +136,43 @@ void tok_ranks_merges(struct tok_file *f, const struct buf *text, const int32_t 
     free(parts.rank);
     map_release(&ids);
 }
+
+void tok_ranked_init(struct tok_ranked *v)
+{
+    *v = (struct tok_ranked){0};
+    tok_file_init(&v->file);
+}
+
+void tok_ranked_add(struct tok_ranked *v, int64_t id, const struct buf *bytes, const char *who)
+{
+    struct buf name = {0};
+
+    byte_level_text(&name, bytes->data, bytes->len);
+    tok_file_token(&v->file, id, name.data, name.len, who);
+    buf_release(&name);
+    if (v->file.cap > v->cap) {
+        v->text = xrealloc(v->text, (size_t)v->file.cap * sizeof *v->text);
+        memset(v->text + v->cap, 0, (size_t)(v->file.cap - v->cap) * sizeof *v->text);
+        v->cap = v->file.cap;
+    }
+    buf_add(&v->text[id], bytes->data, bytes->len);
+}
+
+void tok_ranked_finish(struct tok_ranked *v, const char *who)
+{
+    int32_t *rank = xcalloc((size_t)v->file.size + 1, sizeof *rank);
+
+    for (int64_t i = 0; i < v->file.size; i++)
+        rank[i] = v->text[i].data ? (int32_t)i : -1;
+    tok_ranks_merges(&v->file, v->text, rank, 0, who);
+    v->file.ignore_merges = 1; /* a piece that is a token is not encoded */
+    free(rank);
+}
+
+void tok_ranked_release(struct tok_ranked *v)
+{
+    for (int64_t i = 0; i < v->cap; i++)
+        buf_release(&v->text[i]);
+    free(v->text);
+    tok_file_release(&v->file);
+}

@@ -15,8 +15,7 @@ static int base64_value(char c)
     return at ? (int)(at - digits) : -1;
 }
 
-/* Appends what n base64 digits stand for; 0, or -1. */
-static int base64_decode(struct buf *out, const char *s, size_t n)
+int base64_decode(struct buf *out, const char *s, size_t n)
 {
     if (!n || n % 4)
         return -1;
@@ -85,47 +84,30 @@ static const struct known *known_file(const struct buf *bytes, const char *path)
 
 int tok_from_tiktoken(const struct buf *bytes, const char *path, struct buf *json)
 {
-    struct tok_file f;
-    struct buf *text = NULL, token = {0};
-    int64_t cap = 0, rank;
+    struct tok_ranked v;
+    struct buf token = {0};
+    int64_t rank;
     const char *end = bytes->data + bytes->len;
     const struct known *k = NULL;
 
-    tok_file_init(&f);
+    tok_ranked_init(&v);
     for (const char *line = bytes->data, *stop; line < end; line = stop + 1) {
         stop = memchr(line, '\n', (size_t)(end - line));
         stop = stop ? stop : end;
         if (!rank_line(line, (size_t)(stop - line), &token, &rank))
             break; /* the first: another format.  Later ones are as they were when hashed */
         k = k ? k : known_file(bytes, path);
-        struct buf name = {0};
-        byte_level_text(&name, token.data, token.len);
-        tok_file_token(&f, rank, name.data, name.len, path);
-        buf_release(&name);
-        if (f.cap > cap) {
-            text = xrealloc(text, (size_t)f.cap * sizeof *text);
-            memset(text + cap, 0, (size_t)(f.cap - cap) * sizeof *text);
-            cap = f.cap;
-        }
-        buf_add(&text[rank], token.data, token.len);
+        tok_ranked_add(&v, rank, &token, path);
     }
     if (k) {
-        int32_t *ranks = xcalloc((size_t)f.size, sizeof *ranks);
-        for (int64_t i = 0; i < f.size; i++)
-            ranks[i] = text[i].data ? (int32_t)i : -1;
-        tok_ranks_merges(&f, text, ranks, 0, path);
-        f.ignore_merges = 1; /* a piece that is a token is not encoded */
-        for (int64_t i = 0; i < cap; i++)
-            buf_release(&text[i]);
-        add_specials(&f, k, path);
         if (k->normalizer)
-            buf_str(&f.normalizer, k->normalizer);
-        tok_file_byte_level(&f, k->pattern);
-        tok_file_write(&f, json);
-        free(ranks);
+            buf_str(&v.file.normalizer, k->normalizer);
+        tok_ranked_finish(&v, path);
+        add_specials(&v.file, k, path);
+        tok_file_byte_level(&v.file, k->pattern);
+        tok_file_write(&v.file, json);
     }
-    free(text);
     buf_release(&token);
-    tok_file_release(&f);
+    tok_ranked_release(&v);
     return k != NULL;
 }
