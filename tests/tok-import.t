@@ -36,7 +36,10 @@ ok 'vocab.bpe and encoder.json too' 'mkdir -p old && cp ours/vocab.json old/enco
 x 'a vocabulary without merges' 1 'merges.txt: No such file' 'mkdir -p alone; cp ours/vocab.json alone; $TEXT json alone'
 x 'merges of another vocabulary' 2 'merges.txt:2: "x yz" or a part of it is not in' 'cp -r ours wrong; printf "#version: 0.2\nx yz\n" >wrong/merges.txt; $TEXT json wrong'
 x 'an unknown class' 2 'class BertTokenizer is not supported' 'echo "{\"tokenizer_class\":\"BertTokenizer\"}" >wrong/tokenizer_config.json; cp ours/merges.txt wrong; $TEXT json wrong'
-x 'an added token of another id' 2 'added token "<|end|>" has the id 9000, in the vocabulary 6' \
+x 'an added token of another id' 2 'added token "<new>" has the id 70, which is "Ć"' \
+    'echo "{\"added_tokens_decoder\":{\"70\":{\"content\":\"<new>\"}}}" >wrong/tokenizer_config.json; $TEXT json wrong'
+
+x 'and one under two ids' 2 'added token "<.end.>" has the id 9000, and is token 6' \
     'echo "{\"added_tokens_decoder\":{\"9000\":{\"content\":\"<|end|>\"}}}" >wrong/tokenizer_config.json; $TEXT json wrong'
 
 # ---- what tokenizer_config.json says ----
@@ -68,6 +71,9 @@ while IFS=$'\t' read -r kind name file; do
     ok "$name: and of tokenizers" "\$TEXT json $file >as.json && python3 \$TOP/tests/tok_witness.py compare as.json rows.jsonl got"
 done <cases
 ok 'a set carries a tokenizer.json' '$TEXT json sp-bytes.model >as.json && pref-cat -q corpus.jsonl | shard-pack -q -t sp-bytes.model --overlong split -o sp/ && cmp as.json sp/tokenizer.json'
+ok 'tokens of its tokenizer_config.json are added to a model' 'mkdir -p more && cp sp-bytes.model more/tokenizer.model &&
+    echo "{\"added_tokens_decoder\":{\"0\":{\"content\":\"<unk>\",\"special\":true},\"3000\":{\"content\":\"hello\",\"rstrip\":true}}}" >more/tokenizer_config.json &&
+    $TEXT json more >as.json && $TEXT ids more <kinds.jsonl 2>/dev/null >got && grep -q "3000,3000" got && python3 $TOP/tests/tok_witness.py compare as.json kinds.jsonl got'
 refuses() { x "SentencePiece: refuses $1" 2 "m.model: .*$2" "python3 -c '
 import sentencepiece
 sentencepiece.SentencePieceTrainer.train(input=\"corpus.txt\", model_prefix=\"m\", vocab_size=600, minloglevel=2, num_threads=1, $3)' && \$TEXT json m.model"; }

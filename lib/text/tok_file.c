@@ -28,10 +28,20 @@ void tok_file_token(struct tok_file *f, int64_t id, const char *name, size_t len
     buf_add(&f->name[id], name, len);
 }
 
+static struct file_added *find_added(struct tok_file *f, int64_t id)
+{
+    for (int64_t i = 0; i < f->addeds; i++)
+        if (f->added[i].id == id)
+            return &f->added[i];
+    return NULL;
+}
+
 struct file_added *tok_file_added(struct tok_file *f, int64_t id)
 {
     int64_t at = f->addeds;
 
+    if (find_added(f, id))
+        return find_added(f, id);
     f->added = xrealloc(f->added, (size_t)(f->addeds + 1) * sizeof *f->added);
     for (; at && f->added[at - 1].id > id; at--)
         f->added[at] = f->added[at - 1];
@@ -61,6 +71,70 @@ void tok_file_byte_level(struct tok_file *f, const char *pattern)
         buf_printf(&f->pre_tokenizer, "%strue}", bytes);
     }
     buf_printf(&f->decoder, "%strue}", bytes);
+}
+
+static int read_flag(struct json v, const char *key)
+{
+    struct json x;
+    int yes = 0;
+
+    return json_get(v, key, &x) && !json_bool(x, &yes) && yes;
+}
+
+/* {"content": ..., flags} */
+static void take_added(struct tok_file *f, int64_t id, struct json v, const char *path)
+{
+    struct json content;
+    size_t len = 0;
+    const char *name = json_get(v, "content", &content) ? json_string(content, &len) : NULL;
+    struct buf *old = id >= 0 && id < f->size ? &f->name[id] : NULL;
+
+    if (!len)
+        die_misused("%s: added token %lld has no \"content\"", path, (long long)id);
+    for (int64_t i = 0; i < f->size; i++)
+        if (i != id && f->name[i].len == len && !memcmp(f->name[i].data, name, len))
+            die_misused("%s: added token \"%s\" has the id %lld, and is token %lld", path, name,
+                        (long long)id, (long long)i);
+    if (old && old->data && (old->len != len || memcmp(old->data, name, len))) {
+        if (!find_added(f, id))
+            die_misused("%s: added token \"%s\" has the id %lld, which is \"%s\"", path, name,
+                        (long long)id, old->data);
+        buf_release(old);
+    }
+    if (!old || !old->data)
+        tok_file_token(f, id, name, len, path);
+    struct file_added *a = tok_file_added(f, id);
+    a->special = read_flag(v, "special");
+    a->normalized = read_flag(v, "normalized");
+    a->lstrip = read_flag(v, "lstrip");
+    a->rstrip = read_flag(v, "rstrip");
+    a->single_word = read_flag(v, "single_word");
+}
+
+void tok_file_config(struct tok_file *f, const char *path)
+{
+    char *config = tok_beside(path, "tokenizer_config.json"), *end;
+    struct json_doc *doc = json_doc_new();
+    struct buf text = {0};
+    struct json root, list;
+    struct json_iter i;
+    const char *why;
+
+    if (config) {
+        text = read_file(config);
+        if (json_parse(doc, text.data, text.len, &root, &why))
+            die_misused("%s: %s", config, why);
+        if (json_get(root, "added_tokens_decoder", &list) && json_type(list) == JSON_OBJECT)
+            for (json_iter_init(&i, list); json_iter_next(&i);) {
+                int64_t id = strtoll(i.key, &end, 10);
+                if (*end || end == i.key)
+                    die_misused("%s: \"%s\" is no id of an added token", config, i.key);
+                take_added(f, id, i.value, config);
+            }
+    }
+    buf_release(&text);
+    json_doc_free(doc);
+    free(config);
 }
 
 static void write_name(const struct tok_file *f, int64_t id, struct buf *json)

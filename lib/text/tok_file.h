@@ -23,10 +23,13 @@ struct tok_file {     /* begin with tok_file_init() */
 };
 void tok_file_init(struct tok_file *f);
 void tok_file_token(struct tok_file *f, int64_t id, const char *name, size_t len, const char *who);
-/* The token's flags, all 0, to be set; once for an id. */
+/* The token's flags, to be set; all 0 at first. */
 struct file_added *tok_file_added(struct tok_file *f, int64_t id);
 /* The steps of a byte-level tokenizer: pattern NULL is GPT-2's. */
 void tok_file_byte_level(struct tok_file *f, const char *pattern);
+/* Takes the "added_tokens_decoder" of the tokenizer_config.json beside path, where there is one:
+ * more tokens, and other names and flags of those that are added already. */
+void tok_file_config(struct tok_file *f, const char *path);
 void tok_file_write(struct tok_file *f, struct buf *json);
 void tok_file_release(struct tok_file *f);
 void byte_level_text(struct buf *out, const char *bytes, size_t n);

@@ -299,6 +299,7 @@ int tok_from_sentencepiece(const struct buf *bytes, const char *path, struct buf
         f.fuse_unk = 1;
         f.bos = m.setting[BOS_ID] >= 0 && m.setting[BOS_ID] < m.n ? m.setting[BOS_ID] : -1;
         add_steps(&f, &m, has_users);
+        tok_file_config(&f, path);
         tok_file_write(&f, json);
     }
     for (int64_t i = 0; i < m.n; i++)

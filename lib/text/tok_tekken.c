@@ -103,6 +103,7 @@ int tok_from_tekken(const struct buf *bytes, const char *path, struct buf *json)
         die_misused("%s: the tekken file has no tokens", path);
     tok_ranked_finish(&ranked, path);
     add_specials(&ranked.file, root, specials, path);
+    tok_file_config(&ranked.file, path);
     tok_file_byte_level(&ranked.file, pattern);
     tok_file_write(&ranked.file, json);
     tok_ranked_release(&ranked);

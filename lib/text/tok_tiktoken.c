@@ -104,6 +104,7 @@ int tok_from_tiktoken(const struct buf *bytes, const char *path, struct buf *jso
             buf_str(&v.file.normalizer, k->normalizer);
         tok_ranked_finish(&v, path);
         add_specials(&v.file, k, path);
+        tok_file_config(&v.file, path);
         tok_file_byte_level(&v.file, k->pattern);
         tok_file_write(&v.file, json);
     }

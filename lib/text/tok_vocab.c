@@ -112,49 +112,6 @@ static void mark_bytes(const struct map *ids, uint8_t *made)
     }
 }
 
-static int flag(struct json v, const char *key)
-{
-    struct json x;
-    int yes = 0;
-
-    return json_get(v, key, &x) && !json_bool(x, &yes) && yes;
-}
-
-/* "added_tokens_decoder": {"151643": {"content": ..., flags}, ...} */
-static void read_added(struct tok_file *f, const struct map *ids, uint8_t *made, struct json config,
-                       const char *path)
-{
-    struct json list, content;
-    struct json_iter i;
-
-    if (!json_get(config, "added_tokens_decoder", &list) || json_type(list) != JSON_OBJECT)
-        return;
-    for (json_iter_init(&i, list); json_iter_next(&i);) {
-        size_t len = 0;
-        char *end;
-        int64_t id = strtoll(i.key, &end, 10);
-        const char *name =
-            json_get(i.value, "content", &content) ? json_string(content, &len) : NULL;
-        if (*end || !len)
-            die_misused("%s: an added token has no id or no \"content\"", path);
-        int32_t known = map_get(ids, name, len);
-        if (known >= 0 && known != id)
-            die_misused("%s: added token \"%s\" has the id %lld, in the vocabulary %d", path, name,
-                        (long long)id, known);
-        if (known < 0)
-            tok_file_token(f, id, name, len, path);
-        else
-            made[id] = 1;
-        struct file_added *a = tok_file_added(f, id);
-        *a = (struct file_added){id,
-                                 flag(i.value, "special"),
-                                 flag(i.value, "normalized"),
-                                 flag(i.value, "lstrip"),
-                                 flag(i.value, "rstrip"),
-                                 flag(i.value, "single_word")};
-    }
-}
-
 /* Which class the files are of: by the configuration, else by the size. */
 static int64_t class_of(struct json config, int has_config, int64_t size, const char *path)
 {
@@ -179,9 +136,10 @@ int tok_from_vocab(const struct buf *bytes, const char *path, struct buf *json)
     struct tok_file f;
     struct map ids = {0};
     struct json_doc *doc;
-    struct json config;
+    struct json config, v;
     struct buf text = {0};
     const char *why;
+    int prefix;
 
     if (!find_pair(path, file))
         return 0;
@@ -198,8 +156,7 @@ int tok_from_vocab(const struct buf *bytes, const char *path, struct buf *json)
         text = read_file(config_path);
         if (json_parse(doc, text.data, text.len, &config, &why))
             die_misused("%s: %s", config_path, why);
-        read_added(&f, &ids, made, config, config_path);
-        if (flag(config, "add_prefix_space"))
+        if (json_get(config, "add_prefix_space", &v) && !json_bool(v, &prefix) && prefix)
             die_misused("%s: add_prefix_space is not supported without a tokenizer.json",
                         config_path);
     }
@@ -207,6 +164,7 @@ int tok_from_vocab(const struct buf *bytes, const char *path, struct buf *json)
     for (int64_t i = 0; i < size; i++)
         if (f.name[i].data && !made[i])
             tok_file_added(&f, i)->special = 1;
+    tok_file_config(&f, path);
     if (classes[class].normalizer)
         buf_str(&f.normalizer, classes[class].normalizer);
     tok_file_byte_level(&f, classes[class].pattern);
