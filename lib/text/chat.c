@@ -47,27 +47,27 @@ static int64_t token_at(const struct chat *c, const struct tok *t, const char *s
     *end = s + 1;
     if (*s == *CHAT_EOS)
         return tok_eos(t);
-    if (*s ==
-        *CHAT_BOS) /* ours are not said by a program that puts it there whatever add_bos says */
+    /* A model's program says bos itself, whatever the tokenizer begins a text with. */
+    if (*s == *CHAT_BOS)
         return c->rules & CHAT_APART ? tok_bos(t) : tok_bos_token(t);
     *end = strchr(s, '\2') + 1;
     snprintf(name, sizeof name, "%.*s", (int)(*end - s - 2), s + 1);
     return tok_id(t, name);
 }
 
-/* The longest added token that begins at s, which is of a template; -1: none does. */
+/* The added token that begins at s, which is of a template; -1: none does. */
 static int64_t added_at(const struct tok *t, const char *s, const char **end)
 {
-    int64_t id = -1;
+    unsigned char c = (unsigned char)*s;
 
-    for (int64_t i = 0; i < t->addeds; i++) {
-        const struct buf *name = &t->token[t->added[i].id];
-        if (!strncmp(s, name->data, name->len) && (id < 0 || s + name->len > *end)) {
-            id = t->added[i].id;
-            *end = s + name->len;
+    for (int64_t k = t->added_at[c]; k < t->added_at[c + 1]; k++) { /* the longest first */
+        const struct buf *text = &t->added[k].text;
+        if (!strncmp(s, text->data, text->len)) {
+            *end = s + text->len;
+            return t->added[k].id;
         }
     }
-    return id;
+    return -1;
 }
 
 static void fixed(struct render *r, const char *s)

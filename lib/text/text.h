@@ -284,8 +284,8 @@ int64_t tok_id(const struct tok *t, const char *token); /* -1 when there is no s
  * </s> <eos> <|end_of_text|> <|endoftext|> and DeepSeek's. */
 int64_t tok_bos(const struct tok *t);
 int64_t tok_eos(const struct tok *t);
-int64_t
-tok_bos_token(const struct tok *t); /* bos, or what is called so but does not begin a text */
+/* bos, or the token that tokenizer_config.json calls so though no text begins with it. */
+int64_t tok_bos_token(const struct tok *t);
 int tok_is_added(const struct tok *t, int64_t id); /* found in a text before anything else */
 
 /* Trains a byte-level BPE (GPT-2's pattern) on pieces of text and returns tokenizer.json text: 64

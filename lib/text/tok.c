@@ -108,7 +108,6 @@ void tok_encode_at(struct tok *t, const char *text, size_t len, int special, enu
                    struct ids *out)
 {
     int first = place == TOK_FIRST;
-
     struct buf repaired = {0};
     const struct added *a;
     size_t gap = 0, at = 0, start, end;

@@ -81,8 +81,7 @@ struct tok {
     struct decode_step decode[8];
     int64_t norms, splits, decodes;
     int64_t bos, eos;
-    int64_t bos_token; /* where tokenizer_config.json names one that is not put before a text; else
-                          -1 */
+    int64_t bos_token; /* tokenizer_config.json's, -1: none */
     int within; /* the text that is encoded goes on with one that was: nothing is put before it */
 
     /* Scratch of one encoding; the cache keeps the ids of short pieces. */

@@ -19,7 +19,7 @@ char *tok_beside(const char *path, const char *name)
     const char *slash = strrchr(path, '/');
     char *beside = xasprintf("%.*s%s", slash ? (int)(slash + 1 - path) : 0, path, name);
 
-    if (path_exists(beside))
+    if (strcmp(path, "-") && path_exists(beside))
         return beside;
     free(beside);
     return NULL;
