@@ -474,6 +474,84 @@ static void test_place(void)
     ok(wrong == 0, "what is no layout of two stages is refused");
 }
 
+/* As a model of 6 experts, 4 heads and 3 layers, sequences of 4 tokens and a step of 4 rows fit. */
+static const char *small_fault(void *arg, struct mesh *m)
+{
+    ++*(int64_t *)arg;
+    return 6 % m->ep || 4 % m->tp || m->cp > 2 || m->pp > 3 || 4 % m->dp ? "too large" : NULL;
+}
+
+struct nearest { /* against all that there are: whether one is nearer */
+    int want[MESH_SIZES], changes;
+    double ratio;
+    int64_t fitting;
+};
+
+static void measure(const struct mesh *m, const int *want, int *changes, double *ratio)
+{
+    const int have[] = {m->tp, m->cp, m->pp, m->etp, m->ep};
+    *changes = 0, *ratio = 1;
+    for (int i = 0; i < MESH_SIZES; i++) {
+        int a = MAX(want[i], 1);
+        *changes += want[i] != have[i];
+        *ratio *= (double)MAX(a, have[i]) / MIN(a, have[i]);
+    }
+}
+
+static void try_nearer(const struct mesh *m, void *arg)
+{
+    struct nearest *x = arg;
+    struct mesh copy = *m;
+    int64_t calls = 0;
+    int changes;
+    double ratio;
+    if (small_fault(&calls, &copy))
+        return;
+    measure(m, x->want, &changes, &ratio);
+    if (!x->fitting++ || changes < x->changes ||
+        (changes == x->changes && ratio < x->ratio * (1 - 1e-9)))
+        x->changes = changes, x->ratio = ratio;
+}
+
+/* Every wish of 0 to 9 for each size, for every world to 9 ranks; in some worlds nothing fits. */
+static void test_nearest(void)
+{
+    enum { WISHES = 10, WORLD = 9 };
+    int64_t wrong = 0, unfit = 0, impossible = 0, none = 0, calls = 0;
+    for (int world = 1; world <= WORLD; world++)
+        for (int i = 0; i < 100000; i++) {
+            struct nearest x = {.want = {i % WISHES, i / 10 % WISHES, i / 100 % WISHES,
+                                         i / 1000 % WISHES, i / 10000}};
+            struct mesh near, again;
+            int changes;
+            double ratio;
+            int found = mesh_nearest(&near, world, x.want, small_fault, &calls);
+            if (!mesh_init(&again, world, 0, x.want[0], x.want[1], x.want[2], x.want[3],
+                           x.want[4]) &&
+                !small_fault(&calls, &again)) { /* itself */
+                measure(&near, x.want, &changes, &ratio);
+                wrong += !found || changes;
+                continue;
+            }
+            impossible++;
+            each_mesh(world, try_nearer, &x);
+            none += !found;
+            if (found != (x.fitting > 0)) {
+                wrong++;
+            } else if (found) {
+                unfit += mesh_init(&again, world, 0, near.tp, near.cp, near.pp, near.etp,
+                                   near.ep) != NULL ||
+                         small_fault(&calls, &again) != NULL;
+                measure(&near, x.want, &changes, &ratio);
+                wrong += changes != x.changes || ratio > x.ratio * (1 + 1e-9);
+            }
+        }
+    ok(unfit == 0, "each of %lld mappings that do not fit has a nearest that does, or none has",
+       (long long)impossible);
+    ok(wrong == 0 && none > 0 && none < impossible, "and no other is nearer (in %lld there is none)",
+       (long long)none);
+}
+
 int main(void)
 {
     test_vectors();
@@ -484,5 +562,6 @@ int main(void)
     test_ranges();
     test_slices();
     test_place();
+    test_nearest();
     return finish();
 }

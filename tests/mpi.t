@@ -77,11 +77,25 @@ x  'a rank that stands still: the deadline names rank, group and call' 1 'rank [
    'mpirun -n 3 $endless --deadline 1 -o still/ & logged still 5 && p=$(rank_of 1) && kill -STOP $p; wait $!'
 
 # refused
-x 'ranks with other seeds'    2 'rank 1 has another run than rank 0'     'mpirun -n 1 $train -o no/ : -n 1 $train --seed 1 -o no/'
+other() { # COMMAND: rank 1's, beside rank 0's
+    mpirun -n 1 $train -o no/ : -n 1 "$@" -o no/
+}
+export -f other
+sed 's/hidden_size":16/hidden_size":24/' tiny.json >wider.json
+sed 's/router_aux_loss_coef":0.02/router_aux_loss_coef":0.03/' tiny.json >balanced.json
+head -n 50 rows.jsonl | shard-pack -q -t tok.json --seq 32 -o fewer/ -
+cp "$job/bin/moe-train" moe-train-2 && echo >>moe-train-2
+x 'ranks with other seeds'    2 '^moe-train: rank 1 has another seed than rank 0: 1, not 0$'  'other $train --seed 1'
+x 'ranks with other data'     2 'rank 1 has another data than rank 0: "[0-9a-f]{16}=1", not'  'other ${train/set/fewer}'
+x 'ranks with other models'   2 'rank 1 has another model than rank 0: "[0-9a-f]{16}", not'   'other ${train/tiny/wider}'
+x 'also of the same tensors'  2 'rank 1 has another model than rank 0: "[0-9a-f]{16}", not'   'other ${train/tiny/balanced}'
+x 'ranks with other rates'    2 'rank 1 has another lr than rank 0: 0.02, not 0.01'           'other ${train/1e-2/2e-2}'
+x 'ranks with other programs' 2 'rank 1 has another program than rank 0: [0-9a-f]{64}, not'   'other ./moe-train-2 ${train#moe-train}'
 x 'ranks with other mappings' 2 'rank 1 has another mapping than rank 0' 'mpirun -n 1 $train -o no/ : -n 1 $train --tp 2 -o no/'
 x 'ranks with other plans'    2 'rank 1 has another plan than rank 0'    'mpirun -n 1 $train -o no/ : -n 1 $train --save-every 2 -o no/'
 x 'threads in a job'          2 'ranks 2: .* 2 processes are the ranks'  'mpirun -n 2 $train --ranks 2 -o no/'
-x 'a mapping that does not fit' 2 'does not fit 3 ranks'                 'mpirun -n 3 $train --ep 2 -o no/'
+x 'a mapping that does not fit' 2 'does not fit 3 ranks: 3 ranks are not a multiple of etp 1 x ep 2 x pp 1; the nearest that does has --ep 1$' \
+  'mpirun -n 3 ${train/batch 4/batch 6} --ep 2 -o no/'
 x 'chunks that are not the model' 2 'pp-layout places 3 layers, and the model has 2' '$train --ranks 2 --pp 2 --pp-layout 2,1 -o no/'
 x 'chunks that do not go round'   2 'pp-layout 2: 1 chunks are not a multiple of pp 2' '$train --ranks 2 --pp 2 --pp-layout 2 -o no/'
 x 'too few micro-batches to interleave' 2 'in multiples of --pp 2, and a step has 1' \

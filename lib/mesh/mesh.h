@@ -26,6 +26,13 @@ const char *mesh_init(struct mesh *m, int world, int rank, int tp, int cp, int p
  * in turn; several chunks a stage interleave.  Returns NULL or why not, as mesh_init(). */
 const char *mesh_place(struct mesh *m, const char *chunk_layers);
 
+/* For sizes (tp, cp, pp, etp, ep) that do not fit: of the mappings of the world in which fault() finds
+ * none, the one that changes the fewest sizes, and those the least, with the mesh of rank 0.  fault()
+ * may place layers.  Returns 0 where no mapping fits. */
+enum { MESH_SIZES = 5 };
+int mesh_nearest(struct mesh *best, int world, const int want[MESH_SIZES],
+                 const char *(*fault)(void *arg, struct mesh *m), void *arg);
+
 enum mesh_group {
     GROUP_TP, GROUP_CP, GROUP_DP, GROUP_PP,
     GROUP_TP_CP,     /* the ranks that hold one packed row */

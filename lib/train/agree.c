@@ -29,22 +29,60 @@ void agree(struct comm *all, const char *what, const char *mine)
     free(first);
 }
 
-void agree_setting(struct comm *all, const struct run_options *o, const struct mesh *m,
-                   const struct trainer_options *t)
+char *identity_differs(struct json now, struct json was, struct buf *is, struct buf *other)
 {
+    struct json old;
+    struct json_iter i;
+    for (json_iter_init(&i, now); json_iter_next(&i);) {
+        char *key = xstrndup(i.key, i.key_len);
+        buf_reset(is), buf_reset(other);
+        json_write(is, i.value);
+        if (json_get(was, key, &old))
+            json_write(other, old);
+        else
+            buf_str(other, "(none)");
+        if (strcmp(is->data, other->data))
+            return key;
+        free(key);
+    }
+    return NULL;
+}
+
+static void agree_identity(struct comm *all, const char *mine)
+{
+    char *first = of_rank_0(all, mine), *key;
+    struct json_doc *doc[2] = {json_doc_new(), json_doc_new()};
+    struct json now, was;
+    struct buf a = {0}, b = {0};
+    const char *why;
+    if (json_parse(doc[0], mine, strlen(mine), &now, &why) ||
+        json_parse(doc[1], first, strlen(first), &was, &why))
+        die("internal error: %s", why);
+    if ((key = identity_differs(now, was, &a, &b)))
+        die_misused("rank %d has another %s than rank 0: %s, not %s", comm_rank(all), key, a.data,
+                    b.data);
+    buf_release(&a), buf_release(&b);
+    json_doc_free(doc[0]), json_doc_free(doc[1]);
+    free(first);
+}
+
+void agree_setting(struct comm *all, const struct run_options *o, const char *identity)
+{
+    const struct trainer_options *t = &o->train;
     char program[65] = "unknown";
     struct buf b = {0};
     hash_sha256_file(program, "/proc/self/exe");
     agree(all, "program", program);
-    buf_printf(&b, "tp %d cp %d pp %d etp %d ep %d pp-layout %s micro %lld dispatch %s", m->tp,
-               m->cp, m->pp, m->etp, m->ep, o->pp_layout ? o->pp_layout : "even",
-               (long long)t->micro, t->dispatch ? t->dispatch : "auto");
+    agree_identity(all, identity);
+    buf_printf(&b, "tp %lld cp %lld pp %lld etp %lld ep %lld pp-layout %s micro %lld dispatch %s",
+               (long long)o->tp, (long long)o->cp, (long long)o->pp, (long long)o->etp,
+               (long long)o->ep, o->pp_layout ? o->pp_layout : "even", (long long)t->micro,
+               t->dispatch ? t->dispatch : "auto");
     agree(all, "mapping", b.data);
     buf_reset(&b);
-    buf_printf(
-        &b, "steps %lld save-every %lld valid %s valid-every %lld eval-only %d max-bad-steps %lld",
-        (long long)t->optim.plan.steps, (long long)o->save_every, o->valid ? o->valid : "none",
-        (long long)o->valid_every, o->eval_only, (long long)o->max_bad_steps);
+    buf_printf(&b, "save-every %lld valid %s valid-every %lld eval-only %d max-bad-steps %lld",
+               (long long)o->save_every, o->valid ? o->valid : "none", (long long)o->valid_every,
+               o->eval_only, (long long)o->max_bad_steps);
     agree(all, "plan", b.data);
     buf_release(&b);
 }

@@ -133,11 +133,6 @@ static void run_rank(struct world *world, void *arg)
     struct config cfg;
     int n = world_size(world), *ranks = xmalloc(n * sizeof *ranks);
 
-    const char *why = mesh_init(&mesh, n, world_rank(world), o->tp, o->cp, o->pp, o->etp, o->ep);
-    if (!why && o->pp_layout)
-        why = mesh_place(&mesh, o->pp_layout);
-    if (why)
-        die_misused("this mapping does not fit %d ranks: %s", n, why);
     for (int i = 0; i < n; i++)
         ranks[i] = i;
     r.all = comm_new(world, "run", ranks, n);
@@ -156,12 +151,11 @@ static void run_rank(struct world *world, void *arg)
     r.steps = o->steps > 0 ? o->steps : ceil(o->epochs * run_sequences(&r.mix) / t.batch);
     t.optim.plan.steps = r.steps;
     t.optim.seed = o->seed;
-    run_defaults(&r, &mesh, &t);
-    agree_setting(r.all, o, &mesh, &t);
+    run_identity(&r.identity, o, &cfg, &r.mix, r.steps);
+    agree_setting(r.all, o, r.identity.data);
+    run_map(&r, &cfg, &t, &mesh);
     run_memory(&r, resume, &mesh, &t);
     trainer_init(&r.t, world, &mesh, &cfg, &t);
-    run_identity(&r.identity, o, &r.t.model.cfg, &r.mix, r.steps);
-    agree(r.all, "run", r.identity.data);
 
     if (o->eval_only) {
         run_start(&r, NULL);

@@ -52,13 +52,17 @@ int64_t run_sequences(const struct mix *x);
 
 /* The model of the checkpoint to resume, of --init, or of --model. */
 void run_config(const struct run *r, const char *resume, struct config *c);
-/* Micro-batch and threads where they are left to choose. */
-void run_defaults(const struct run *r, const struct mesh *m, struct trainer_options *t);
 /* Dies where the device has less memory than the run will need. */
 void run_memory(struct run *r, const char *resume, const struct mesh *m,
                 struct trainer_options *t);
 void run_start(struct run *r, const char *resume); /* weights, and where the run goes on */
 int run_finished(const struct run *r); /* 1 when done.json says that this very run has ended */
+
+/* ---- run_map.c ---- */
+
+/* This rank's place in the mapping that was asked for; micro-batch and threads where they are left
+ * to choose.  Dies where the world, the model or the batch does not fit, and says what would. */
+void run_map(const struct run *r, const struct config *c, struct trainer_options *t, struct mesh *m);
 
 /* ---- run_save.c ---- */
 

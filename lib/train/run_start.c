@@ -4,7 +4,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* A model that reads ids made by another tokenizer trains on noise: refused. */
 static void check_tokenizer(const struct run *r, const struct ckpt *k)
@@ -38,6 +37,7 @@ void run_config(const struct run *r, const char *resume, struct config *c)
     }
     if (loss_find(r->o->train.loss)->reward)
         c->reward = 1;
+    trainer_config(c, &r->o->train);
 }
 
 void run_memory(struct run *r, const char *resume, const struct mesh *m, struct trainer_options *t)
@@ -61,23 +61,17 @@ void run_memory(struct run *r, const char *resume, const struct mesh *m, struct 
 static void check_identity(const struct run *r, struct json was, const char *path)
 {
     struct json_doc *doc = json_doc_new();
-    struct json now, old;
-    struct json_iter i;
+    struct json now;
+    struct buf a = {0}, b = {0};
     const char *why;
     if (json_parse(doc, r->identity.data, r->identity.len, &now, &why))
         die("internal error: %s", why);
-    for (json_iter_init(&i, now); json_iter_next(&i);) {
-        struct buf a = {0}, b = {0};
-        char *key = xstrndup(i.key, i.key_len);
-        json_write(&a, i.value);
-        if (json_get(was, key, &old))
-            json_write(&b, old);
-        if (!b.data || strcmp(a.data, b.data))
-            die_misused(
-                "%s was begun with %s %s, and this command says %s: use the same, or another -o",
-                path, key, b.data ? b.data : "(none)", a.data);
-        buf_release(&a), buf_release(&b), free(key);
-    }
+    char *key = identity_differs(now, was, &a, &b);
+    if (key)
+        die_misused(
+            "%s was begun with %s %s, and this command says %s: use the same, or another -o", path,
+            key, b.data, a.data);
+    buf_release(&a), buf_release(&b);
     json_doc_free(doc);
 }
 
@@ -124,20 +118,6 @@ void run_start(struct run *r, const char *resume)
     }
     if (!resume)
         optim_fill_master(&r->t.optim);
-}
-
-/* Micro-batch and threads where they are left to choose: each rank's whole share of rows; the
- * machine's cores shared among its processes, unless the launcher has already bound each to its
- * own. */
-void run_defaults(const struct run *r, const struct mesh *m, struct trainer_options *t)
-{
-    int64_t processes = world_local(r->world) / r->o->ranks, threads = opt_threads();
-    if (t->micro == 0)
-        t->micro = t->batch % m->dp ? 1 : t->batch / m->dp;
-    if (processes > 1)
-        threads = MIN(threads, sysconf(_SC_NPROCESSORS_ONLN) / processes);
-    if (t->threads == 0)
-        t->threads = MAX(threads / r->o->ranks, 1);
 }
 
 /* 1 when RUN/done.json says that this very run has ended. */

@@ -193,6 +193,11 @@ struct trainer {
     int64_t captures;
     double scores[3]; /* of an evaluation: documents, sum of their scores, sum of squares */
 };
+/* Why the model, the batch or the sequences do not fit a mapping, or NULL; good until asked again. */
+const char *trainer_fault(const struct mesh *m, const struct config *c,
+                          const struct trainer_options *o);
+/* What the options change in a model's configuration. */
+void trainer_config(struct config *c, const struct trainer_options *o);
 /* cfg is taken over.  Weights are zero until model_random(), model_load(). */
 void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, struct config *cfg,
                   const struct trainer_options *o);
@@ -242,9 +247,12 @@ int run_train(struct run_options *o);
 char *of_rank_0(struct comm *all, const char *s);
 /* Dies (2) where a rank has another text than rank 0. */
 void agree(struct comm *all, const char *what, const char *mine);
-/* The program, the mapping, and when to stop, save and validate. */
-void agree_setting(struct comm *all, const struct run_options *o, const struct mesh *m,
-                   const struct trainer_options *t);
+/* The program, what decides the run's results (run_identity()), the mapping, and when to save and
+ * validate. */
+void agree_setting(struct comm *all, const struct run_options *o, const char *identity);
+/* The first member of the object `now` that `was` has otherwise or not at all: its name (caller
+ * frees), or NULL; both values as text. */
+char *identity_differs(struct json now, struct json was, struct buf *is, struct buf *other);
 
 /* The files of a run; all paths are within it. */
 char *run_step_dir(const char *run, int64_t step);

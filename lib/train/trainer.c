@@ -5,6 +5,50 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Every equation of a mapping that this run must satisfy. */
+const char *trainer_fault(const struct mesh *m, const struct config *c,
+                          const struct trainer_options *o)
+{
+    static _Thread_local char why[256];
+    int64_t n, share = o->micro * m->dp;
+    struct param *p = arch_params(c, &n);
+    const char *model = mesh_check(m, p, n, c->experts);
+    params_free(p, n);
+    if (model || (model = arch_check(c, m)))
+        return model;
+    *why = 0;
+    if (m->cp > 1 && o->seq % (2 * m->cp))
+        snprintf(why, sizeof why,
+                 "--cp %d cuts a sequence in %d chunks, and %lld tokens do not divide by that",
+                 m->cp, 2 * m->cp, (long long)o->seq);
+    else if (o->batch < 1 || o->micro < 1 || o->batch % share)
+        snprintf(why, sizeof why,
+                 "--batch %lld is not a multiple of --micro %lld times %d data-parallel ranks",
+                 (long long)o->batch, (long long)o->micro, m->dp);
+    else if (o->micro * o->seq / m->cp % m->tp)
+        snprintf(why, sizeof why,
+                 "the %lld tokens of a micro-batch do not divide by --cp %d times --tp %d",
+                 (long long)(o->micro * o->seq), m->cp, m->tp);
+    else if (o->micro % MAX(o->group, 1))
+        snprintf(why, sizeof why,
+                 "--group %lld: a micro-batch of %lld rows is not a multiple of it",
+                 (long long)o->group, (long long)o->micro);
+    else if (m->chunks > m->pp && o->batch / share % m->pp)
+        snprintf(
+            why, sizeof why,
+            "interleaved stages need micro-batches in multiples of --pp %d, and a step has %lld",
+            m->pp, (long long)(o->batch / share));
+    return *why ? why : NULL;
+}
+
+void trainer_config(struct config *c, const struct trainer_options *o)
+{
+    if (o->aux >= 0)
+        c->aux = o->aux;
+    if (o->z >= 0)
+        c->z = o->z;
+}
+
 void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, struct config *cfg,
                   const struct trainer_options *o)
 {
@@ -12,21 +56,11 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     t->o = *o;
     t->world = w;
     t->mesh = *mesh;
-    if (mesh->cp > 1 && o->seq % (2 * mesh->cp))
-        die_misused("--cp %d cuts a sequence in %d chunks, and %lld tokens do not divide by that",
-                    mesh->cp, 2 * mesh->cp, (long long)o->seq);
-    int64_t share = o->micro * mesh->dp;
-    if (o->batch < 1 || o->micro < 1 || o->batch % share)
-        die_misused("--batch %lld is not a multiple of --micro %lld times %d data-parallel ranks",
-                    (long long)o->batch, (long long)o->micro, mesh->dp);
-    if (o->micro * o->seq / mesh->cp % mesh->tp)
-        die_misused("the %lld tokens of a micro-batch do not divide by --cp %d times --tp %d",
-                    (long long)(o->micro * o->seq), mesh->cp, mesh->tp);
+    const char *why = trainer_fault(mesh, cfg, o);
+    if (why)
+        die_misused("%s", why);
     t->o.group = MAX(o->group, 1);
-    if (o->micro % t->o.group)
-        die_misused("--group %lld: a micro-batch of %lld rows is not a multiple of it",
-                    (long long)o->group, (long long)o->micro);
-    t->micros = o->batch / share;
+    t->micros = o->batch / (o->micro * mesh->dp);
     t->loss = loss_find(o->loss);
     const struct op *op = op_open(o->device, o->type);
     if (op->real != DT_BF16 && (choice_is(o->grads, "bf16") || choice_is(o->optim.master, "none")))
@@ -39,10 +73,7 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
         t->lanes[i] = &t->beside[i];
         lane_init_urgent(t->lanes[i], t->lane.dev);
     }
-    if (o->aux >= 0)
-        cfg->aux = o->aux;
-    if (o->z >= 0)
-        cfg->z = o->z;
+    trainer_config(cfg, o);
     model_init(&t->model, cfg, mesh, w, &t->lane, op);
     t->model.capacity = o->capacity;
     model_dispatch(&t->model, o->dispatch ? o->dispatch : "auto");
@@ -54,10 +85,6 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
                     t->loss->reward ? "reward model"
                                     : "language model, and this is a reward model");
     enum segment head = t->loss->reward ? SEG_SCORE : SEG_HEAD;
-    if (t->model.chunks > 1 && t->micros % mesh->pp)
-        die_misused(
-            "interleaved stages need micro-batches in multiples of --pp %d, and a step has %lld",
-            mesh->pp, (long long)t->micros);
     schedule_1f1b(&t->schedule, &t->model, t->micros, head, !t->loss->known_beforehand);
     schedule_forward(&t->eval, &t->model, t->micros, head);
 
