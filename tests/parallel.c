@@ -5,7 +5,8 @@
  * choices dropped in every row and layer of every step where experts have limited capacity: of a
  * language model with SGD and with AdamW, of a reward model (Bradley-Terry) and of DPO.  Ranks are
  * threads; under mpirun they are its processes, and the mappings of that many ranks are tried.
- * --long tries all that fit.
+ * --long tries all that fit.  What the list of mappings covers is counted from it: every dimension
+ * alone, every pair, and what folding must be tried with.
  *
  * With the argument "cuda" each process works on its own GPU, in f32 (gradients within 1e-5 of one
  * GPU's, losses within 1e-4) and in bf16 (losses within 0.5 %). */
@@ -24,16 +25,16 @@
     "\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"                 \
     "\"initializer_range\":0.2,\"router_aux_loss_coef\":0.02"
 static const char mixtral[] =
-    "{\"model_type\":\"mixtral\"," SIZES ",\"num_local_experts\":4,\"intermediate_size\":12}";
+    "{\"model_type\":\"mixtral\"," SIZES ",\"num_local_experts\":8,\"intermediate_size\":12}";
 static const char qwen3[] = "{\"model_type\":\"qwen3_moe\"," SIZES
-                            ",\"num_experts\":4,\"moe_intermediate_size\":12,\"head_dim\":6,"
+                            ",\"num_experts\":8,\"moe_intermediate_size\":12,\"head_dim\":6,"
                             "\"norm_topk_prob\":true}";
 static const char qwen2[] =
     "{\"model_type\":\"qwen2_moe\"," SIZES
-    ",\"num_experts\":4,\"moe_intermediate_size\":12,\"shared_expert_intermediate_size\":10,"
+    ",\"num_experts\":8,\"moe_intermediate_size\":12,\"shared_expert_intermediate_size\":10,"
     "\"intermediate_size\":14,\"mlp_only_layers\":[1]}";
 static const char olmoe[] =
-    "{\"model_type\":\"olmoe\"," SIZES ",\"num_experts\":4,\"intermediate_size\":12}";
+    "{\"model_type\":\"olmoe\"," SIZES ",\"num_experts\":8,\"intermediate_size\":12}";
 
 /* Of whole tiles, for the kernels of tensor cores; of those above for the plain ones. */
 #define TILES                                                                                      \
@@ -395,7 +396,17 @@ static const struct mapping chosen[] = {
     {4, 1, 2, 1, 2, 2, 2}, /* ETP over CP, EP over DP */
     {8, 2, 2, 1, 1, 4, 2}, /* EP over TP x CP beside DP; all at once */
     {8, 2, 2, 2, 2, 2, 2},
-    {8, 2, 1, 1, 2, 4, 1},               /* EP over TP x DP */
+    {8, 2, 1, 1, 2, 4, 1}, /* EP over TP x DP; over TP x CP x DP */
+    {8, 2, 2, 1, 1, 8, 2},
+    {2, 2, 1, 1, 2, 1, 2}, /* the pairs that are left */
+    {2, 1, 2, 1, 2, 1, 2},
+    {4, 1, 1, 2, 1, 1, 2},
+    {4, 1, 1, 2, 2, 1, 2},
+    {4, 1, 1, 2, 1, 2, 2},
+    {4, 2, 1, 2, 1, 1, 2},
+    {4, 2, 1, 2, 2, 1, 2},
+    {4, 2, 1, 1, 1, 1, 2},
+    {4, 1, 1, 1, 2, 2, 2},
     {2, 1, 1, 1, 1, 2, 2, NULL, "rows"}, /* each way of dispatch where the other is chosen */
     {4, 1, 2, 1, 2, 2, 2, NULL, "rows"},
     {4, 1, 1, 1, 1, 4, 2, NULL, "all"},
@@ -408,24 +419,124 @@ static const struct mapping chosen[] = {
     {8, 1, 2, 2, 1, 4, 1, "1,1,1,1"},
 };
 
-/* Every mapping of powers of two that fits the model, to 16 ranks; of the largest every third. */
-static int64_t all_mappings(struct mapping *list)
+static int is_listed(const struct mapping *list, int64_t n, struct mapping x)
 {
-    int64_t n = 0, seen = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (list[i].ranks == x.ranks && list[i].tp == x.tp && list[i].cp == x.cp &&
+            list[i].pp == x.pp && list[i].etp == x.etp && list[i].ep == x.ep)
+            return 1;
+    return 0;
+}
+
+/* Adds every mapping of powers of two that fits the model, to 16 ranks; of the largest every sixth.
+ */
+static int64_t all_mappings(struct mapping *list, int64_t n)
+{
+    int64_t seen = 0;
     for (int ranks = 2; ranks <= 16; ranks *= 2)
         for (int tp = 1; tp <= 2; tp *= 2)
             for (int cp = 1; cp <= 8; cp *= 2)
                 for (int pp = 1; pp <= 2; pp *= 2)
                     for (int etp = 1; etp <= 4; etp *= 2)
-                        for (int ep = 1; ep <= 4; ep *= 2) {
+                        for (int ep = 1; ep <= 8; ep *= 2) {
                             int dp = ranks / (tp * cp * pp);
+                            struct mapping x = {
+                                ranks, tp, cp, pp, etp, ep, dp ? MIN(2, BATCH / dp) : 0};
                             if (!dp || dp > BATCH || etp * ep * pp > ranks ||
-                                (ranks == 16 && seen++ % 3))
+                                is_listed(list, n, x) || (ranks == 16 && seen++ % 6))
                                 continue;
-                            list[n++] =
-                                (struct mapping){ranks, tp, cp, pp, etp, ep, MIN(2, BATCH / dp)};
+                            list[n++] = x;
                         }
     return n;
+}
+
+/* ---- what a list of mappings covers ---- */
+
+enum { TP, CP, DP, PP, ETP, EP, DIMENSIONS };
+static const char *const dimension[] = {"TP", "CP", "DP", "PP", "ETP", "EP"};
+
+/* Which dimensions are cut. */
+static unsigned dimensions_of(const struct mapping *x)
+{
+    const int size[] = {x->tp, x->cp, x->ranks / (x->tp * x->cp * x->pp), x->pp, x->etp, x->ep};
+    unsigned set = 0;
+    for (int i = 0; i < DIMENSIONS; i++)
+        set |= (unsigned)(size[i] > 1) << i;
+    return set;
+}
+
+/* Whether a mapping has these dimensions and no others.  Ranks that share experts share out
+ * attention somehow: if by nothing else, by DP. */
+static int only(unsigned have, unsigned want)
+{
+    unsigned experts = 1 << ETP | 1 << EP;
+    return have == want || ((want & experts) && have == (want | 1 << DP));
+}
+
+static int has_folded(const struct mapping *x)
+{
+    return x->tp > 1 && x->cp > 1 && x->ep == x->tp * x->cp;
+}
+static int has_folded_dp(const struct mapping *x)
+{
+    int stage = x->ranks / x->pp;
+    return x->tp > 1 && x->cp > 1 && stage > x->tp * x->cp && x->ep == stage;
+}
+static int has_other_etp(const struct mapping *x)
+{
+    return x->etp != x->tp && x->etp > 1 && x->tp > 1;
+}
+static int has_etp_alone(const struct mapping *x)
+{
+    return x->etp > 1 && x->tp == 1;
+}
+static int is_woven(const struct mapping *x)
+{
+    int chunks = 1;
+    for (const char *s = x->layout; s && *s; s++)
+        chunks += *s == ',';
+    return chunks > x->pp;
+}
+
+/* x: the mappings that agreed with one rank under every method that could be tried on them. */
+static void test_coverage(const struct mapping *x, int64_t n, int largest)
+{
+    static const struct {
+        const char *what;
+        int (*has)(const struct mapping *x);
+        int ranks; /* that it takes */
+    } wanted[] = {{"EP over TP x CP", has_folded, 4},
+                  {"EP over TP x CP x DP", has_folded_dp, 8},
+                  {"ETP without TP", has_etp_alone, 2},
+                  {"ETP and TP of different sizes", has_other_etp, 16},
+                  {"interleaved stages", is_woven, 2}};
+    struct buf missing = {0};
+    int64_t mappings = 0, alone = 0, pairs = 0;
+    for (int64_t i = 0; i < n; i++)
+        mappings += !is_listed(x, i, x[i]);
+    for (int a = 0; a < DIMENSIONS; a++)
+        for (int b = a; b < DIMENSIONS; b++) {
+            int found = 0;
+            for (int64_t i = 0; !found && i < n; i++)
+                found = only(dimensions_of(&x[i]), 1u << a | 1u << b);
+            *(a == b ? &alone : &pairs) += found;
+            if (!found)
+                buf_printf(&missing, " %s%s%s", dimension[a], a == b ? "" : " x ",
+                           a == b ? "" : dimension[b]);
+        }
+    ok(!missing.len,
+       "%lld mappings agreed; among them %lld of %d dimensions alone and %lld of %d pairs%s%s",
+       (long long)mappings, (long long)alone, DIMENSIONS, (long long)pairs,
+       DIMENSIONS * (DIMENSIONS - 1) / 2, missing.len ? "; not:" : "",
+       missing.len ? missing.data : "");
+    for (int64_t k = 0; k < ARRAY_LEN(wanted); k++) {
+        int64_t found = 0;
+        for (int64_t i = 0; i < n; i++)
+            found += wanted[k].has(&x[i]);
+        if (wanted[k].ranks <= largest)
+            ok(found > 0, "%s: in %lld of them", wanted[k].what, (long long)found);
+    }
+    buf_release(&missing);
 }
 
 /* ---- planted bugs: the test must see them ---- */
@@ -504,11 +615,13 @@ int main(int argc, char **argv)
     static const struct mapping one_rank = {1, 1, 1, 1, 1, 1, 2};
     static struct mapping list[2000];
     char dir[64] = "/tmp/parallel-XXXXXX";
+    static int differs[2000], runs[2000];
     int64_t n = ARRAY_LEN(chosen), agreed = 0, tried = 0, mappings = 0;
+    int largest = 8;
     double worst = 0;
     memcpy(list, chosen, sizeof chosen);
     if (argc > 1 && !strcmp(argv[1], "--long"))
-        n = all_mappings(list);
+        n = all_mappings(list, n), largest = 16;
     int gpu = argc > 1 && !strcmp(argv[1], "cuda");
 
     opt_quiet = 1;
@@ -540,7 +653,7 @@ int main(int argc, char **argv)
         {"nll", "adamw", set, mixtral, 0, "bf16"}, /* rounded by chance, which no mapping changes */
         {"bt", "adamw", pairs, mixtral},
         {"dpo", "sgd", pairs, mixtral},
-        {"nll", "sgd", set, qwen3},
+        {"nll", "adamw", set, qwen3},
         {"bt", "adamw", pairs, olmoe},
         {"nll", "sgd", set, mixtral, .capacity = 1},
         {"nll", "adamw", set, qwen3, .capacity = 0.8, .group = 2},
@@ -574,6 +687,7 @@ int main(int argc, char **argv)
                gpu ? methods[k].gpu : "", d.grad, d.where, d.loss, d.aux, d.norm);
             worst = fmax(fmax(fmax(worst, d.grad), fmax(d.loss, d.aux)), d.norm);
             agreed += same, tried++, mappings += k == 0;
+            differs[i] |= !same, runs[i]++;
             outcome_release(&o);
         }
         if (first && methods[k].capacity)
@@ -586,6 +700,14 @@ int main(int argc, char **argv)
             test_bits(&one_rank, set);
         if (first)
             outcome_release(&base);
+    }
+    if (first && size == 1 && !gpu) {
+        static struct mapping good[2000];
+        int64_t goods = 0;
+        for (int64_t i = 0; i < n; i++)
+            if (runs[i] && !differs[i])
+                good[goods++] = list[i];
+        test_coverage(good, goods, largest);
     }
     if (first) {
         printf("# %lld of %lld runs of %lld mappings agree with one rank; the largest difference "
