@@ -5,13 +5,14 @@
  * choices dropped in every row and layer of every step where experts have limited capacity: of a
  * language model with SGD and with AdamW, of a reward model (Bradley-Terry) and of DPO.  Ranks are
  * threads; under mpirun they are its processes, and the mappings of that many ranks are tried.
- * --long tries all that fit.  What the list of mappings covers is counted from it: every dimension
- * alone, every pair, and what folding must be tried with.
+ * --long tries all that fit.  Runs stopped at one mapping go on at another, of random pairs.  What
+ * the list of mappings covers is counted from it: every dimension alone, every pair, and what
+ * folding must be tried with.
  *
  * With the argument "cuda" each process works on its own GPU, in f32 (gradients within 1e-5 of one
  * GPU's, losses within 1e-4) and in bf16 (losses within 0.5 %). */
+#include "save.h"
 #include "tap.h"
-#include "train/train.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -69,6 +70,8 @@ struct outcome { /* of one mapping, as its rank 0 keeps it */
     struct method method;
     void (*spoil)(struct trainer *t,
                   int after); /* a bug planted before and after step 1's gradients */
+    int begin, end;           /* the steps to do; end 0: all of them */
+    const char *from, *to;    /* checkpoints to begin from and to end in, or NULL */
     double loss[STEPS], won[STEPS], aux[STEPS], norm[STEPS], dropped[STEPS];
     uint64_t kept;  /* hash of all choices that were not dropped, of all steps */
     uint64_t start; /* and of the initial weights */
@@ -240,6 +243,13 @@ static void rank_main(struct world *w, void *arg)
     kept_sum = 0;
     model_random(&t.model, 1);
     optim_fill_master(&t.optim);
+    if (o.from) {
+        struct ckpt *k = ckpt_open(o.from);
+        model_load(&t.model, k, -1);
+        optim_load(&t.optim, k);
+        optim_set_count(&t.optim, o.begin);
+        ckpt_close(k);
+    }
     struct set *set = set_open(o.method.set);
     int64_t one = 1;
     struct mix mix = {&set, &one, 1, 3};
@@ -255,13 +265,15 @@ static void rank_main(struct world *w, void *arg)
         o.spoil(&t, 1);
     if (!o.method.f32)
         o.grad = collect_gradients(&o, &t.model);
-    for (int i = 0; i < steps_of(&o.method); i++) {
+    for (int i = o.begin; i < (o.end ? o.end : steps_of(&o.method)); i++) {
         trainer_fetch(&t, &mix, i * BATCH);
         trainer_step(&t, &r);
         o.loss[i] = r.loss, o.won[i] = r.won, o.aux[i] = r.aux, o.norm[i] = r.norm;
         o.dropped[i] = r.dropped;
     }
     o.kept = kept_hash(&t.model);
+    if (o.to)
+        save(&t, w, o.to);
     if (world_rank(w) == 0)
         *out = o;
     else
@@ -610,6 +622,51 @@ static void test_bits(const struct mapping *one_rank, const char *set)
     world_free(w);
 }
 
+/* Stops at one mapping and goes on at another: the losses are those of a rank that never stopped.
+ */
+static void test_stops(const struct outcome *one, const struct mapping *list, int64_t n,
+                       const char *dir, int pairs)
+{
+    char *at = path_join(dir, "stopped");
+    double worst = 0;
+    struct world *job = world_self();
+    for (int i = 0; i < pairs; i++) {
+        struct mapping a = list[(int64_t)(rng_uniform(21, i, 0) * n)];
+        struct mapping b = list[(int64_t)(rng_uniform(21, i, 1) * n)];
+        int stop = 1 + (int)(rng_uniform(21, i, 2) * (STEPS - 1));
+        struct outcome o = {.map = a, .method = one->method, .end = stop, .to = at};
+        struct outcome p = {.map = b, .method = one->method, .begin = stop, .from = at};
+        make_dirs(at);
+        run(&o, job);
+        run(&p, job);
+        memcpy(p.loss, o.loss, stop * sizeof *o.loss);
+        memcpy(p.aux, o.aux, stop * sizeof *o.aux);
+        memcpy(p.norm, o.norm, stop * sizeof *o.norm);
+        double off =
+            fmax(fmax(worst_of(p.loss, one->loss, STEPS), worst_of(p.aux, one->aux, STEPS)),
+                 worst_of(p.norm, one->norm, STEPS));
+        worst = fmax(worst, off);
+        if (!(off <= 1e-9)) {
+            char *first = xstrdup(mapping_name(&a));
+            ok(0, "%s, and after step %d %s: off by %.1e", first, stop, mapping_name(&b), off);
+            free(first);
+        }
+        outcome_release(&o), outcome_release(&p);
+        remove_tree(at);
+    }
+    ok(worst <= 1e-9, "%d pairs of mappings A, B: stopped at A, the losses go on at B (to %.1e)",
+       pairs, worst);
+    struct outcome o = {.map = list[0], .method = one->method, .end = 5, .to = at};
+    struct outcome p = {.map = list[0], .method = one->method, .begin = 6, .from = at};
+    make_dirs(at);
+    run(&o, job);
+    run(&p, job);
+    ok(worst_of(p.loss + 6, one->loss + 6, STEPS - 6) > 1e-9, "a step that is left out is seen");
+    outcome_release(&o), outcome_release(&p);
+    world_free(job);
+    free(at);
+}
+
 int main(int argc, char **argv)
 {
     static const struct mapping one_rank = {1, 1, 1, 1, 1, 1, 2};
@@ -696,6 +753,8 @@ int main(int argc, char **argv)
                methods[k].capacity, 100 * base.dropped[0]);
         if (k == 0 && !gpu)
             test_the_test(&base, job);
+        if (k == 1 && size == 1 && !gpu)
+            test_stops(&base, list, n, dir, n > ARRAY_LEN(chosen) ? 200 : 50);
         if (k == 0 && size == 1 && !gpu)
             test_bits(&one_rank, set);
         if (first)

@@ -5,8 +5,8 @@
  * place in the whole tensor, so after each load each rank knows what each of its bytes must be,
  * replicas included.  Ranks are threads; pairs of mappings are drawn at random.  --long draws more.
  */
+#include "save.h"
 #include "tap.h"
-#include "train/train.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -76,27 +76,6 @@ static int64_t each(struct trainer *t,
 }
 
 /* ---- one stay ---- */
-
-static void save(struct trainer *t, struct world *w, const char *dir)
-{
-    int n = world_size(w);
-    int64_t len[64];
-    char *part[64];
-    struct ckpt_writer *out = ckpt_writer_open(dir, world_rank(w), n);
-    for (int64_t i = 0; i < t->model.layout.n; i++) {
-        const struct local *l = &t->model.layout.local[i];
-        if (l->writes)
-            ckpt_put(out, "model", l->p, l->r, model_weight(&t->model, l), DT_F32, DT_F32);
-    }
-    optim_save(&t->optim, out);
-    char *mine = ckpt_writer_close(out);
-    comm_gather_bytes(t->model.comm[GROUP_WORLD], mine, strlen(mine), part, len);
-    if (world_rank(w) == 0)
-        ckpt_manifest_write(dir, part, n, "{}", &t->model.cfg, DT_F32);
-    for (int i = 0; i < n; i++)
-        free(part[i]);
-    free(mine);
-}
 
 static void stay(struct world *w, void *arg)
 {
