@@ -13,11 +13,11 @@
 #define LOWER "\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}"
 
 const char tok_qwen_pattern[] = WORDS("\\p{N}"), tok_nfc[] = "{\"type\":\"NFC\"}";
-static const char cl100k[] = WORDS("\\p{N}{1,3}"),
-                  o200k[] = "[^\\r\\n\\p{L}\\p{N}]?[" UPPER "]*[" LOWER "]+" CONTRACTIONS
-                            "?|[^\\r\\n\\p{L}\\p{N}]?[" UPPER "]+[" LOWER "]*" CONTRACTIONS
-                            "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|"
-                            "\\s+(?!\\S)|\\s+";
+const char tok_cl100k_pattern[] = WORDS("\\p{N}{1,3}");
+const char tok_o200k_pattern[] =
+    "[^\\r\\n\\p{L}\\p{N}]?[" UPPER "]*[" LOWER "]+" CONTRACTIONS "?|[^\\r\\n\\p{L}\\p{N}]?[" UPPER
+    "]+[" LOWER "]*" CONTRACTIONS "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|"
+    "\\s+(?!\\S)|\\s+";
 
 static const struct known_special gpt2_special[] = {{50256, 1, 0, "<|endoftext|>"}, {0}};
 static const struct known_special cl100k_special[] = {
@@ -82,14 +82,14 @@ const struct known tok_known[] = {
      -1, gpt2_special},
     {"p50k_base", "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069", NULL, NULL,
      -1, gpt2_special},
-    {"cl100k_base", "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7", cl100k,
-     NULL, -1, cl100k_special},
-    {"o200k_base", "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d", o200k, NULL,
-     -1, o200k_special},
+    {"cl100k_base", "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+     tok_cl100k_pattern, NULL, -1, cl100k_special},
+    {"o200k_base", "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+     tok_o200k_pattern, NULL, -1, o200k_special},
     {"Qwen", "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186", tok_qwen_pattern,
      tok_nfc, -1, qwen_special},
-    {"Llama 3", "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55", cl100k, NULL,
-     128000, llama3_special},
-    {"Llama 4", "d0bdbaf59b0762c8c807617e2d8ea51420eb1b1de266df2495be755c8e0ed6ed", o200k, NULL,
-     200000, llama4_special},
+    {"Llama 3", "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55",
+     tok_cl100k_pattern, NULL, 128000, llama3_special},
+    {"Llama 4", "d0bdbaf59b0762c8c807617e2d8ea51420eb1b1de266df2495be755c8e0ed6ed",
+     tok_o200k_pattern, NULL, 200000, llama4_special},
     {0}};

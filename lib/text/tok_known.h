@@ -16,6 +16,6 @@ struct known {
     const struct known_special *special;
 };
 extern const struct known tok_known[]; /* ends with a name that is NULL */
-extern const char tok_qwen_pattern[], tok_nfc[];
+extern const char tok_qwen_pattern[], tok_cl100k_pattern[], tok_o200k_pattern[], tok_nfc[];
 
 #endif

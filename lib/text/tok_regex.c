@@ -7,6 +7,7 @@
  * a code point twice does no harm where PCRE2 already knows it. */
 
 #include "text/tok.h"
+#include "text/tok_scan.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -56,6 +57,7 @@ static const struct class
 };
 
 struct regex {
+    tok_scan *scan; /* or NULL */
     pcre2_code *code;
     pcre2_match_data *match;
     pcre2_match_context *context;
@@ -137,6 +139,7 @@ struct regex *regex_new(const char *pattern, size_t len, int literal, const char
     else
         rewrite(&b, pattern, len, who);
     r->who = xstrdup(who);
+    r->scan = literal ? NULL : tok_scan_of(pattern, len);
     r->code = pcre2_compile((PCRE2_SPTR)b.data, b.len,
                             PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_UCP), &error, &at, NULL);
     if (!r->code) {
@@ -160,6 +163,8 @@ struct regex *regex_new(const char *pattern, size_t len, int literal, const char
 
 int regex_next(struct regex *r, const char *s, size_t n, size_t from, size_t *start, size_t *end)
 {
+    if (r->scan)
+        return r->scan((const unsigned char *)s, n, from, start, end);
     while (from < n) {
         const PCRE2_SIZE *at = pcre2_get_ovector_pointer(r->match);
         int found =
