@@ -66,8 +66,12 @@ static const struct added *added_next(const struct tok *t, const char *s, size_t
                                       int special, size_t floor, size_t *at, size_t *start,
                                       size_t *end)
 {
-    for (size_t i = *at; i < n; i++) {
-        unsigned char c = (unsigned char)s[i];
+    const uint8_t *pair = t->added_pair[normalized];
+
+    for (size_t i = *at; pair && i < n; i++) {
+        unsigned char c = (unsigned char)s[i], d = i + 1 < n ? (unsigned char)s[i + 1] : 0;
+        if (i + 1 < n && !(pair[c * 32 + d / 8] >> d % 8 & 1))
+            continue;
         for (int64_t k = t->added_at[c]; k < t->added_at[c + 1]; k++) {
             const struct added *a = &t->added[k];
             if (a->normalized != normalized || a->text.len > n - i ||
@@ -200,6 +204,7 @@ void tok_free(struct tok *t)
         buf_release(&t->norm[i].a);
         buf_release(&t->norm[i].b);
         regex_free(t->norm[i].regex);
+        free(t->norm[i].plain);
     }
     for (int64_t i = 0; i < t->splits; i++) {
         regex_free(t->split[i].regex);
@@ -211,15 +216,16 @@ void tok_free(struct tok *t)
     }
     regex_free(t->word);
     map_release(&t->ids);
-    map_release(&t->merges);
-    map_release(&t->cache);
-    ids_release(&t->cached);
+    pairs_release(&t->merges);
+    free(t->cache);
     buf_release(&t->json);
     buf_release(&t->config);
     buf_release(&t->chat_template);
     free(t->token);
     free(t->special);
-    free(t->merge_id);
+    free(t->first);
+    free(t->added_pair[0]);
+    free(t->added_pair[1]);
     free(t->added);
     free(t->symbol);
     free(t->heap);

@@ -6,6 +6,8 @@
 
 #include "text/map.h"
 #include "text/text.h"
+#include "text/tok_cache.h"
+#include "text/tok_pairs.h"
 
 /* ---- tok_regex.c: PCRE2 with Unicode 16's letters, numbers and spaces ---- */
 
@@ -27,6 +29,7 @@ enum prefix { PREFIX_NEVER, PREFIX_FIRST, PREFIX_ALWAYS };
 struct norm_step {
     enum { NORM_UNICODE, NORM_PREPEND, NORM_REPLACE } type;
     int form;            /* UNICODE: utf8proc's options */
+    uint8_t *plain;      /* UNICODE: norm_plain(form) */
     struct buf a, b;     /* PREPEND: a; REPLACE: a by b */
     struct regex *regex; /* REPLACE: instead of a, or NULL */
 };
@@ -65,10 +68,11 @@ struct tok {
 
     struct buf *token; /* [size] by id, as in the file; data NULL where no token has the id */
     int64_t size, cap;
-    uint8_t *special;  /* [size] */
-    struct map ids;    /* token of the model to id; not those that are only added */
-    struct map merges; /* (int32 left, int32 right) to index into merge_id, which is the rank */
-    int32_t *merge_id; /* [merges] the id a merge makes */
+    uint8_t *special; /* [size] */
+    struct map ids;   /* token of the model to id; not those that are only added */
+    struct pairs merges;
+    char byte_char[256][2];                   /* the alphabet's character of a byte, in UTF-8 */
+    size_t longest;                           /* of the tokens, in bytes as in the file */
     int32_t byte_id[256], unk, fallback[256]; /* -1: none */
     int byte_level, byte_fallback, fuse_unk, ignore_merges;
 
@@ -84,9 +88,12 @@ struct tok {
     int64_t bos_token; /* tokenizer_config.json's, -1: none */
     int within; /* the text that is encoded goes on with one that was: nothing is put before it */
 
-    /* Scratch of one encoding; the cache keeps the ids of short pieces. */
-    struct map cache;  /* piece to index into cached */
-    struct ids cached; /* count, then that many ids */
+    struct tok_cache *cache; /* pieces seen; made when first wanted */
+    uint8_t *added_pair[2];  /* [256 x 32] by `normalized`: sets of the bytes an added token's first
+                                byte is followed by; NULL: there are none */
+
+    /* Scratch of one encoding. */
+    int32_t *first; /* [symbols_cap] */
     struct symbol {
         int32_t id, prev, next, rank; /* rank of the merge with next, -1 for none */
     } * symbol;
@@ -98,6 +105,8 @@ struct tok {
 
 uint32_t byte_level_char(uint8_t b); /* the code point that stands for a byte */
 int byte_level_byte(uint32_t c);     /* the reverse, or -1 */
+/* Bits: which characters a form leaves as they are, whatever comes before; free() releases it. */
+uint8_t *norm_plain(int form);
 void tok_normalize(const struct tok *t, const char *s, size_t n, struct buf *out);
 /* Cuts a normalised text and appends the ids of its pieces.  first: it begins the input. */
 void tok_split(struct tok *t, const char *s, size_t n, int first, struct ids *out);

@@ -1,23 +1,28 @@
 /* tok_bpe.c -- the merges: of all neighbours that can merge, the pair learnt first, leftmost first.
  *
- * A heap holds every pair that could merge, by rank and place; one that has changed since is
- * recognised by its rank and skipped.  So a piece of n symbols costs n log n, which matters where a
- * tokenizer cuts nothing and a book is one piece.  Words come again: the ids of short pieces are
- * cached. */
+ * Words are short: all their pairs are looked through for the first one, a few vector instructions.
+ * Of long pieces a heap holds every pair that could merge, by rank and place; one that has changed
+ * since is recognised by its rank and skipped.  So a piece of n symbols costs n log n, which
+ * matters where a tokenizer cuts nothing and a book is one piece. */
 
 #include "text/tok.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { CACHE_PIECE_MAX = 128, CACHE_IDS_MAX = 1 << 22 };
+enum { SHORT = 128, RANKS = UINT32_MAX / SHORT / 2 }; /* a rank and a place fit 32 bits */
 
-void ids_add(struct ids *v, int32_t id)
+static void ids_reserve(struct ids *v, int64_t more)
 {
-    if (v->n == v->cap) {
+    if (v->cap - v->n < more) {
         v->cap = MAX(64, 2 * v->cap);
         v->id = xrealloc(v->id, (size_t)v->cap * sizeof *v->id);
     }
+}
+
+void ids_add(struct ids *v, int32_t id)
+{
+    ids_reserve(v, 1);
     v->id[v->n++] = id;
 }
 
@@ -64,10 +69,11 @@ static struct candidate heap_pop(struct tok *t)
 static void pair_up(struct tok *t, int32_t i)
 {
     struct symbol *s = &t->symbol[i];
-    int32_t pair[2] = {s->id, s->next >= 0 ? t->symbol[s->next].id : -1};
+    const struct merge *m =
+        s->next >= 0 ? pairs_get(&t->merges, s->id, t->symbol[s->next].id) : NULL;
 
-    s->rank = pair[0] >= 0 && pair[1] >= 0 ? map_get(&t->merges, pair, sizeof pair) : -1;
-    if (s->rank >= 0)
+    s->rank = m ? m->rank : -1;
+    if (m)
         heap_push(t, (struct candidate){s->rank, i});
 }
 
@@ -79,6 +85,7 @@ static int32_t symbols_init(struct tok *t, const char *s, size_t n)
     if ((int64_t)n > t->symbols_cap) {
         t->symbols_cap = (int64_t)n * 2;
         t->symbol = xrealloc(t->symbol, (size_t)t->symbols_cap * sizeof *t->symbol);
+        t->first = xrealloc(t->first, (size_t)t->symbols_cap * sizeof *t->first);
     }
     for (const char *p = s, *end = s + n; p < end;) {
         const char *from = p;
@@ -93,23 +100,22 @@ static int32_t symbols_init(struct tok *t, const char *s, size_t n)
         for (const char *b = from; bytes && b < p; b++)
             bytes = t->fallback[(unsigned char)*b] >= 0;
         for (; bytes && from < p; from++)
-            t->symbol[count++].id = t->fallback[(unsigned char)*from];
+            t->first[count++] = t->fallback[(unsigned char)*from];
         if (bytes)
             continue;
-        if (id < 0 && t->fuse_unk && count && t->symbol[count - 1].id == t->unk)
+        if (id < 0 && t->fuse_unk && count && t->first[count - 1] == t->unk)
             continue;
         if (id < 0 && (id = t->unk) < 0)
             continue; /* no token for it at all: it is lost */
-        t->symbol[count++].id = id;
+        t->first[count++] = id;
     }
     return count;
 }
 
-static void merge(struct tok *t, const char *piece, size_t n, struct ids *out)
+static void merge_long(struct tok *t, int32_t count, struct ids *out)
 {
-    int32_t count = symbols_init(t, piece, n);
-
     for (int32_t i = 0; i < count; i++) {
+        t->symbol[i].id = t->first[i];
         t->symbol[i].prev = i - 1;
         t->symbol[i].next = i + 1 < count ? i + 1 : -1;
     }
@@ -122,7 +128,7 @@ static void merge(struct tok *t, const char *piece, size_t n, struct ids *out)
         if (left->rank != c.rank)
             continue;
         struct symbol *right = &t->symbol[left->next];
-        left->id = t->merge_id[c.rank];
+        left->id = pairs_get(&t->merges, left->id, right->id)->id;
         left->next = right->next;
         right->rank = -1;
         if (right->next >= 0)
@@ -135,6 +141,63 @@ static void merge(struct tok *t, const char *piece, size_t n, struct ids *out)
         ids_add(out, t->symbol[i].id);
 }
 
+/* order[i]: the rank of symbol i's merge with the next one, above i; all ones: none. */
+static void short_pair(const struct tok *t, uint32_t *order, int32_t *made, int i, int32_t left,
+                       int32_t right)
+{
+    const struct merge *m = pairs_get(&t->merges, left, right);
+
+    order[i] = m ? (uint32_t)m->rank * SHORT + (uint32_t)i : UINT32_MAX;
+    if (m)
+        made[i] = m->id;
+}
+
+static void merge_short(struct tok *t, int count, struct ids *out)
+{
+    uint32_t order[SHORT];
+    int32_t made[SHORT], *id = t->first;
+    uint8_t next[SHORT + 1], prev[SHORT + 1];
+    int padded = (count + 7) & ~7;
+
+    for (int i = 0; i < count; i++) {
+        next[i] = (uint8_t)(i + 1);
+        prev[i] = (uint8_t)(i - 1);
+        if (i + 1 < count)
+            short_pair(t, order, made, i, id[i], id[i + 1]);
+    }
+    for (int i = MAX(count - 1, 0); i < padded; i++)
+        order[i] = UINT32_MAX;
+    for (;;) {
+        uint32_t best = UINT32_MAX;
+        for (int i = 0; i < padded; i++)
+            best = MIN(best, order[i]);
+        if (best == UINT32_MAX)
+            break;
+        int i = (int)(best % SHORT), gone = next[i], after = next[gone];
+        id[i] = made[i];
+        next[i] = (uint8_t)after;
+        order[gone] = order[i] = UINT32_MAX;
+        if (after < count) {
+            prev[after] = (uint8_t)i;
+            short_pair(t, order, made, i, id[i], id[after]);
+        }
+        if (i)
+            short_pair(t, order, made, prev[i], id[prev[i]], id[i]);
+    }
+    for (int i = 0; i < count; i = next[i])
+        ids_add(out, id[i]);
+}
+
+static void merge(struct tok *t, const char *piece, size_t n, struct ids *out)
+{
+    int32_t count = symbols_init(t, piece, n);
+
+    if (count <= SHORT && t->merges.slots <= RANKS)
+        merge_short(t, count, out);
+    else
+        merge_long(t, count, out);
+}
+
 /* The token that is the whole piece, as the file spells it, or -1. */
 static int32_t whole_piece(const struct tok *t, const char *s, size_t n)
 {
@@ -143,41 +206,50 @@ static int32_t whole_piece(const struct tok *t, const char *s, size_t n)
 
     if (!t->byte_level)
         return map_get(&t->ids, s, n);
-    for (size_t i = 0; i < n; i++)
-        utf8_add(&b, byte_level_char((uint8_t)s[i]));
-    id = map_get(&t->ids, b.data, b.len);
+    for (size_t i = 0; i < n && b.len <= t->longest; i++) {
+        const char *c = t->byte_char[(unsigned char)s[i]];
+        buf_add(&b, c, c[1] ? 2 : 1);
+    }
+    id = b.len <= t->longest ? map_get(&t->ids, b.data, b.len) : -1;
     buf_release(&b);
     return id;
 }
 
+static void encode(struct tok *t, const char *piece, size_t n, struct ids *out)
+{
+    int32_t id = t->ignore_merges ? whole_piece(t, piece, n) : -1;
+
+    if (id >= 0)
+        ids_add(out, id);
+    else
+        merge(t, piece, n, out);
+}
+
 void tok_merge(struct tok *t, const char *piece, size_t n, struct ids *out)
 {
-    int32_t at, id;
+    int64_t from = out->n;
+    int found;
 
     if (n > INT32_MAX / 2)
         die("a piece of text of %zu bytes without a place to cut it", n);
-    if (n > CACHE_PIECE_MAX) {
-        if (t->ignore_merges && (id = whole_piece(t, piece, n)) >= 0)
-            ids_add(out, id);
-        else
-            merge(t, piece, n, out);
+    if (n > CACHED_BYTES) {
+        encode(t, piece, n, out);
         return;
     }
-    at = map_get(&t->cache, piece, n);
-    if (at < 0) {
-        if (t->cached.n > CACHE_IDS_MAX) {
-            map_reset(&t->cache);
-            t->cached.n = 0;
-        }
-        at = (int32_t)t->cached.n;
-        *map_put(&t->cache, piece, n) = at;
-        ids_add(&t->cached, 0); /* the count, known below */
-        if (t->ignore_merges && (id = whole_piece(t, piece, n)) >= 0)
-            ids_add(&t->cached, id);
-        else
-            merge(t, piece, n, &t->cached);
-        t->cached.id[at] = (int32_t)(t->cached.n - at - 1);
+    if (!t->cache)
+        t->cache = tok_cache_new();
+    struct cached *c = tok_cache_at(t->cache, piece, n, &found);
+    if (found) {
+        ids_reserve(out, CACHED_IDS);
+        memcpy(out->id + from, c->id, sizeof c->id);
+        out->n += c->n;
+        return;
     }
-    for (int32_t i = 1; i <= t->cached.id[at]; i++)
-        ids_add(out, t->cached.id[at + i]);
+    encode(t, piece, n, out);
+    if (out->n - from > CACHED_IDS) {
+        c->len = 0;
+        return;
+    }
+    c->n = (uint8_t)(out->n - from);
+    memcpy(c->id, out->id + from, c->n * sizeof *c->id);
 }

@@ -25,6 +25,7 @@ static void token_set(struct tok *t, const char *who, const char *name, size_t l
     t->size = MAX(t->size, id + 1);
     buf_reset(&t->token[id]);
     buf_add(&t->token[id], name, len);
+    t->longest = MAX(t->longest, len);
 }
 
 static void read_vocab(struct tok *t, struct json model, const char *who)
@@ -81,18 +82,18 @@ static void read_merges(struct tok *t, struct json model, const char *who)
 
     if (!json_get(model, "merges", &merges) || json_type(merges) != JSON_ARRAY)
         die_misused("%s: the model has no \"merges\"", who);
-    t->merge_id = xcalloc((size_t)json_count(merges) + 1, sizeof *t->merge_id);
+    pairs_init(&t->merges, (size_t)json_count(merges));
     for (json_iter_init(&i, merges); json_iter_next(&i); rank++) {
         if (!merge_parts(i.value, part))
             die_misused("%s: merge %d is no pair of tokens", who, rank + 1);
-        int32_t pair[2] = {map_get(&t->ids, part[0].data, part[0].len),
-                           map_get(&t->ids, part[1].data, part[1].len)};
+        struct merge pair = {map_get(&t->ids, part[0].data, part[0].len),
+                             map_get(&t->ids, part[1].data, part[1].len), rank, 0};
         buf_add(&part[0], part[1].data, part[1].len);
-        t->merge_id[rank] = map_get(&t->ids, part[0].data, part[0].len);
-        if (pair[0] < 0 || pair[1] < 0 || t->merge_id[rank] < 0)
+        pair.id = map_get(&t->ids, part[0].data, part[0].len);
+        if (pair.left < 0 || pair.right < 0 || pair.id < 0)
             die_misused("%s: merge %d needs \"%s\" and its parts in the vocabulary", who, rank + 1,
                         part[0].data);
-        *map_put(&t->merges, pair, sizeof pair) = rank;
+        pairs_put(&t->merges, pair);
     }
     buf_release(&part[0]);
     buf_release(&part[1]);
@@ -208,6 +209,17 @@ static void index_added(struct tok *t)
         if (a->normalized)
             tok_normalize(t, t->token[a->id].data, t->token[a->id].len, &a->text);
     }
+    for (int64_t i = 0; i < t->addeds; i++) {
+        const struct added *a = &t->added[i];
+        const unsigned char *text = (const unsigned char *)a->text.data;
+        uint8_t **pair = &t->added_pair[a->normalized != 0];
+        if (!*pair)
+            *pair = xcalloc(256, 32);
+        if (a->text.len > 1)
+            (*pair)[text[0] * 32 + text[1] / 8] |= (uint8_t)(1 << text[1] % 8);
+        else
+            memset(*pair + text[0] * 32, 0xff, 32);
+    }
     if (t->addeds)
         qsort(t->added, (size_t)t->addeds, sizeof *t->added, added_order);
     for (int64_t c = 0, k = 0; c <= 256; c++) {
@@ -223,6 +235,7 @@ static void bytes_init(struct tok *t)
         struct buf c = {0};
         char name[8];
         utf8_add(&c, byte_level_char((uint8_t)b));
+        memcpy(t->byte_char[b], c.data, c.len);
         t->byte_id[b] = map_get(&t->ids, c.data, c.len);
         snprintf(name, sizeof name, "<0x%02X>", b);
         t->fallback[b] = map_get(&t->ids, name, 6);

@@ -96,6 +96,28 @@ static int is_left(utf8proc_int32_t c)
     return c <= left[low][1];
 }
 
+/* Below PLAIN_END a bit says of a character that it stays as it is and what is before it too: it is
+ * no mark, and no vowel or final consonant that a Hangul syllable would take in. */
+enum { PLAIN_END = 0x20000 };
+
+uint8_t *norm_plain(int form)
+{
+    uint8_t *plain = xcalloc(PLAIN_END / 8, 1);
+
+    for (utf8proc_int32_t c = 0; c < PLAIN_END; c++) {
+        utf8proc_int32_t to[32];
+        utf8proc_category_t category = utf8proc_category(c);
+        int is_syllable = c >= 0xac00 && c <= 0xd7a3 && form & UTF8PROC_COMPOSE;
+        if ((category >= UTF8PROC_CATEGORY_MN && category <= UTF8PROC_CATEGORY_ME) ||
+            category == UTF8PROC_CATEGORY_CN || category == UTF8PROC_CATEGORY_CS || is_left(c) ||
+            (c >= 0x1160 && c <= 0x11ff))
+            continue;
+        if (is_syllable || (utf8proc_decompose_char(c, to, 32, form, NULL) == 1 && to[0] == c))
+            plain[c / 8] |= (uint8_t)(1 << c % 8);
+    }
+    return plain;
+}
+
 static void norm_part(const char *s, size_t n, int form, struct buf *out)
 {
     utf8proc_uint8_t *formed;
@@ -108,7 +130,7 @@ static void norm_part(const char *s, size_t n, int form, struct buf *out)
     free(formed);
 }
 
-static void norm_unicode(const char *s, size_t n, int form, struct buf *out)
+static void norm_changing(const char *s, size_t n, int form, struct buf *out)
 {
     const char *end = s + n, *from = s;
 
@@ -126,6 +148,34 @@ static void norm_unicode(const char *s, size_t n, int form, struct buf *out)
         s += len;
     }
     norm_part(from, (size_t)(end - from), form, out);
+}
+
+/* Only what is not plain, with the character before it, is given to utf8proc. */
+static void norm_unicode(const struct norm_step *step, const char *s, size_t n, struct buf *out)
+{
+    const char *end = s + n, *kept = s,
+               *before = s; /* s[.., kept) is out; before: the last plain one */
+
+    for (const char *p = s; p < end;) {
+        const char *from = p;
+        uint32_t c = (unsigned char)*p < 0x80 ? (unsigned char)*p++ : utf8_next(&p);
+        if (c < PLAIN_END && step->plain[c / 8] >> c % 8 & 1) {
+            before = from;
+            continue;
+        }
+        buf_add(out, kept, (size_t)(before - kept));
+        while (p < end) {
+            from = p;
+            c = utf8_next(&p);
+            if (c < PLAIN_END && step->plain[c / 8] >> c % 8 & 1) {
+                p = from;
+                break;
+            }
+        }
+        norm_changing(before, (size_t)(p - before), step->form, out);
+        kept = before = p;
+    }
+    buf_add(out, kept, (size_t)(end - kept));
 }
 
 static void norm_regex(const struct norm_step *step, const char *s, size_t n, struct buf *out)
@@ -157,7 +207,7 @@ static void norm_apply(const struct norm_step *step, const char *s, size_t n, st
         if (is_ascii(s, n))
             buf_add(out, s, n);
         else
-            norm_unicode(s, n, step->form, out);
+            norm_unicode(step, s, n, out);
         return;
     }
 }

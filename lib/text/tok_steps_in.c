@@ -13,6 +13,7 @@ static void read_form(struct step_reader *r, int form)
 
     s->type = NORM_UNICODE;
     s->form = UTF8PROC_STABLE | form;
+    s->plain = norm_plain(s->form);
 }
 static void read_nfc(struct step_reader *r, struct json v)
 {
