@@ -62,6 +62,22 @@ static const char llama_3_8b[] = /* 3.1 */
     "\"rope_scaling\": {\"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
     "\"original_max_position_embeddings\": 8192, \"rope_type\": \"llama3\"}, "
     "\"rope_theta\": 500000.0, \"tie_word_embeddings\": false, \"vocab_size\": 128256}";
+static const char deepseek_v2_lite[] =
+    "{\"architectures\": [\"DeepseekV2ForCausalLM\"], \"model_type\": \"deepseek_v2\", "
+    "\"attention_bias\": false, \"attention_dropout\": 0.0, \"aux_loss_alpha\": 0.001, "
+    "\"bos_token_id\": 100000, \"eos_token_id\": 100001, \"first_k_dense_replace\": 1, "
+    "\"hidden_act\": \"silu\", \"hidden_size\": 2048, \"initializer_range\": 0.02, "
+    "\"intermediate_size\": 10944, \"kv_lora_rank\": 512, \"max_position_embeddings\": 163840, "
+    "\"moe_intermediate_size\": 1408, \"moe_layer_freq\": 1, \"n_group\": 1, "
+    "\"n_routed_experts\": 64, \"n_shared_experts\": 2, \"norm_topk_prob\": false, "
+    "\"num_attention_heads\": 16, \"num_experts_per_tok\": 6, \"num_hidden_layers\": 27, "
+    "\"num_key_value_heads\": 16, \"pretraining_tp\": 1, \"q_lora_rank\": null, "
+    "\"qk_nope_head_dim\": 128, \"qk_rope_head_dim\": 64, \"rms_norm_eps\": 1e-06, "
+    "\"rope_scaling\": {\"beta_fast\": 32, \"beta_slow\": 1, \"factor\": 40, \"mscale\": 0.707, "
+    "\"mscale_all_dim\": 0.707, \"original_max_position_embeddings\": 4096, \"type\": \"yarn\"}, "
+    "\"rope_theta\": 10000, \"routed_scaling_factor\": 1.0, \"scoring_func\": \"softmax\", "
+    "\"seq_aux\": true, \"tie_word_embeddings\": false, \"topk_group\": 1, "
+    "\"topk_method\": \"greedy\", \"v_head_dim\": 128, \"vocab_size\": 102400}";
 /* clang-format on */
 
 struct change { /* value NULL drops the member */
@@ -172,7 +188,7 @@ static void test_refusals(void)
     } cases[] = {
         {{"model_type", NULL}, "\"model_type\" is missing"},
         {{"model_type", "\"t5\""},
-         "\"model_type\" is \"t5\"; known are: llama, mixtral, olmoe, qwen2, qwen2_moe, qwen3, "
+         "\"model_type\" is \"t5\"; known are: deepseek_v2, llama, mixtral, olmoe, qwen2, qwen2_moe, qwen3, "
          "qwen3_moe"},
         {{"num_hidden_layers", NULL}, "\"num_hidden_layers\" is missing"},
         {{"num_local_experts", NULL}, "\"num_local_experts\" is missing"},
@@ -276,6 +292,25 @@ static void test_families(void)
        "Llama: dense; files of the first have neither groups nor theta");
     config_release(&c);
 
+    c = parsed_of(deepseek_v2_lite, CHANGES({"head_dim", "128"}));
+    ok(c.c == 192 && c.cv == 128 && c.c_own == 128 && c.c_turn == 64 && c.q_rank == 0 &&
+           c.kv_rank == 512 && c.f_shared == 2816 && c.f_dense == 10944 && c.gate_scale == 1 &&
+           c.expert_groups == 1 && config_is_dense(&c, 0) && config_expert_layers(&c) == 26,
+       "DeepSeek-V2-Lite: heads of two parts, shared experts as one network, a dense layer first");
+    buf_reset(&out);
+    config_write(&c, &out, "bfloat16");
+    ok(strstr(out.data, "\"head_dim\":64") && strstr(out.data, "\"q_lora_rank\": null"),
+       "head_dim is written as transformers has it, and no rank stays null");
+    config_release(&c);
+    c = parsed_of(deepseek_v2_lite, CHANGES({"q_lora_rank", "1536"}, {"n_group", "8"},
+                                            {"topk_group", "3"}, {"rope_scaling", "null"},
+                                            {"topk_method", "\"group_limited_greedy\""},
+                                            {"routed_scaling_factor", "16"}));
+    ok(c.q_rank == 1536 && c.expert_groups == 8 && c.group_limit == 3 && c.group_best == 1 &&
+           c.gate_scale == 16 && !c.sigmoid && rope_magnitude(&c) == 1,
+       "DeepSeek-V2: a latent of queries, groups of experts by their best one, scaled gates");
+    config_release(&c);
+
     c = parsed_of(llama_3_8b, CHANGES({"eos_token_id", "[128001, 128008]"}));
     buf_reset(&out);
     config_write(&c, &out, "bfloat16");
@@ -317,6 +352,50 @@ static void test_families(void)
         {olmoe_1b_7b,
          {"head_dim", "64"},
          "\"head_dim\" is not \"hidden_size\" / \"num_attention_heads\""},
+        {deepseek_v2_lite, {"q_lora_rank", NULL}, "\"q_lora_rank\" is missing"},
+        {deepseek_v2_lite, {"kv_lora_rank", "null"}, "\"kv_lora_rank\" is not a positive integer"},
+        {deepseek_v2_lite,
+         {"attention_bias", "true"},
+         "\"attention_bias\" is not 0, the only value implemented"},
+        {deepseek_v2_lite,
+         {"num_key_value_heads", "8"},
+         "\"num_key_value_heads\" is not \"num_attention_heads\""},
+        {deepseek_v2_lite,
+         {"qk_rope_head_dim", "63"},
+         "\"qk_rope_head_dim\" is odd, so RoPE has no pairs to rotate"},
+        {deepseek_v2_lite,
+         {"v_head_dim", "256"},
+         "\"v_head_dim\" is more than \"qk_nope_head_dim\" and \"qk_rope_head_dim\" together"},
+        {deepseek_v2_lite,
+         {"first_k_dense_replace", "-1"},
+         "\"first_k_dense_replace\" is not a number of layers"},
+        {deepseek_v2_lite,
+         {"n_shared_experts", "null"},
+         "\"n_shared_experts\" is not a positive integer"},
+        {deepseek_v2_lite,
+         {"moe_layer_freq", "2"},
+         "\"moe_layer_freq\" is not 1, the only value implemented"},
+        {deepseek_v2_lite,
+         {"norm_topk_prob", "true"},
+         "\"norm_topk_prob\" is not false, the only value implemented"},
+        {deepseek_v2_lite,
+         {"scoring_func", "\"sigmoid\""},
+         "\"scoring_func\" is not \"softmax\", the only one implemented"},
+        {deepseek_v2_lite,
+         {"topk_method", "\"noaux_tc\""},
+         "\"topk_method\" is not \"greedy\" or \"group_limited_greedy\", the only ones implemented"},
+        {deepseek_v2_lite,
+         {"n_group", "8"},
+         "\"topk_method\" is \"greedy\", and \"topk_group\" is less than \"n_group\""},
+        {deepseek_v2_lite, {"topk_group", "2"}, "\"topk_group\" is more than \"n_group\""},
+        {deepseek_v2_lite,
+         {"rope_scaling", "{\"type\": \"linear\", \"factor\": 4}"},
+         "\"rope_scaling\" of the type \"linear\" is not implemented for latent attention"},
+        {deepseek_v2_lite,
+         {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 40, \"mscale\": 1, "
+                          "\"original_max_position_embeddings\": 4096}"},
+         "\"rope_scaling\" does without \"attention_factor\", with \"mscale\" equal to "
+         "\"mscale_all_dim\"; all else is not implemented"},
         {olmoe_1b_7b,
          {"attention_bias", "true"},
          "\"attention_bias\" is not 0, the only value implemented"},
@@ -432,7 +511,7 @@ static void test_counts(void)
 {
     static const struct {
         const char *name, *base;
-        struct change change[8];
+        struct change change[9];
         int64_t params; /* published */
     } models[] = {
         {"Mixtral-8x7B", mixtral_8x7b, {{NULL, NULL}}, 46702792704},
@@ -465,6 +544,18 @@ static void test_counts(void)
           {"moe_intermediate_size", "1408"},
           {"shared_expert_intermediate_size", "5632"}},
          14315784192},
+        {"DeepSeek-V2-Lite", deepseek_v2_lite, {{NULL, NULL}}, 15706484224},
+        {"DeepSeek-V2",
+         deepseek_v2_lite,
+         {{"hidden_size", "5120"},
+          {"num_hidden_layers", "60"},
+          {"num_attention_heads", "128"},
+          {"num_key_value_heads", "128"},
+          {"q_lora_rank", "1536"},
+          {"n_routed_experts", "160"},
+          {"intermediate_size", "12288"},
+          {"moe_intermediate_size", "1536"}},
+         235741434880},
         {"Llama-3.1-8B", llama_3_8b, {{NULL, NULL}}, 8030261248},
         {"Llama-3.2-1B",
          llama_3_8b,

@@ -18,7 +18,7 @@ export -f there_and_back
 for type in F32 BF16 F16 mixed; do
     ok "$type: there and back, the same bytes" "there_and_back $type $type 1"
 done
-for family in qwen3_moe olmoe qwen2_moe llama qwen2 qwen3; do
+for family in qwen3_moe olmoe qwen2_moe llama qwen2 qwen3 deepseek_v2; do
     ok "$family: there and back" "there_and_back $family mixed 2 family=$family"
 done
 ok 'norms of queries and keys cut into files, and back' \
@@ -49,7 +49,7 @@ ok '--dtype bfloat16 rounds to even' \
    'there_and_back finite F32 1 finite && ckpt-reshard --to-hf --dtype bfloat16 finite.ckpt -o half/ &&
     $hf rounded finite.hf half && grep -q "\"bfloat16\"" half/config.json'
 ok 'and so on the way in'              'ckpt-reshard --from-hf --dtype bfloat16 finite.hf -o half.ckpt && $hf rounded finite.hf half.ckpt'
-for family in mixtral qwen3_moe olmoe qwen2_moe; do
+for family in mixtral qwen3_moe olmoe qwen2_moe deepseek_v2; do
     ok "$family: experts in one tensor a layer, as transformers keeps them; out as the hub has them" \
        "rm -rf fused; \$hf make fused BF16 2 fused family=$family && \$hf make apart.$family BF16 1 family=$family &&
         ckpt-reshard --from-hf fused -o fused.ckpt && ckpt-reshard --to-hf fused.ckpt -o fused.back &&
@@ -192,7 +192,7 @@ else
 fi
 if has transformers models/mixtral && has torch . && has safetensors numpy.py; then
     ok 'what save_pretrained wrote, there and back' \
-       '$hf_golden --save tf 60KB && for f in mixtral qwen3_moe olmoe qwen2_moe llama qwen2 qwen3; do
+       '$hf_golden --save tf 60KB && for f in mixtral qwen3_moe olmoe qwen2_moe llama qwen2 qwen3 deepseek_v2 deepseek_v2_lite; do
             [ -e tf/$f/model.safetensors.index.json ] && mkdir -p tf.in tf.cut tf.out &&
             ckpt-reshard --from-hf tf/$f -o tf.in/$f && ckpt-reshard --files 2 tf.in/$f -o tf.cut/$f &&
             ckpt-reshard --to-hf tf.cut/$f -o tf.out/$f && $hf same tf/$f tf.out/$f || exit 1

@@ -33,7 +33,7 @@ for config in "$TOP"/tests/golden/hf/*.json; do
             reward-score -q --logp -m $family.moe rows.jsonl >$family.up.rows'
         models+=" $family.up $family.up.rows" ;;
     esac
-    grep -q "SequenceClassification(" "$(python3 -c 'import importlib.util as u; print(u.find_spec("transformers").submodule_search_locations[0])')/models/$family/modeling_$family.py" || continue
+    grep -qs "SequenceClassification(" "$(python3 -c 'import importlib.util as u; print(u.find_spec("transformers").submodule_search_locations[0])')/models/$family/modeling_$family.py" || continue
     ok "$family: a reward model made here" \
        'moe-train -q -j 1 --loss bt --init $family.run/ --data pairs/ --batch 4 --steps 2 --lr 1e-2 -o $family.bt/ &&
         ckpt-reshard --to-hf $family.bt/ -o $family.rm/ && reward-score -q --raw -m $family.bt/ rows.jsonl >$family.rm.rows'

@@ -51,6 +51,11 @@ CONFIGS = {
     "qwen2": dict(COMMON, **{"architectures": ["Qwen2ForCausalLM"], "intermediate_size": 14}),
     "qwen3": dict(COMMON, **{
         "architectures": ["Qwen3ForCausalLM"], "intermediate_size": 14, "head_dim": 6}),
+    "deepseek_v2": dict(COMMON, **{
+        "architectures": ["DeepseekV2ForCausalLM"], "num_key_value_heads": 2, "intermediate_size": 14,
+        "moe_intermediate_size": 10, "n_routed_experts": 3, "n_shared_experts": 2,
+        "first_k_dense_replace": 1, "q_lora_rank": 5, "kv_lora_rank": 7, "qk_nope_head_dim": 3,
+        "qk_rope_head_dim": 2, "v_head_dim": 4}),
 }
 SIDE = {"tokenizer.json": b'{"model":{}}\n', "generation_config.json": b"{}", "vocab.json": b"\n",
         "tokenizer_config.json": b"{}\n", "special_tokens_map.json": b"{ }", "chat_template.jinja": b"{{ x }}"}
@@ -61,7 +66,7 @@ def shapes(family, tied):
     d, v, heads = config["hidden_size"], config["vocab_size"], config["num_attention_heads"]
     c = config.get("head_dim", d // heads)
     f = config.get("moe_intermediate_size", config["intermediate_size"])
-    e = config.get("num_local_experts", config.get("num_experts", 0))
+    e = config.get("num_local_experts", config.get("num_experts", config.get("n_routed_experts", 0)))
     q, kv = heads * c, config["num_key_value_heads"] * c
     moe, gate, up, down = ("block_sparse_moe", "w1", "w3", "w2") if own else (
         "mlp", "gate_proj", "up_proj", "down_proj")
@@ -72,25 +77,35 @@ def shapes(family, tied):
         p = f"model.layers.{l}."
         out[p + "input_layernorm.weight"] = (d,)
         out[p + "post_attention_layernorm.weight"] = (d,)
-        out[p + "self_attn.q_proj.weight"] = (q, d)
-        out[p + "self_attn.k_proj.weight"] = (kv, d)
-        out[p + "self_attn.v_proj.weight"] = (kv, d)
-        out[p + "self_attn.o_proj.weight"] = (d, q)
+        if "kv_lora_rank" in config:
+            low, rank, own, turn, value = (config[k] for k in (
+                "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+            for x, shape in (("q_a_proj", (low, d)), ("q_a_layernorm", (low,)),
+                             ("q_b_proj", (heads * (own + turn), low)),
+                             ("kv_a_proj_with_mqa", (rank + turn, d)), ("kv_a_layernorm", (rank,)),
+                             ("kv_b_proj", (heads * (own + value), rank)), ("o_proj", (d, heads * value))):
+                out[f"{p}self_attn.{x}.weight"] = shape
+        else:
+            out[p + "self_attn.q_proj.weight"] = (q, d)
+            out[p + "self_attn.k_proj.weight"] = (kv, d)
+            out[p + "self_attn.v_proj.weight"] = (kv, d)
+            out[p + "self_attn.o_proj.weight"] = (d, q)
         if family in ("qwen2", "qwen2_moe"):
             for x, rows in ("q", q), ("k", kv), ("v", kv):
                 out[f"{p}self_attn.{x}_proj.bias"] = (rows,)
         if family in ("qwen3", "qwen3_moe", "olmoe"):
             out[p + "self_attn.q_norm.weight"] = (q if family == "olmoe" else c,)
             out[p + "self_attn.k_norm.weight"] = (kv if family == "olmoe" else c,)
-        dense = not e or l in config.get("mlp_only_layers", [])
-        shared = config.get("shared_expert_intermediate_size")
+        dense = not e or l in config.get("mlp_only_layers", range(config.get("first_k_dense_replace", 0)))
+        shared = config.get("shared_expert_intermediate_size", config.get("n_shared_experts", 0) * f)
         if dense or shared:
-            x, wide = (p + "mlp.", config["intermediate_size"]) if dense else (p + "mlp.shared_expert.", shared)
+            x, wide = (p + "mlp.", config["intermediate_size"]) if dense else (
+                f"{p}mlp.shared_expert{'s' * (family == 'deepseek_v2')}.", shared)
             out[x + "gate_proj.weight"] = out[x + "up_proj.weight"] = (wide, d)
             out[x + "down_proj.weight"] = (d, wide)
         if dense:
             continue
-        if shared:
+        if shared and family == "qwen2_moe":
             out[p + "mlp.shared_expert_gate.weight"] = (1, d)
         out[f"{p}{moe}.gate.weight"] = (e, d)
         for i in range(e):

@@ -91,6 +91,22 @@ static void test_params(void)
        "Qwen2-57B-A14B has 57.41e9 parameters, 14.25e9 active with its shared expert (%lld, %lld)",
        (long long)n.total, (long long)n.active);
     config_release(&c);
+    static const char v2_lite[] =
+        "{\"model_type\":\"deepseek_v2\",\"hidden_size\":2048,\"num_hidden_layers\":27,"
+        "\"num_attention_heads\":16,\"num_key_value_heads\":16,\"n_routed_experts\":64,"
+        "\"num_experts_per_tok\":6,\"moe_intermediate_size\":1408,\"intermediate_size\":10944,"
+        "\"n_shared_experts\":2,\"first_k_dense_replace\":1,\"kv_lora_rank\":512,"
+        "\"q_lora_rank\":null,\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,"
+        "\"vocab_size\":102400,\"max_position_embeddings\":163840,\"rope_theta\":1e4,"
+        "\"rms_norm_eps\":1e-6}";
+    config_parse(&c, v2_lite, strlen(v2_lite), "test");
+    n = meter_params(&c);
+    ok(near(n.total, 15.71e9, 5e-4) && near(n.active, 2.66e9, 2e-3),
+       "DeepSeek-V2-Lite has 15.71e9 parameters, 2.66e9 active (%lld, %lld)", (long long)n.total,
+       (long long)n.active);
+    ok(meter_work(&c).square == 27.0 * 16 * 6 * (192 + 128) / 2,
+       "attention's work is that of keys of 192 and values of 128");
+    config_release(&c);
     static const char llama3_8b[] =
         "{\"model_type\":\"llama\",\"hidden_size\":4096,\"num_hidden_layers\":32,"
         "\"num_attention_heads\":32,\"num_key_value_heads\":8,\"intermediate_size\":14336,"

@@ -29,6 +29,19 @@ static const char small_qwen2[] =
 static const char small_llama[] =
     "{\"model_type\":\"llama\"," SIZES ",\"intermediate_size\":14,\"tie_word_embeddings\":true}";
 
+/* Latent attention, with a latent of queries and without; a dense layer before one with experts. */
+#define LATENT                                                                                     \
+    "{\"model_type\":\"deepseek_v2\",\"hidden_size\":16,\"num_hidden_layers\":2,"              \
+    "\"num_attention_heads\":4,\"num_key_value_heads\":4,\"num_experts_per_tok\":2,"             \
+    "\"vocab_size\":37,\"max_position_embeddings\":64,\"rope_theta\":10000.0,"                   \
+    "\"rms_norm_eps\":1e-5,\"initializer_range\":0.3,\"aux_loss_alpha\":0.02,"                   \
+    "\"intermediate_size\":14,\"moe_intermediate_size\":12,\"n_routed_experts\":4,"              \
+    "\"n_shared_experts\":2,\"first_k_dense_replace\":1,\"kv_lora_rank\":10,"                    \
+    "\"qk_nope_head_dim\":5,\"qk_rope_head_dim\":4,\"v_head_dim\":6,\"q_lora_rank\":"
+static const char small_deepseek[] = LATENT "6,\"topk_method\":\"group_limited_greedy\","
+                                            "\"n_group\":2,\"topk_group\":1}";
+static const char small_lite[] = LATENT "null}";
+
 static struct trainer *trainer_of(struct world *w, const char *loss, const char *config, size_t len,
                                   const char *type, int64_t batch, int64_t micro, int64_t seq,
                                   double z)
@@ -517,6 +530,8 @@ int main(void)
     test_transformers(w, "llama");
     test_transformers(w, "qwen2");
     test_transformers(w, "qwen3");
+    test_transformers(w, "deepseek_v2");
+    test_transformers(w, "deepseek_v2_lite");
     test_finite_differences(w, "nll", small);
     test_finite_differences(w, "bt", small);
     test_finite_differences(w, "dpo", small);
@@ -524,9 +539,12 @@ int main(void)
     test_finite_differences(w, "bt", small_olmoe);
     test_finite_differences(w, "nll", small_qwen2);
     test_finite_differences(w, "dpo", small_llama);
+    test_finite_differences(w, "nll", small_deepseek);
+    test_finite_differences(w, "dpo", small_lite);
     test_types_and_micro_batches(w, small);
     test_types_and_micro_batches(w, small_olmoe);
     test_types_and_micro_batches(w, small_qwen2);
+    test_types_and_micro_batches(w, small_deepseek);
     test_memory(w);
     test_documents_do_not_see_each_other(w);
     test_decoder(w, small);
@@ -534,6 +552,8 @@ int main(void)
     test_decoder(w, small_olmoe);
     test_decoder(w, small_qwen2);
     test_decoder(w, small_llama);
+    test_decoder(w, small_deepseek);
+    test_decoder(w, small_lite);
     test_draws();
     world_free(w);
     return finish();

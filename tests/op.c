@@ -12,6 +12,7 @@
 #include "op_cases/norm.h"
 #include "op_cases/dense.h"
 #include "op_cases/attn.h"
+#include "op_cases/latent.h"
 #include "op_cases/route.h"
 #include "op_cases/experts.h"
 #include "op_cases/head.h"
@@ -41,8 +42,11 @@ static const struct op_case {
     CASE(rope_dgrad, QK_VARIANTS, 6),
     CASE(rope_wgrad, GRAD_KINDS, 2),
     CASE(qk_dots, 1, 1),
-    CASE(attn, SPAN_KINDS, DECODE + 1),
-    CASE(attn_dgrad, SPAN_KINDS, CHUNKS + 1),
+    CASE(attn, 2 * SPAN_KINDS, DECODE + 1),
+    CASE(attn_dgrad, 2 * SPAN_KINDS, CHUNKS + 1),
+    CASE(turn_pairs, 2, 1),
+    CASE(join_heads, 1, 1),
+    CASE(part_heads, 1, 1),
     CASE(route, 8 * ROUTERS, 2),
     CASE(route_dgrad, 2 * ROUTERS, 2),
     CASE(route_loss, 1, 1),

@@ -44,6 +44,12 @@ int64_t config_dim(const struct config *c, enum dim d)
         [DIM_F_SHARED] = c->f_shared,
         [DIM_E] = c->experts,
         [DIM_V] = c->vocab,
+        [DIM_O] = c->heads * c->cv,
+        [DIM_Q_RANK] = c->q_rank,
+        [DIM_KV_RANK] = c->kv_rank,
+        [DIM_LATENT] = c->kv_rank + c->c_turn,
+        [DIM_Q_PLAIN] = c->q_rank ? 0 : c->heads * c->c,
+        [DIM_KV_UP] = c->heads * (c->c_own + c->cv),
     };
     return dims[d];
 }
@@ -106,7 +112,8 @@ static void list_add(struct list *a, const struct arch_row *row, int layer, int 
 
 static int layer_has(const struct config *c, const struct arch_row *row, int64_t layer)
 {
-    return row->where == ALL_LAYERS || (row->where == DENSE_LAYERS) == config_is_dense(c, layer);
+    return config_dim(c, row->rows) && config_dim(c, row->cols) &&
+           (row->where == ALL_LAYERS || (row->where == DENSE_LAYERS) == config_is_dense(c, layer));
 }
 
 /* One layer: role by role, and in a role of the experts expert by expert, so that what one fused
@@ -118,11 +125,10 @@ static void list_add_layer(struct list *a, const struct arch_row *rows, int64_t 
              hi++)
             ;
         int each = is_per_expert(&rows[lo]);
-        if (!layer_has(a->c, &rows[lo], layer))
-            continue;
         for (int e = 0; e < (each ? a->c->experts : 1); e++)
             for (int64_t i = lo; i < hi; i++)
-                list_add(a, &rows[i], layer, each ? e : -1);
+                if (layer_has(a->c, &rows[i], layer))
+                    list_add(a, &rows[i], layer, each ? e : -1);
     }
 }
 

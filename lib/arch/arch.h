@@ -16,6 +16,7 @@ struct rope_scaling {
     double factor, original;      /* original_max_position_embeddings */
     double low_factor, high_factor; /* low_freq_factor, high_freq_factor */
     double fast, slow, attention;   /* beta_fast, beta_slow, attention_factor (NAN: not given) */
+    double mscale, mscale_all;      /* mscale, mscale_all_dim; 0: not given */
 };
 
 /* In Hugging Face's terms (config.json), one letter each as in op_list.h. */
@@ -25,7 +26,11 @@ struct config {
     int64_t layers;        /* num_hidden_layers */
     int64_t d;             /* hidden_size */
     int64_t heads, groups; /* num_attention_heads, num_key_value_heads */
-    int64_t c;             /* head_dim */
+    int64_t c;             /* head_dim; of latent attention of queries and keys: c_own + c_turn */
+    int64_t cv;            /* of values: c, or v_head_dim */
+    int64_t c_own, c_turn; /* qk_nope_head_dim, qk_rope_head_dim; or 0, c */
+    int64_t q_rank, kv_rank; /* q_lora_rank (0: queries have none), kv_lora_rank (0: attention is
+                              * not latent) */
     int64_t f;             /* intermediate_size of an expert */
     int64_t f_dense;       /* the same of a layer without experts */
     int64_t f_shared;      /* and of the shared expert beside the others; 0: there is none */
@@ -52,7 +57,10 @@ struct config {
 };
 
 enum role { /* the fused tensors of a layer, then those outside the layers */
-    P_NORM1, P_QKV, P_QKV_BIAS, P_QKNORM, P_OUT, P_NORM2,
+    P_NORM1, P_QKV, P_QKV_BIAS, P_QKNORM,
+    P_LATENT, P_Q_NORM, P_Q, P_KV_NORM, P_KV, /* latent attention: down (of q, of k and v with the key
+                                               * all share), norms, up */
+    P_OUT, P_NORM2,
     P_DENSE_UP, P_DENSE_DOWN, /* a layer's only network, or the shared expert */
     P_SHARED_GATE,
     P_ROUTER, P_UP, P_DOWN, ROLE_LAYER,
@@ -60,7 +68,9 @@ enum role { /* the fused tensors of a layer, then those outside the layers */
 };
 enum dim {
     DIM_ONE, DIM_D, DIM_C, DIM_Q /* heads * c */, DIM_KV /* groups * c */, DIM_F, DIM_F_DENSE,
-    DIM_F_SHARED, DIM_E, DIM_V
+    DIM_F_SHARED, DIM_E, DIM_V,
+    DIM_O /* heads * cv */, DIM_Q_RANK, DIM_KV_RANK, DIM_LATENT /* kv_rank + c_turn */,
+    DIM_Q_PLAIN /* heads * c where queries have no rank, else 0 */, DIM_KV_UP /* heads (c_own + cv) */
 };
 enum layer_kind { ALL_LAYERS, DENSE_LAYERS, EXPERT_LAYERS };
 enum init { INIT_NORMAL, INIT_ONES, INIT_ZEROS, INIT_SCORE /* sd 1 / sqrt(hidden_size + 1) */ };
@@ -68,7 +78,7 @@ enum init { INIT_NORMAL, INIT_ONES, INIT_ZEROS, INIT_SCORE /* sd 1 / sqrt(hidden
 struct arch_row {
     const char *name; /* {l} layer, {e} expert */
     enum role role;
-    enum dim rows, cols; /* cols DIM_ONE: a vector */
+    enum dim rows, cols; /* cols DIM_ONE: a vector; where one of them is 0 there is no such tensor */
     enum mesh_kind kind;
     enum mesh_cut cut;
     enum init init;
@@ -117,12 +127,11 @@ int64_t config_expert_layers(const struct config *c);
 
 /* ---- rope.c ---- */
 
-/* Reads the scaling from an object of config.json, called `key` there.  Dies as config_parse() does.
- */
-void rope_read(struct rope_scaling *r, struct json object, const char *key, const char *who);
+/* Reads c->rope from an object of config.json, called `key` there.  Dies as config_parse() does. */
+void rope_read(struct config *c, struct json object, const char *key, const char *who);
 /* What queries and keys are multiplied by, each. */
 double rope_magnitude(const struct config *c);
-/* (C/2) angles that a position turns by. */
+/* (c_turn/2) angles that a position turns by. */
 void rope_frequencies(const struct config *c, double *freq);
 
 /* Every tensor of the model, in table order: embedding, layer by layer, norm, head; within a

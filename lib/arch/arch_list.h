@@ -1,4 +1,5 @@
 /* arch_list.h -- the model families: ARCH(x) is arch_x in x.c. */
+ARCH(deepseek_v2)
 ARCH(llama)
 ARCH(mixtral)
 ARCH(olmoe)

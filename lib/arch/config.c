@@ -158,7 +158,7 @@ static void read_rope(struct config *c, struct json root, const char *who)
             continue;
         if (json_type(rope) != JSON_OBJECT)
             die_misused("%s: \"%s\" is not an object", who, keys[i]);
-        rope_read(&c->rope, rope, keys[i], who);
+        rope_read(c, rope, keys[i], who);
         read_only_values(rope, who);
         if (!get_set(rope, "rope_theta", &v))
             continue;
@@ -233,7 +233,7 @@ static void check(const struct config *c, const char *who)
          c->heads % c->groups == 0},
         {"\"head_dim\" is missing and \"hidden_size\" is not a multiple of \"num_attention_heads\"",
          c->c > 0},
-        {"\"head_dim\" is odd, so RoPE has no pairs to rotate", c->c % 2 == 0},
+        {"\"head_dim\" is odd, so RoPE has no pairs to rotate", c->kv_rank || c->c % 2 == 0},
         {"the experts chosen for a token are more than there are", c->k <= c->experts},
         {"\"rms_norm_eps\" is 0", c->eps > 0},
         {"\"bos_token_id\" is not below \"vocab_size\"", c->bos < c->vocab},
@@ -242,6 +242,17 @@ static void check(const struct config *c, const char *who)
     for (int64_t i = 0; i < ARRAY_LEN(rules); i++)
         if (!rules[i].holds)
             die_misused("%s: %s", who, rules[i].what);
+}
+
+static void head_sizes(struct config *c)
+{
+    if (!c->kv_rank) {
+        if (!c->c && c->d % c->heads == 0)
+            c->c = c->d / c->heads;
+        c->cv = c->c_turn = c->c;
+        return;
+    }
+    c->c = c->c_own + c->c_turn;
 }
 
 void config_parse(struct config *c, const char *text, size_t text_len, const char *who)
@@ -272,8 +283,7 @@ void config_parse(struct config *c, const char *text, size_t text_len, const cha
         die_misused("%s: \"quantization_config\": quantised weights are not implemented", who);
     if (!c->groups)
         c->groups = c->heads;
-    if (!c->c && c->d % c->heads == 0)
-        c->c = c->d / c->heads;
+    head_sizes(c);
     check(c, who);
     if (c->arch->read && (why = c->arch->read(c, root)))
         die_misused("%s: %s", who, why);

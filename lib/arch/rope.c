@@ -32,9 +32,9 @@ static double linear(const struct config *c, double f, int64_t i)
 static double yarn(const struct config *c, double f, int64_t i)
 {
     const struct rope_scaling *r = &c->rope;
-    double per_wave = (double)c->c / (2 * log(c->theta)), pi2 = 2 * acos(-1);
+    double per_wave = (double)c->c_turn / (2 * log(c->theta)), pi2 = 2 * acos(-1);
     double low = fmax(floor(per_wave * log(r->original / (r->fast * pi2))), 0);
-    double high = fmin(ceil(per_wave * log(r->original / (r->slow * pi2))), (double)c->c - 1);
+    double high = fmin(ceil(per_wave * log(r->original / (r->slow * pi2))), (double)c->c_turn - 1);
     double stretched = ((double)i - low) / (high == low ? 0.001 : high - low);
     stretched = stretched < 0 ? 0 : stretched > 1 ? 1 : stretched;
     return stretched * f / r->factor + (1 - stretched) * f;
@@ -63,10 +63,9 @@ static const struct {
     {"yarn", "beta_fast", offsetof(struct rope_scaling, fast), 32},
     {"yarn", "beta_slow", offsetof(struct rope_scaling, slow), 1},
     {"yarn", "attention_factor", offsetof(struct rope_scaling, attention), NAN},
+    {"yarn", "mscale", offsetof(struct rope_scaling, mscale), NAN},
+    {"yarn", "mscale_all_dim", offsetof(struct rope_scaling, mscale_all), NAN},
 };
-
-/* Of YaRN: DeepSeek's two, and ends of the ramp that are no whole numbers (true: they are). */
-static const char *const refused[] = {"mscale", "mscale_all_dim", "truncate"};
 
 static const struct rope_type *type_of(struct json object, const char *key, const char *who)
 {
@@ -85,8 +84,28 @@ static const struct rope_type *type_of(struct json object, const char *key, cons
                 known.data);
 }
 
-void rope_read(struct rope_scaling *r, struct json object, const char *key, const char *who)
+/* Ends of the ramp are whole numbers.  Latent attention has two parts of a head, of which one
+ * turns: `mscale` / `mscale_all_dim` is how much longer that one becomes, and here it must not. */
+static void yarn_check(const struct config *c, struct json object, const char *key, const char *who)
 {
+    const struct rope_scaling *r = &c->rope;
+    struct json v;
+    int whole;
+    if (json_get(object, "truncate", &v) && json_type(v) != JSON_NULL &&
+        (json_bool(v, &whole) || !whole))
+        die_misused("%s: \"truncate\" of \"%s\" is not implemented", who, key);
+    if (!c->kv_rank && !(isnan(r->mscale) && isnan(r->mscale_all)))
+        die_misused("%s: \"%s\" of \"%s\" is not implemented", who,
+                    isnan(r->mscale) ? "mscale_all_dim" : "mscale", key);
+    if (c->kv_rank && (r->mscale != r->mscale_all || !isnan(r->attention)))
+        die_misused("%s: \"%s\" does without \"attention_factor\", with \"mscale\" equal to "
+                    "\"mscale_all_dim\"; all else is not implemented",
+                    who, key);
+}
+
+void rope_read(struct config *c, struct json object, const char *key, const char *who)
+{
+    struct rope_scaling *r = &c->rope;
     r->type = type_of(object, key, who);
     for (int64_t i = 0; i < ARRAY_LEN(fields); i++) {
         struct json v;
@@ -99,13 +118,11 @@ void rope_read(struct rope_scaling *r, struct json object, const char *key, cons
         else if (!given || json_real(v, x) || !(*x > 0))
             die_misused("%s: \"%s\" of \"%s\" is not a number above 0", who, fields[i].key, key);
     }
-    for (int64_t i = 0; r->type->frequency == yarn && i < ARRAY_LEN(refused); i++) {
-        struct json v;
-        int plain;
-        if (json_get(object, refused[i], &v) && json_type(v) != JSON_NULL &&
-            (json_bool(v, &plain) || !plain))
-            die_misused("%s: \"%s\" of \"%s\" is not implemented", who, refused[i], key);
-    }
+    if (r->type->frequency == yarn)
+        yarn_check(c, object, key, who);
+    else if (c->kv_rank && r->type->frequency)
+        die_misused("%s: \"%s\" of the type \"%s\" is not implemented for latent attention", who,
+                    key, r->type->name);
     if (r->fast && r->fast <= r->slow)
         die_misused("%s: \"beta_fast\" is not above \"beta_slow\"", who);
     if (r->high_factor && r->high_factor <= r->low_factor)
@@ -117,13 +134,15 @@ double rope_magnitude(const struct config *c)
     const struct rope_scaling *r = &c->rope;
     if (!r->type || r->type->frequency != yarn)
         return 1;
+    if (c->kv_rank)
+        return 0.1 * r->mscale_all * log(fmax(r->factor, 1)) + 1;
     return isnan(r->attention) ? 0.1 * log(fmax(r->factor, 1)) + 1 : r->attention;
 }
 
 void rope_frequencies(const struct config *c, double *freq)
 {
-    for (int64_t i = 0; i < c->c / 2; i++) {
-        double f = pow(c->theta, -2.0 * (double)i / (double)c->c);
+    for (int64_t i = 0; i < c->c_turn / 2; i++) {
+        double f = pow(c->theta, -2.0 * (double)i / (double)c->c_turn);
         freq[i] = c->rope.type && c->rope.type->frequency ? c->rope.type->frequency(c, f, i) : f;
     }
 }

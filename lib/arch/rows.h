@@ -26,6 +26,17 @@
     MATRIX(ATTENTION "q_proj.weight", P_QKV, DIM_Q, DIM_D, ON_ATTENTION, CUT_ROWS),                \
     MATRIX(ATTENTION "k_proj.weight", P_QKV, DIM_KV, DIM_D, ON_ATTENTION, CUT_ROWS),               \
     MATRIX(ATTENTION "v_proj.weight", P_QKV, DIM_KV, DIM_D, ON_ATTENTION, CUT_ROWS)
+/* Latent attention: what is down is whole on every rank, what is up is cut by heads. */
+#define ROWS_NORM_LATENT                                                                           \
+    VECTOR(LAYER "input_layernorm.weight", P_NORM1, DIM_D, CUT_NONE),                              \
+    MATRIX(ATTENTION "q_a_proj.weight", P_LATENT, DIM_Q_RANK, DIM_D, ON_ATTENTION, CUT_NONE),      \
+    MATRIX(ATTENTION "kv_a_proj_with_mqa.weight", P_LATENT, DIM_LATENT, DIM_D, ON_ATTENTION,       \
+           CUT_NONE),                                                                              \
+    VECTOR(ATTENTION "q_a_layernorm.weight", P_Q_NORM, DIM_Q_RANK, CUT_NONE),                      \
+    MATRIX(ATTENTION "q_proj.weight", P_Q, DIM_Q_PLAIN, DIM_D, ON_ATTENTION, CUT_ROWS),            \
+    MATRIX(ATTENTION "q_b_proj.weight", P_Q, DIM_Q, DIM_Q_RANK, ON_ATTENTION, CUT_ROWS),           \
+    VECTOR(ATTENTION "kv_a_layernorm.weight", P_KV_NORM, DIM_KV_RANK, CUT_NONE),                   \
+    MATRIX(ATTENTION "kv_b_proj.weight", P_KV, DIM_KV_UP, DIM_KV_RANK, ON_ATTENTION, CUT_ROWS)
 #define ROWS_QKV_BIAS                                                                              \
     BIAS(ATTENTION "q_proj.bias", P_QKV_BIAS, DIM_Q, CUT_ROWS),                                    \
     BIAS(ATTENTION "k_proj.bias", P_QKV_BIAS, DIM_KV, CUT_ROWS),                                   \
@@ -34,7 +45,7 @@
     VECTOR(ATTENTION "q_norm.weight", P_QKNORM, q_rows, cut),                                      \
     VECTOR(ATTENTION "k_norm.weight", P_QKNORM, k_rows, cut)
 #define ROWS_OUT_NORM                                                                              \
-    MATRIX(ATTENTION "o_proj.weight", P_OUT, DIM_D, DIM_Q, ON_ATTENTION, CUT_COLS),                \
+    MATRIX(ATTENTION "o_proj.weight", P_OUT, DIM_D, DIM_O, ON_ATTENTION, CUT_COLS),                \
     VECTOR(LAYER "post_attention_layernorm.weight", P_NORM2, DIM_D, CUT_NONE)
 #define ROW_ROUTER(name)                                                                           \
     MATRIX_IN(EXPERT_LAYERS, LAYER name, P_ROUTER, DIM_E, DIM_D, ON_ATTENTION, CUT_NONE)
@@ -59,8 +70,32 @@
     {"score.weight", P_SCORE, DIM_ONE, DIM_D, ON_ATTENTION, CUT_NONE, INIT_SCORE, 1, ALL_LAYERS}
 /* clang-format on */
 
+/* Fields of config.json that DeepSeek's models share.  transformers says head_dim and means the part
+ * that turns, whatever stands there. */
+#define FIELDS_LATENT                                                                              \
+    {"head_dim", offsetof(struct config, c_turn), FIELD_COUNT, .nullable = 1},                     \
+    {"qk_rope_head_dim", offsetof(struct config, c_turn), FIELD_COUNT, .required = 1},             \
+    {"qk_nope_head_dim", offsetof(struct config, c_own), FIELD_COUNT, .required = 1},              \
+    {"v_head_dim", offsetof(struct config, cv), FIELD_COUNT, .required = 1},                       \
+    {"q_lora_rank", offsetof(struct config, q_rank), FIELD_COUNT, .required = 1, .nullable = 1},   \
+    {"kv_lora_rank", offsetof(struct config, kv_rank), FIELD_COUNT, .required = 1},                \
+    {"intermediate_size", offsetof(struct config, f_dense), FIELD_COUNT, .required = 1},           \
+    {"moe_intermediate_size", offsetof(struct config, f), FIELD_COUNT, .required = 1},             \
+    {"n_routed_experts", offsetof(struct config, experts), FIELD_COUNT, .required = 1},            \
+    {"num_experts_per_tok", offsetof(struct config, k), FIELD_COUNT, .required = 1},               \
+    {"n_group", offsetof(struct config, expert_groups), FIELD_COUNT, .nullable = 1,                \
+     .otherwise = 1},                                                                              \
+    {"topk_group", offsetof(struct config, group_limit), FIELD_COUNT, .nullable = 1,               \
+     .otherwise = 1},                                                                              \
+    {"routed_scaling_factor", offsetof(struct config, gate_scale), FIELD_REAL, .otherwise = 1},    \
+    {"aux_loss_alpha", offsetof(struct config, aux), FIELD_REAL, .otherwise = 0.001}
+
 /* decoder_sparse_step and mlp_only_layers: the layers without experts.  As read() of struct arch. */
 const char *config_read_dense(struct config *c, struct json root);
+/* Sizes of latent attention and what DeepSeek's models say of their experts.  As read() too. */
+const char *config_read_latent(struct config *c, struct json root);
+/* NULL, or a refusal of another string than this; absent and null are it. */
+const char *config_read_string(struct json root, const char *key, const char *only);
 /* Refuses use_sliding_window.  As read() too. */
 const char *config_read_windows(struct config *c, struct json root);
 

@@ -21,8 +21,8 @@ struct work meter_work(const struct config *c)
             met += share(c, &p[i]) * p[i].rows * p[i].cols;
     }
     params_free(p, n);
-    /* Scores and their product with the values: 2 products of heads * c multiply-adds a pair. */
-    return (struct work){.token = 6 * met, .square = 6.0 * c->heads * c->c * c->layers};
+    /* Scores and their product with the values: heads * (c + cv) multiply-adds a pair. */
+    return (struct work){.token = 6 * met, .square = 3.0 * c->heads * (c->c + c->cv) * c->layers};
 }
 
 double meter_flops(const struct work *w, double tokens, double squares, enum attn_count count)

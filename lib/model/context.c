@@ -90,12 +90,6 @@ void context_part(const struct context *c, struct model *m, struct lane *l, void
                        c->to + m->mesh.i_cp * n);
 }
 
-/* Keys and values side by side, row after row: R (rows,2GC). */
-static struct mat kv_rows(const struct task_context *t, const void *p, int64_t rows)
-{
-    return real_mat(t->m, p, rows, 2 * t->m->g * t->m->c);
-}
-
 void *context_gather(struct task_context *t, struct mat k, struct mat v)
 {
     const struct context *c = t->b->context;
@@ -103,23 +97,29 @@ void *context_gather(struct task_context *t, struct mat k, struct mat v)
     int64_t wide = k.cols + v.cols, n = k.rows * wide, rsz = real_size(m);
     char *all = scratch(t, c->tokens * wide * rsz), *own = all + m->mesh.i_cp * n * rsz;
     void *whole = scratch(t, c->tokens * wide * rsz);
-    struct mat own_k = real_mat(m, own, k.rows, k.cols), own_v = own_k;
-    own_v.data = own + k.cols * rsz;
+    struct mat own_k = real_mat(m, own, k.rows, k.cols);
+    struct mat own_v = real_mat(m, own + k.cols * rsz, v.rows, v.cols);
     own_k.ld = own_v.ld = wide;
     m->op->gather_rows(t->l, own_k, k, c->own);
     m->op->gather_rows(t->l, own_v, v, c->own);
     comm_all_gather(m->comm[GROUP_CP], t->l, all, own, n, m->op->real);
-    m->op->gather_rows(t->l, kv_rows(t, whole, c->tokens), kv_rows(t, all, c->tokens), c->from);
+    m->op->gather_rows(t->l, real_mat(m, whole, c->tokens, wide), real_mat(m, all, c->tokens, wide),
+                       c->from);
     return whole;
 }
 
-void context_scatter(struct task_context *t, struct mat dkv, const void *whole)
+void context_scatter(struct task_context *t, struct mat dk, struct mat dv, const void *whole)
 {
     const struct context *c = t->b->context;
     struct model *m = t->m;
-    int64_t n = dkv.rows * dkv.cols, rsz = real_size(m);
-    char *all = scratch(t, c->tokens * dkv.cols * rsz), *own = all + m->mesh.i_cp * n * rsz;
-    m->op->gather_rows(t->l, kv_rows(t, all, c->tokens), kv_rows(t, whole, c->tokens), c->to);
+    int64_t wide = dk.cols + dv.cols, n = dk.rows * wide, rsz = real_size(m);
+    char *all = scratch(t, c->tokens * wide * rsz), *own = all + m->mesh.i_cp * n * rsz;
+    m->op->gather_rows(t->l, real_mat(m, all, c->tokens, wide), real_mat(m, whole, c->tokens, wide),
+                       c->to);
     comm_reduce_scatter(m->comm[GROUP_CP], t->l, own, all, n, m->op->real);
-    m->op->gather_rows(t->l, dkv, kv_rows(t, own, dkv.rows), c->own);
+    struct mat own_k = real_mat(m, own, dk.rows, dk.cols);
+    struct mat own_v = real_mat(m, own + dk.cols * rsz, dv.rows, dv.cols);
+    own_k.ld = own_v.ld = wide;
+    m->op->gather_rows(t->l, dk, own_k, c->own);
+    m->op->gather_rows(t->l, dv, own_v, c->own);
 }

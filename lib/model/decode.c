@@ -28,7 +28,7 @@ void decoder_init(struct decoder *d, struct model *m, int64_t slots, int64_t cap
     d->most = slots + MIN(PROMPT_TOKENS, slots * (capacity - 1));
     d->temperature = temperature, d->top_p = top_p;
     d->cache.rows = slots * capacity;
-    d->cache.bytes = d->cache.rows * 2 * m->g * m->c * rsz;
+    d->cache.bytes = d->cache.rows * m->g * (m->c + m->cv) * rsz;
     d->cache.kv = xmalloc(m->layers * sizeof *d->cache.kv);
     char *kv = d->cache.block = lane_alloc(m->lane, m->layers * d->cache.bytes, "the cache");
     for (int64_t l = 0; l < m->layers; l++)

@@ -12,6 +12,7 @@ static void sizes_init(struct model *m)
     m->h = c->heads / x->tp;
     m->g = c->groups / x->tp;
     m->c = c->c;
+    m->cv = c->cv;
     m->el = c->experts / x->ep;
     m->f = c->f / x->etp;
     m->v = c->vocab / x->tp;
@@ -65,11 +66,12 @@ static void put_stats(struct model *m, void *dst, const double *x, int64_t n)
 
 static void rope_init(struct model *m)
 {
-    double *f = xmalloc(m->c / 2 * sizeof *f);
+    int64_t n = m->cfg.c_turn / 2;
+    double *f = xmalloc(n * sizeof *f);
     rope_frequencies(&m->cfg, f);
     m->scale = pow(rope_magnitude(&m->cfg), 2) / sqrt(m->c);
-    m->freq = lane_alloc(m->lane, m->c / 2 * sizeof(double), "the model");
-    put_stats(m, m->freq, f, m->c / 2);
+    m->freq = lane_alloc(m->lane, n * sizeof(double), "the model");
+    put_stats(m, m->freq, f, n);
     free(f);
 }
 

@@ -9,7 +9,7 @@
  *
  * Shapes, on one rank: T tokens of a micro-batch (after the cut over CP), Tl = T / TP of them
  * between the blocks (sequence parallelism), D hidden, H and G query and key/value heads held here,
- * C head size, E experts in all, El held here, F expert width held here, K chosen, V vocabulary
+ * C head size, Cv that of values, E experts in all, El held here, F expert width held here, K chosen, V vocabulary
  * rows held here, R rows received by the experts, M rows of the row map. */
 #ifndef MODEL_H
 #define MODEL_H
@@ -112,6 +112,9 @@ void batch_host_cut(struct batch_host *part, const struct batch_host *whole, con
 enum slot { /* activations of one (micro-batch, layer) */
     SLOT_X,                                  /* R (Tl,D) input of the layer */
     SLOT_RSTD1, SLOT_QKV, SLOT_O, SLOT_LSE,  /* S (Tl), R (T,(H+2G)C), R (T,HC), S (T,H) */
+    /* latent attention: what is down, R (T,q_rank), (T,kv_rank), (T,c_turn) end to end, before its
+     * norms; S (2,T) of queries, of keys; SLOT_QKV is R (T,HC) then */
+    SLOT_LATENT, SLOT_LATENT_RSTD,
     SLOT_X1, SLOT_RSTD2, SLOT_H2,            /* R (Tl,D), S (Tl), R (Tl,D) */
     SLOT_INDEX, SLOT_GATE, SLOT_PROB, SLOT_ROUTE_LSE, SLOT_COUNT, /* (Tl,K) (Tl,K) (Tl,E) (Tl) (A,E) */
     SLOT_KEPT,                               /* (Tl,K) the choices that are not dropped */
@@ -124,6 +127,7 @@ enum slot { /* activations of one (micro-batch, layer) */
     SLOT_DX, SLOT_DRY, SLOT_DH, SLOT_A, SLOT_DRX, SLOT_DRGATE, /* gradients, in the order of backward */
     SLOT_DENSE_DY, SLOT_DENSE_DH, SLOT_DENSE_A, SLOT_DENSE_DZ,
     SLOT_DH2, SLOT_DGATE, SLOT_DLOGITS, SLOT_DX1, SLOT_DY1, SLOT_DQKV, SLOT_DQKNORM,
+    SLOT_DLATENT, SLOT_DKV,                  /* as SLOT_LATENT, R (tokens,H(c_own+Cv)) */
     SLOTS
 };
 struct saved {
@@ -174,8 +178,8 @@ struct model {
     int64_t layers;        /* held by this stage, numbered from 0 in order */
     int64_t chunks,
         *chunk; /* pipeline chunks of this stage; (chunks + 1) the first layer of each */
-    int64_t h, g, c, el, f, v, v0; /* local sizes */
-    void *freq;                    /* S (C/2) rotary frequencies */
+    int64_t h, g, c, cv, el, f, v, v0; /* local sizes */
+    void *freq;                    /* S (C/2) rotary frequencies, of the part that turns */
     double scale;                  /* of <query, key> */
     double capacity; /* of an expert, in mean loads (op_list.h, drop); 0: no choice is dropped */
     int to_all;                    /* the dispatcher sends every row to every rank (dispatch.c) */
@@ -207,6 +211,7 @@ enum segment {
     SEG_EMBED,
     SEG_RECV,
     SEG_ATTN,
+    SEG_LATENT,
     SEG_ROUTE,
     SEG_DENSE,
     SEG_DISPATCH,
@@ -242,7 +247,7 @@ struct layer_segments layer_segments(const struct model *m, int64_t layer);
 
 struct cache { /* keys and values of sequences being decoded */
     void *block; /* of all layers */
-    void **kv;   /* per layer: R (rows, 2 G C), keys then values in a row */
+    void **kv;   /* per layer: R (rows, G C + G Cv), keys then values in a row */
     int64_t rows, bytes; /* of a layer */
 };
 /* Leaves logits S (n, V) on the device of the n given rows (in order) of the batch. */

@@ -57,6 +57,9 @@ void embed_wgrad(struct task_context *t);
 void attn_forward(struct task_context *t);
 void attn_dgrad(struct task_context *t);
 void attn_wgrad(struct task_context *t);
+void latent_forward(struct task_context *t);
+void latent_dgrad(struct task_context *t);
+void latent_wgrad(struct task_context *t);
 void dense_forward(struct task_context *t);
 void dense_dgrad(struct task_context *t);
 void dense_wgrad(struct task_context *t);
@@ -87,11 +90,21 @@ void post_norm_dgrad(struct task_context *t);
 void *post_normed(struct task_context *t);
 void post_norm_done(struct task_context *t);
 
-/* Keys and values of the tokens held here, R (T,GC) each, from all ranks of CP in the order of the
- * whole rows, side by side: R (tokens,2GC) scratch; and the gradients of these summed over CP into
- * the gradients of those, R (T,2GC). */
+/* attn_ends.c: what all attention begins and ends with.  norm(x) of the tokens held here, gathered
+ * over TP, R (T,D) scratch; o Wout, from SLOT_O to SLOT_X1; its gradients, dy R (T,D) in SLOT_DY1 and
+ * do R (T,HCv) scratch; that of x from dx, R (T,D), a rank's part of the sum; that of Wout. */
+void *attn_normed(struct task_context *t, void *rstd);
+struct spans attn_spans(const struct batch *b);
+void attn_out(struct task_context *t);
+void *attn_out_dgrad(struct task_context *t);
+void attn_in_dgrad(struct task_context *t, char *dx);
+void attn_out_wgrad(struct task_context *t);
+
+/* Keys and values of the tokens held here, or what these are made of, R (T,any), from all ranks of
+ * CP in the order of the whole rows, side by side: R (tokens,both) scratch; and the gradients of these
+ * summed over CP into the gradients of those. */
 void *context_gather(struct task_context *t, struct mat k, struct mat v);
-void context_scatter(struct task_context *t, struct mat dkv, const void *whole);
+void context_scatter(struct task_context *t, struct mat dk, struct mat dv, const void *whole);
 
 /* Whether all experts are held here, so that no row travels. */
 static inline int alone(const struct task_context *t)

@@ -30,19 +30,6 @@ static int64_t qkv_bytes(const struct task_context *t)
     return t->b->t * (t->m->h + 2 * t->m->g) * t->m->c * real_size(t->m);
 }
 
-/* norm(x) of the tokens held here, gathered over TP: R (T,D) scratch. */
-static void *normed(struct task_context *t, void *rstd)
-{
-    struct model *m = t->m;
-    int64_t n = local_tokens(t), d = m->cfg.d;
-    char *all = scratch(t, t->b->t * d * real_size(m));
-    char *own = own_block(m, all, n * d * real_size(m));
-    m->op->rmsnorm(t->l, own, rstd, saved_fetch(&t->s[t->layer], SLOT_X), weights(t)->w[P_NORM1], n,
-                   d, m->cfg.eps);
-    gather_tp(t, all, own, n);
-    return all;
-}
-
 /* Queries and keys as rope takes them. */
 static struct qk qk_of(const struct task_context *t)
 {
@@ -117,13 +104,6 @@ static struct heads keys_of(struct task_context *t, struct heads h)
     return with_kv(m, h, cache->kv[t->layer]);
 }
 
-static struct spans spans_of(const struct batch *b)
-{
-    int self = !b->context && !b->cache;
-    return (struct spans){b->q_at,    b->k_beg, b->k_end, b->spans,
-                          b->queries, b->keys,  self,     self && b->whole};
-}
-
 void attn_forward(struct task_context *t)
 {
     struct model *m = t->m;
@@ -131,7 +111,7 @@ void attn_forward(struct task_context *t)
     const struct batch *b = t->b;
     int64_t n = local_tokens(t), d = m->cfg.d, rsz = real_size(m), ssz = stat_size(m);
 
-    void *x = normed(t, saved_keep(s, SLOT_RSTD1, n * ssz)); /* R (T,D) */
+    void *x = attn_normed(t, saved_keep(s, SLOT_RSTD1, n * ssz)); /* R (T,D) */
     struct heads h = heads_in(m, saved_keep(s, SLOT_QKV, qkv_bytes(t)));
     m->op->gemm(t->l, real_mat(m, h.q, b->t, h.ld), real_mat(m, x, b->t, d),
                 real_mat(m, weights(t)->w[P_QKV], h.ld, d), 0, 1, 0);
@@ -144,14 +124,9 @@ void attn_forward(struct task_context *t)
     void *o = saved_keep(s, SLOT_O, b->t * m->h * m->c * rsz);
     void *lse = saved_keep(s, SLOT_LSE, b->t * m->h * ssz);
     struct heads kv = keys_of(t, h);
-    m->op->attn(t->l, o, lse, h.q, kv.k, kv.v, spans_of(b), m->h, m->g, m->c, h.ld, kv.ld,
+    m->op->attn(t->l, o, lse, h.q, kv.k, kv.v, attn_spans(b), m->h, m->g, m->c, m->c, h.ld, kv.ld,
                 m->scale);
-
-    char *own = saved_keep(s, SLOT_X1, n * d * rsz);
-    char *y = m->mesh.tp == 1 ? own : scratch(t, b->t * d * rsz); /* R (T,D) partial over TP */
-    m->op->gemm(t->l, real_mat(m, y, b->t, d), real_mat(m, o, b->t, m->h * m->c),
-                real_mat(m, weights(t)->w[P_OUT], d, m->h * m->c), 0, 1, 0);
-    scatter_tp(t, own, y, n);
+    attn_out(t);
 }
 
 void attn_dgrad(struct task_context *t)
@@ -159,17 +134,9 @@ void attn_dgrad(struct task_context *t)
     struct model *m = t->m;
     struct saved *s = &t->s[t->layer];
     const struct batch *b = t->b;
-    int64_t n = local_tokens(t), d = m->cfg.d, rsz = real_size(m);
+    int64_t d = m->cfg.d, rsz = real_size(m);
 
-    /* dy is needed whole by both gradients; alone on TP it is dx1 itself. */
-    if (m->mesh.tp == 1)
-        saved_share(s, SLOT_DY1, s, SLOT_DX1);
-    else
-        gather_tp(t, saved_keep(s, SLOT_DY1, b->t * d * rsz), saved_fetch(s, SLOT_DX1), n);
-    void *d_o = scratch(t, b->t * m->h * m->c * rsz); /* R (T,HC) */
-    m->op->gemm(t->l, real_mat(m, d_o, b->t, m->h * m->c),
-                real_mat(m, saved_fetch(s, SLOT_DY1), b->t, d),
-                real_mat(m, weights(t)->w[P_OUT], d, m->h * m->c), 0, 0, 0);
+    void *d_o = attn_out_dgrad(t); /* R (T,HC) */
 
     struct qk qk = qk_of(t);
     struct heads qkv = heads_in(m, saved_fetch(s, SLOT_QKV)), h = qkv;
@@ -184,22 +151,18 @@ void attn_dgrad(struct task_context *t)
     if (b->context)
         dkv = with_kv(m, dh, scratch(t, keys * 2 * m->g * m->c * rsz)); /* R (tokens,2GC) */
     m->op->attn_dgrad(t->l, dh.q, dkv.k, dkv.v, d_o, h.q, kv.k, kv.v, saved_fetch(s, SLOT_O),
-                      saved_fetch(s, SLOT_LSE), spans_of(b), keys, m->h, m->g, m->c, h.ld, kv.ld,
-                      m->scale);
+                      saved_fetch(s, SLOT_LSE), attn_spans(b), keys, m->h, m->g, m->c, m->c, h.ld,
+                      kv.ld, m->scale);
     if (b->context)
-        context_scatter(t, rows_of(t, dh.k, 2 * m->g * m->c, dh.ld), dkv.k);
+        context_scatter(t, rows_of(t, dh.k, m->g * m->c, dh.ld),
+                        rows_of(t, dh.v, m->g * m->c, dh.ld), dkv.k);
     m->op->rope_dgrad(t->l, dh.q, part, dh.q, qkv.q, rstd, dots_over_tp(t, &qk, dh.q, h.q),
                       b->position, m->freq, b->t, &qk);
 
     char *dx = scratch(t, b->t * d * rsz); /* R (T,D) partial over TP */
     m->op->gemm(t->l, real_mat(m, dx, b->t, d), real_mat(m, dh.q, b->t, dh.ld),
                 real_mat(m, weights(t)->w[P_QKV], dh.ld, d), 0, 0, 0);
-    char *own = own_block(m, dx, n * d * rsz);
-    scatter_tp(t, own, dx, n);
-    m->op->rmsnorm_grad(t->l, saved_keep(s, SLOT_DX, n * d * rsz),
-                        grad_mat(m, weights(t)->g[P_NORM1], 1, d), saved_fetch(s, SLOT_DX1), own,
-                        saved_fetch(s, SLOT_X), weights(t)->w[P_NORM1], saved_fetch(s, SLOT_RSTD1),
-                        n, t->add);
+    attn_in_dgrad(t, dx);
 }
 
 void attn_wgrad(struct task_context *t)
@@ -210,10 +173,8 @@ void attn_wgrad(struct task_context *t)
     int64_t n = local_tokens(t), d = m->cfg.d, wide = (m->h + 2 * m->g) * m->c;
     struct qk qk = qk_of(t);
 
-    m->op->gemm(t->l, grad_mat(m, w->g[P_OUT], d, m->h * m->c),
-                real_mat(m, saved_fetch(s, SLOT_DY1), t->b->t, d),
-                real_mat(m, saved_fetch(s, SLOT_O), t->b->t, m->h * m->c), 1, 0, t->add);
-    void *x = normed(t, scratch(t, n * stat_size(m)));
+    attn_out_wgrad(t);
+    void *x = attn_normed(t, scratch(t, n * stat_size(m)));
     m->op->gemm(t->l, grad_mat(m, w->g[P_QKV], wide, d),
                 real_mat(m, saved_fetch(s, SLOT_DQKV), t->b->t, wide), real_mat(m, x, t->b->t, d),
                 1, 0, t->add);

@@ -6,6 +6,7 @@ void (*const segment_run[SEGMENTS][PASSES])(struct task_context *t) = {
     [SEG_EMBED] = {embed_forward, NULL, embed_wgrad},
     [SEG_RECV] = {recv_forward, recv_dgrad, NULL},
     [SEG_ATTN] = {attn_forward, attn_dgrad, attn_wgrad},
+    [SEG_LATENT] = {latent_forward, latent_dgrad, latent_wgrad},
     [SEG_ROUTE] = {route_forward, route_dgrad, route_wgrad},
     [SEG_DENSE] = {dense_forward, dense_dgrad, dense_wgrad},
     [SEG_DISPATCH] = {dispatch_forward, dispatch_dgrad, NULL},
@@ -18,14 +19,14 @@ void (*const segment_run[SEGMENTS][PASSES])(struct task_context *t) = {
 };
 
 const char *const segment_name[SEGMENTS] = {
-    "embed",   "recv",    "attention", "route", "dense", "dispatch",
+    "embed",   "recv",    "attention", "latent", "route", "dense", "dispatch",
     "experts", "combine", "head",      "score", "send",
 };
 
 struct layer_segments layer_segments(const struct model *m, int64_t layer)
 {
     const struct weights *w = &m->at[layer];
-    struct layer_segments s = {{SEG_ATTN}, 1};
+    struct layer_segments s = {{w->w[P_KV] ? SEG_LATENT : SEG_ATTN}, 1};
     if (w->w[P_ROUTER])
         s.list[s.n++] = SEG_ROUTE;
     if (w->w[P_DENSE_UP])

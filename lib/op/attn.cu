@@ -14,16 +14,16 @@ static __global__ void attn_kernel(real *o, stat *lse, const real *q, const real
     int64_t items = (int64_t)s.q_at[s.n] * x.h, warps = (int64_t)gridDim.x * WARPS;
     for (int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / LANES; item < items;
          item += warps) {
-        int64_t t = item / x.h, head = item % x.h, kv = head / (x.h / x.g) * x.c;
+        int64_t t = item / x.h, head = item % x.h, kv = head / (x.h / x.g);
         int i = span_of(s, t);
         int64_t end = keys_end(s, i, t);
         float a[PER_LANE], b[PER_LANE], sum[PER_LANE] = {}, max = -INFINITY, all = 0;
         row_load(a, q + t * x.ldq + head * x.c, x.c);
         for (int64_t j = s.k_beg[i]; j < end; j++) {
-            row_load(b, k + j * x.ldk + kv, x.c);
+            row_load(b, k + j * x.ldk + kv * x.c, x.c);
             float score = row_dot(a, b) * x.scale, top = fmaxf(max, score);
             float shrink = expf(max - top), p = expf(score - top);
-            row_load(b, v + j * x.ldk + kv, x.c);
+            row_load(b, v + j * x.ldk + kv * x.cv, x.cv);
 #pragma unroll
             for (int c = 0; c < PER_LANE; c++)
                 sum[c] = sum[c] * shrink + p * b[c];
@@ -33,7 +33,7 @@ static __global__ void attn_kernel(real *o, stat *lse, const real *q, const real
 #pragma unroll
         for (int c = 0; c < PER_LANE; c++)
             sum[c] = all > 0 ? sum[c] / all : 0;
-        row_store(o + item * x.c, sum, x.c);
+        row_store(o + item * x.cv, sum, x.cv);
         if (threadIdx.x % LANES == 0)
             lse[item] = max + logf(all);
     }
@@ -44,7 +44,7 @@ static __global__ void attn_kernel(real *o, stat *lse, const real *q, const real
 static void attn_graph(struct attn_graph *a)
 {
     struct dnn_graph *g = &a->g;
-    struct dnn_tensor q = q_rows(a, AT_Q), kt = k_columns(a, AT_K), v = k_rows(a, AT_V);
+    struct dnn_tensor q = q_rows(a, AT_Q), kt = k_columns(a, AT_K), v = v_rows(a, AT_V);
     struct dnn_tensor s, p, max, sum;
 
     s = matmul(g, scores(a, DNN_F32), q, kt, a->queries, a->keys, {});
@@ -69,7 +69,7 @@ static __global__ void unseeing_kernel(real *o, stat *lse, struct spans s, struc
         int i = span_of(s, t);
         if (keys_end(s, i, t) > s.k_beg[i])
             continue;
-        row_zero(o + t * x.h * x.c, x.h * x.c);
+        row_zero(o + t * x.h * x.cv, x.h * x.cv);
         for (int h = threadIdx.x % LANES; h < x.h; h += LANES)
             lse[t * x.h + h] = -INFINITY;
     }
@@ -104,9 +104,9 @@ static int attn_by_cudnn(struct lane *l, void *o, void *lse, const void *q, cons
 
 extern "C" void OPNAME(attn)(struct lane *l, void *o, void *lse, const void *q, const void *k,
                              const void *v, struct spans s, int64_t h, int64_t g, int64_t c,
-                             int64_t ldq, int64_t ldk, double scale)
+                             int64_t cv, int64_t ldq, int64_t ldk, double scale)
 {
-    struct heads x = {(int)h, (int)g, (int)c, ldq, ldk, (float)scale};
+    struct heads x = {(int)h, (int)g, (int)c, (int)cv, ldq, ldk, (float)scale};
     if (c > MOST_C)
         die("attn: heads of %lld; these kernels take up to %d", (long long)c, MOST_C);
     if (!s.n || one_attn(l, o, lse, q, k, v, s, x) || attn_by_cudnn(l, o, lse, q, k, v, s, x))

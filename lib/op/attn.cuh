@@ -5,8 +5,8 @@
 
 #include "real.cuh"
 
-struct heads { /* sizes and strides of q (Tq,H,C) and of k, v (Tk,G,C) */
-    int h, g, c;
+struct heads { /* sizes and strides of q (Tq,H,C) and of k (Tk,G,C), v (Tk,G,Cv) */
+    int h, g, c, cv;
     int64_t ldq, ldk;
     float scale;
 };

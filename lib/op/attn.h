@@ -13,25 +13,26 @@
 enum { TILE_Q = 32, TILE_K = 128 };
 
 struct attn {
-    real *o;            /* (Tq,H,C) */
+    real *o;            /* (Tq,H,Cv) */
     stat *lse;          /* (Tq,H) */
     const real *q;      /* (Tq,H,C), rows ldq apart */
-    const real *k, *v;  /* (Tk,G,C), rows ldk apart */
+    const real *k, *v;  /* (Tk,G,C), (Tk,G,Cv), rows ldk apart */
     real *dq, *dk, *dv; /* as q, k, v */
-    const real *d_o;    /* (Tq,H,C) */
+    const real *d_o;    /* (Tq,H,Cv) */
     struct spans s;
-    int64_t h, g, c, ldq, ldk;
+    int64_t h, g, c, cv, ldq, ldk;
     double scale;
     int32_t *list;    /* (tasks,2) what is done in parallel: attn.c, attn_grad.c */
     int64_t tk, rows; /* rows of dk and dv, and those a task zeroes */
 };
 
-static inline void attn_sizes(struct attn *a, int64_t h, int64_t g, int64_t c, int64_t ldq,
-                              int64_t ldk, double scale)
+static inline void attn_sizes(struct attn *a, int64_t h, int64_t g, int64_t c, int64_t cv,
+                              int64_t ldq, int64_t ldk, double scale)
 {
     a->h = h;
     a->g = g;
     a->c = c;
+    a->cv = cv;
     a->ldq = ldq;
     a->ldk = ldk;
     a->scale = scale;

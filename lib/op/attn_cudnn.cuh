@@ -20,7 +20,7 @@ enum { LEAST_LENGTH = 1024, WIDEST_HEAD = 128 };
 struct attn_shape { /* what a plan depends on */
     int64_t grad, whole;
     int64_t spans, queries, keys; /* bounds */
-    int64_t h, g, c, ldq, ldk;
+    int64_t h, g, c, cv, ldq, ldk;
 };
 struct attn_plan {
     struct attn_shape shape;
@@ -63,20 +63,32 @@ static inline struct dnn_tensor q_rows(struct attn_graph *a, int64_t id) /* q, d
 static inline struct dnn_tensor o_rows(struct attn_graph *a, int64_t id) /* o, dO */
 {
     const struct attn_shape *x = &a->x;
-    return stored(&a->g, id, DNN_BF16, rows_view(x->spans, x->h, x->queries, x->c, x->h * x->c),
+    return stored(&a->g, id, DNN_BF16, rows_view(x->spans, x->h, x->queries, x->cv, x->h * x->cv),
                   a->from_o);
 }
 static inline struct dnn_view k_view(const struct attn_shape *x)
 {
     return rows_view(x->spans, x->g, x->keys, x->c, x->ldk);
 }
-static inline struct dnn_tensor k_rows(struct attn_graph *a, int64_t id) /* v; dk, dv */
+static inline struct dnn_view v_view(const struct attn_shape *x)
+{
+    return rows_view(x->spans, x->g, x->keys, x->cv, x->ldk);
+}
+static inline struct dnn_tensor k_rows(struct attn_graph *a, int64_t id) /* dk */
 {
     return stored(&a->g, id, DNN_BF16, k_view(&a->x), a->from_k);
 }
-static inline struct dnn_tensor k_columns(struct attn_graph *a, int64_t id) /* k^T, v^T */
+static inline struct dnn_tensor v_rows(struct attn_graph *a, int64_t id) /* v, dv */
+{
+    return stored(&a->g, id, DNN_BF16, v_view(&a->x), a->from_k);
+}
+static inline struct dnn_tensor k_columns(struct attn_graph *a, int64_t id) /* k^T */
 {
     return stored(&a->g, id, DNN_BF16, dnn_turned(k_view(&a->x)), a->from_k);
+}
+static inline struct dnn_tensor v_columns(struct attn_graph *a, int64_t id) /* v^T */
+{
+    return stored(&a->g, id, DNN_BF16, dnn_turned(v_view(&a->x)), a->from_k);
 }
 /* A number for each query and head.  cuDNN 9.19 keeps to rows of heads only where spans are ragged.
  */
@@ -175,7 +187,7 @@ static __global__ void span_arrays_kernel(int32_t *queries, int32_t *keys, int64
     int64_t q = s.q_at[MIN(i + 1, s.n)] - n, k = i < s.n ? s.k_beg[i] : s.k_end[s.n - 1];
     from_q[i] = q * x.ldq;
     from_k[i] = k * x.ldk;
-    from_o[i] = q * x.h * x.c;
+    from_o[i] = q * x.h * x.cv;
     from_lse[i] = q * x.h;
     if (i < bound) {
         queries[i] = n;
@@ -219,13 +231,13 @@ static inline const struct dnn_plan *attn_plan_of(struct lane *l, const struct a
 /* Whether cuDNN may be asked: heads and rows that it can load 16 bytes at a time. */
 static inline int dnn_takes(const struct heads &x, uintptr_t pointers /* of all tensors, or-ed */)
 {
-    return REAL_TYPE == DT_BF16 && x.c % 16 == 0 && x.c <= WIDEST_HEAD && x.ldq % 8 == 0 &&
-           x.ldk % 8 == 0 && pointers % 16 == 0;
+    return REAL_TYPE == DT_BF16 && x.c % 16 == 0 && x.c <= WIDEST_HEAD && x.cv == x.c &&
+           x.ldq % 8 == 0 && x.ldk % 8 == 0 && pointers % 16 == 0;
 }
 
 static inline struct attn_shape shape_of(const struct spans &s, const struct heads &x, int grad)
 {
-    struct attn_shape y = {grad, s.whole, s.n, s.queries, s.keys, x.h, x.g, x.c, x.ldq, x.ldk};
+    struct attn_shape y = {grad, s.whole, s.n, s.queries, s.keys, x.h, x.g, x.c, x.cv, x.ldq, x.ldk};
     if (!s.whole) {
         y.spans = bound_of(s.n, 1);
         y.queries = bound_of(s.queries, LEAST_LENGTH);

@@ -23,32 +23,33 @@ static void tile_prob(real *s, int64_t rows, int64_t keys, const int64_t *seen, 
 static void dgrad_tile(const struct attn *a, int64_t i, int64_t first, int64_t rows, int64_t h,
                        real *scratch)
 {
-    int64_t c = a->c, queries = a->s.q_at[i + 1] - a->s.q_at[i],
+    int64_t c = a->c, cv = a->cv, queries = a->s.q_at[i + 1] - a->s.q_at[i],
             keys = a->s.k_end[i] - a->s.k_beg[i];
-    int64_t t = a->s.q_at[i] + first, lead = h / (a->h / a->g) * c, ldo = a->h * c, seen[TILE_Q];
+    int64_t t = a->s.q_at[i] + first, kv = h / (a->h / a->g), ldo = a->h * cv, seen[TILE_Q];
     real delta[TILE_Q], *p = scratch, *ds = p + TILE_Q * TILE_K; /* (TILE_Q,TILE_K) */
     struct factor q = {a->q + t * a->ldq + h * c, a->ldq, 0};
-    struct factor d_o = {a->d_o + t * ldo + h * c, ldo, 0};
+    struct factor d_o = {a->d_o + t * ldo + h * cv, ldo, 0};
     real *dq = a->dq + t * a->ldq + h * c;
     for (int64_t j = 0; j < rows; j++) {
         memset(dq + j * a->ldq, 0, (size_t)c * sizeof *dq);
-        delta[j] = (real)vec_dot(d_o.x + j * ldo, a->o + (t + j) * ldo + h * c, c);
+        delta[j] = (real)vec_dot(d_o.x + j * ldo, a->o + (t + j) * ldo + h * cv, cv);
     }
     int64_t last = keys_seen(queries, keys, first + rows - 1);
     for (int64_t at = 0; at < last; at += TILE_K) {
-        int64_t n = MIN(TILE_K, last - at), row = (a->s.k_beg[i] + at) * a->ldk + lead;
-        struct factor k = {a->k + row, a->ldk, 0}, k_t = {a->k + row, a->ldk, 1};
-        struct factor v_t = {a->v + row, a->ldk, 1};
+        int64_t n = MIN(TILE_K, last - at), row = (a->s.k_beg[i] + at) * a->ldk;
+        int64_t row_k = row + kv * c, row_v = row + kv * cv;
+        struct factor k = {a->k + row_k, a->ldk, 0}, k_t = {a->k + row_k, a->ldk, 1};
+        struct factor v_t = {a->v + row_v, a->ldk, 1};
         product(p, TILE_K, rows, n, c, a->scale, q, k_t, 0);
         for (int64_t j = 0; j < rows; j++)
             seen[j] = keys_seen(queries, keys, first + j) - at;
         tile_prob(p, rows, n, seen, a->lse + t * a->h + h, a->h);
-        product(ds, TILE_K, rows, n, c, 1, d_o, v_t, 0);
+        product(ds, TILE_K, rows, n, cv, 1, d_o, v_t, 0);
         for (int64_t j = 0; j < rows; j++)
             for (int64_t x = j * TILE_K; x < j * TILE_K + n; x++)
                 ds[x] = p[x] * (ds[x] - delta[j]);
-        product(a->dv + row, a->ldk, n, c, rows, 1, (struct factor){p, TILE_K, 1}, d_o, 1);
-        product(a->dk + row, a->ldk, n, c, rows, a->scale, (struct factor){ds, TILE_K, 1}, q, 1);
+        product(a->dv + row_v, a->ldk, n, cv, rows, 1, (struct factor){p, TILE_K, 1}, d_o, 1);
+        product(a->dk + row_k, a->ldk, n, c, rows, a->scale, (struct factor){ds, TILE_K, 1}, q, 1);
         product(dq, a->ldq, rows, c, n, a->scale, (struct factor){ds, TILE_K, 0}, k, 1);
     }
 }
@@ -68,10 +69,11 @@ static void dgrad_task(void *arg, int64_t task, void *scratch)
 static void zero_rows(void *arg, int64_t task, void *scratch)
 {
     const struct attn *a = arg;
-    size_t bytes = (size_t)(a->g * a->c) * sizeof(real);
+    size_t k_bytes = (size_t)(a->g * a->c) * sizeof(real);
+    size_t v_bytes = (size_t)(a->g * a->cv) * sizeof(real);
     for (int64_t i = task * a->rows; i < MIN(a->tk, (task + 1) * a->rows); i++) {
-        memset(a->dk + i * a->ldk, 0, bytes);
-        memset(a->dv + i * a->ldk, 0, bytes);
+        memset(a->dk + i * a->ldk, 0, k_bytes);
+        memset(a->dv + i * a->ldk, 0, v_bytes);
     }
 }
 
@@ -99,14 +101,14 @@ static int64_t span_runs(const struct attn *a, int32_t *run /* (spans,2) */,
 
 void OPNAME(attn_dgrad)(struct lane *l, void *dq, void *dk, void *dv, const void *d_o,
                         const void *q, const void *k, const void *v, const void *o, const void *lse,
-                        struct spans s, int64_t tk, int64_t h, int64_t g, int64_t c, int64_t ldq,
-                        int64_t ldk, double scale)
+                        struct spans s, int64_t tk, int64_t h, int64_t g, int64_t c, int64_t cv,
+                        int64_t ldq, int64_t ldk, double scale)
 {
     struct attn a = {(real *)o, (stat *)lse, q, k, v, dq, dk, dv, d_o};
     a.s = s;
-    attn_sizes(&a, h, g, c, ldq, ldk, scale);
+    attn_sizes(&a, h, g, c, cv, ldq, ldk, scale);
     a.tk = tk;
-    a.rows = rows_per_task(2 * g * c);
+    a.rows = rows_per_task(g * (c + cv));
     struct arena_mark mark = arena_mark(&l->scratch);
     a.list = arena_take(&l->scratch, s.n * 3 * (int64_t)sizeof *a.list);
     int64_t runs = span_runs(&a, a.list, a.list + s.n * 2);

@@ -21,18 +21,18 @@ static __global__ void attn_dq_kernel(real *dq, struct given y, struct spans s, 
     int64_t items = (int64_t)s.q_at[s.n] * x.h, warps = (int64_t)gridDim.x * WARPS;
     for (int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / LANES; item < items;
          item += warps) {
-        int64_t t = item / x.h, head = item % x.h, kv = head / (x.h / x.g) * x.c;
+        int64_t t = item / x.h, head = item % x.h, kv = head / (x.h / x.g);
         int i = span_of(s, t);
         int64_t end = keys_end(s, i, t);
         float q[PER_LANE], g[PER_LANE], b[PER_LANE], sum[PER_LANE] = {};
         row_load(q, y.q + t * x.ldq + head * x.c, x.c);
-        row_load(g, y.d_o + item * x.c, x.c);
-        row_load(b, y.o + item * x.c, x.c);
+        row_load(g, y.d_o + item * x.cv, x.cv);
+        row_load(b, y.o + item * x.cv, x.cv);
         float delta = row_dot(g, b), lse = y.lse[item];
         for (int64_t j = s.k_beg[i]; j < end; j++) {
-            row_load(b, y.v + j * x.ldk + kv, x.c);
+            row_load(b, y.v + j * x.ldk + kv * x.cv, x.cv);
             float dp = row_dot(g, b);
-            row_load(b, y.k + j * x.ldk + kv, x.c);
+            row_load(b, y.k + j * x.ldk + kv * x.c, x.c);
             float ds = expf(row_dot(q, b) * x.scale - lse) * (dp - delta) * x.scale;
 #pragma unroll
             for (int c = 0; c < PER_LANE; c++)
@@ -49,11 +49,12 @@ static __global__ void attn_dkv_kernel(real *dk, real *dv, struct given y, struc
     int group = x.h / x.g;
     for (int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.x / LANES; item < items;
          item += warps) {
-        int64_t j = item / x.g, kv = item % x.g, at = j * x.ldk + kv * x.c;
+        int64_t j = item / x.g, kv = item % x.g;
+        int64_t at_k = j * x.ldk + kv * x.c, at_v = j * x.ldk + kv * x.cv;
         float k[PER_LANE], v[PER_LANE], q[PER_LANE], g[PER_LANE], b[PER_LANE];
         float sum_k[PER_LANE] = {}, sum_v[PER_LANE] = {};
-        row_load(k, y.k + at, x.c);
-        row_load(v, y.v + at, x.c);
+        row_load(k, y.k + at_k, x.c);
+        row_load(v, y.v + at_v, x.cv);
         for (int i = 0; i < s.n; i++) {
             if (j < s.k_beg[i] || j >= s.k_end[i])
                 continue;
@@ -63,8 +64,8 @@ static __global__ void attn_dkv_kernel(real *dk, real *dv, struct given y, struc
                 for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
                     int64_t row = t * x.h + head;
                     row_load(q, y.q + t * x.ldq + head * x.c, x.c);
-                    row_load(g, y.d_o + row * x.c, x.c);
-                    row_load(b, y.o + row * x.c, x.c);
+                    row_load(g, y.d_o + row * x.cv, x.cv);
+                    row_load(b, y.o + row * x.cv, x.cv);
                     float p = expf(row_dot(q, k) * x.scale - y.lse[row]);
                     float ds = p * (row_dot(g, v) - row_dot(g, b)) * x.scale;
 #pragma unroll
@@ -74,8 +75,8 @@ static __global__ void attn_dkv_kernel(real *dk, real *dv, struct given y, struc
                     }
                 }
         }
-        row_store(dk + at, sum_k, x.c);
-        row_store(dv + at, sum_v, x.c);
+        row_store(dk + at_k, sum_k, x.c);
+        row_store(dv + at_v, sum_v, x.cv);
     }
 }
 
@@ -88,23 +89,25 @@ static void keys_grad(struct attn_graph *a, int64_t id, struct dnn_tensor p, str
     const struct attn_shape *y = &a->x;
     struct dnn_view turned = dnn_turned(dnn_dense(y->spans, y->h, y->queries, y->keys));
     struct dnn_tensor pt = reshape(g, inside(g, DNN_BF16, turned), p), heads;
+    struct dnn_tensor out = id == AT_DV ? v_rows(a, id) : k_rows(a, id);
     if (y->h == y->g) {
-        matmul(g, k_rows(a, id), pt, x, a->keys, {}, a->queries);
+        matmul(g, out, pt, x, a->keys, {}, a->queries);
         return;
     }
-    heads = inside(g, DNN_BF16, dnn_dense(y->spans, y->h, y->keys, y->c));
+    heads = inside(g, DNN_BF16,
+                   dnn_dense(y->spans, y->h, y->keys, id == AT_DV ? y->cv : y->c));
     matmul(g, heads, pt, x, a->keys, {}, a->queries);
-    reduce(g, k_rows(a, id), DNN_SUM, heads);
+    reduce(g, out, DNN_SUM, heads);
 }
 
 static void attn_grad_graph(struct attn_graph *a)
 {
     struct dnn_graph *g = &a->g;
     const struct attn_shape *x = &a->x;
-    struct dnn_tensor q = q_rows(a, AT_Q), kt = k_columns(a, AT_K), vt = k_columns(a, AT_V);
+    struct dnn_tensor q = q_rows(a, AT_Q), kt = k_columns(a, AT_K), vt = v_columns(a, AT_V);
     struct dnn_tensor o = o_rows(a, AT_O), d_o = o_rows(a, AT_DO), k, s, p, ds, delta, sum;
 
-    delta = inside(g, DNN_F32, dnn_dense(x->spans, x->h, x->queries, x->c));
+    delta = inside(g, DNN_F32, dnn_dense(x->spans, x->h, x->queries, x->cv));
     delta = pointwise(g, delta, DNN_MUL, d_o, o);
     delta = reduce(g, column(a), DNN_SUM, delta);
     delta = pointwise(g, of_heads(a, AT_DELTA), DNN_MUL, delta, scalar(g, AT_ONE));
@@ -141,7 +144,7 @@ static __global__ void unseen_kernel(real *dq, real *dk, real *dv, struct spans 
         if (t < queries && s.k_beg[i] <= t && t < s.k_end[i])
             continue;
         row_zero(dk + t * x.ldk, x.g * x.c);
-        row_zero(dv + t * x.ldk, x.g * x.c);
+        row_zero(dv + t * x.ldk, x.g * x.cv);
     }
 }
 
@@ -181,9 +184,10 @@ static int attn_grad_by_cudnn(struct lane *l, real *dq, real *dk, real *dv, stru
 extern "C" void OPNAME(attn_dgrad)(struct lane *l, void *dq, void *dk, void *dv, const void *d_o,
                                    const void *q, const void *k, const void *v, const void *o,
                                    const void *lse, struct spans s, int64_t tk, int64_t h,
-                                   int64_t g, int64_t c, int64_t ldq, int64_t ldk, double scale)
+                                   int64_t g, int64_t c, int64_t cv, int64_t ldq, int64_t ldk,
+                                   double scale)
 {
-    struct heads x = {(int)h, (int)g, (int)c, ldq, ldk, (float)scale};
+    struct heads x = {(int)h, (int)g, (int)c, (int)cv, ldq, ldk, (float)scale};
     struct given y = {(const real *)d_o, (const real *)q, (const real *)k,
                       (const real *)v,   (const real *)o, (const stat *)lse};
     unsigned blocks = (unsigned)cuda_lane(l)->processors * 16;

@@ -304,7 +304,7 @@ static inline int mma_attn_dgrad(struct lane *l, void *dq, void *dk, void *dv, c
                                  const void *lse, struct spans s, struct heads x, int64_t tk)
 {
     struct arena_mark mark = arena_mark(&l->scratch);
-    if (!whole_heads(x, q, k, v, o) || !whole_heads(x, dq, dk, dv, d_o) || !tk)
+    if (x.cv != x.c || !whole_heads(x, q, k, v, o) || !whole_heads(x, dq, dk, dv, d_o) || !tk)
         return 0;
     grad_args g = {(bf16 *)dq,
                    (bf16 *)dk,

@@ -48,7 +48,7 @@ static void gemm_takes(struct lane *l, struct mat c, struct mat a, struct mat b,
 static void attn_dgrad_takes(struct lane *l, void *dq, void *dk, void *dv, const void *d_o,
                              const void *q, const void *k, const void *v, const void *o,
                              const void *lse, struct spans s, int64_t tk, int64_t h, int64_t g,
-                             int64_t c, int64_t ldq, int64_t ldk, double scale)
+                             int64_t c, int64_t cv, int64_t ldq, int64_t ldk, double scale)
 {
     take(l, tk * (ldq + 2 * h) * 4);
 }

@@ -70,16 +70,31 @@ OP(qk_dots, (struct lane *l, void *dot /* S= (T,2) */, const void *a /* R (T,H+G
  * (bottom-right causal); a query that sees no key gives 0.  A document is a span; so is a chunk of
  * one under context parallelism, and a sequence with its cache when decoding.  Spans past the last
  * real one are empty.  Query head h reads key/value head h / (H/G). */
-OP(attn, (struct lane *l, void *o /* R= (Tq,H,C) */, void *lse /* S= (Tq,H) */,
+OP(attn, (struct lane *l, void *o /* R= (Tq,H,Cv) */, void *lse /* S= (Tq,H) */,
           const void *q /* R (Tq,H,C), rows ldq apart */, const void *k /* R (Tk,G,C), ldk */,
-          const void *v, struct spans s, int64_t h, int64_t g, int64_t c, int64_t ldq, int64_t ldk,
-          double scale))
+          const void *v /* R (Tk,G,Cv), ldk; Cv is at most C */, struct spans s, int64_t h, int64_t g,
+          int64_t c, int64_t cv, int64_t ldq, int64_t ldk, double scale))
 /* dq, dk, dv have the strides of q, k, v.  dk and dv of all Tk rows are written.  Tk is at least the
  * number of queries. */
-OP(attn_dgrad, (struct lane *l, void *dq, void *dk, void *dv, const void *d_o /* R (Tq,H,C) */,
+OP(attn_dgrad, (struct lane *l, void *dq, void *dk, void *dv, const void *d_o /* R (Tq,H,Cv) */,
                 const void *q, const void *k, const void *v, const void *o, const void *lse,
-                struct spans s, int64_t tk, int64_t h, int64_t g, int64_t c, int64_t ldq,
-                int64_t ldk, double scale))
+                struct spans s, int64_t tk, int64_t h, int64_t g, int64_t c, int64_t cv,
+                int64_t ldq, int64_t ldk, double scale))
+
+/* Latent attention (DeepSeek-V2, 2024).  Of each of H heads of C the last N elements turn by their
+ * position in place, element 2i with 2i + 1, angle = position * freq[i]; back: the other way, which is
+ * the gradient. */
+OP(turn_pairs, (struct lane *l, void *y /* R (T,H,C) */, const int32_t *position,
+                const void *freq /* S (N/2) */, int64_t t, int64_t h, int64_t c, int64_t n, int back))
+/* Keys and values as attn takes them, side by side, from what is each head's own and a key that all
+ * share: k = [b's first C - N, shared], v = b's last Cv. */
+OP(join_heads, (struct lane *l, void *kv /* R= (T,HC+HCv) */, const void *b /* R (T,H,C-N+Cv) */,
+                const void *shared /* R (T,N), rows ld apart */, int64_t t, int64_t h, int64_t c,
+                int64_t cv, int64_t n, int64_t ld))
+/* The way back: db, and dshared = the sum over heads. */
+OP(part_heads, (struct lane *l, void *db /* R= (T,H,C-N+Cv) */, void *dshared /* R= (T,N), ld */,
+                const void *dkv /* R (T,HC+HCv) */, int64_t t, int64_t h, int64_t c, int64_t cv,
+                int64_t n, int64_t ld))
 
 /* The router, as struct router has it.  prob = softmax(logits) over all E experts, or sigmoid(logits);
  * of the groups that may be chosen from, the K experts with the largest prob + bias are chosen, ties to

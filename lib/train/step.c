@@ -102,7 +102,8 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
             dev->record(l, &t->reached[i]);
         arena_reset(&l->scratch);
         /* the last word on a layer's gradients, and on the head's */
-        int done = (k->segment == SEG_ATTN && k->pass == PASS_WGRAD) || head_dgrad;
+        int attention = k->segment == SEG_ATTN || k->segment == SEG_LATENT;
+        int done = (attention && k->pass == PASS_WGRAD) || head_dgrad;
         if (s == &t->schedule && done && k->micro == t->micros - 1)
             optim_reduce_layer(&t->optim, k->layer);
         /* the last pass of the head has written logp */

@@ -23,6 +23,7 @@ static const struct bench_shape cuda_shapes[] = {
     {"qwen3-30b-a3b", QWEN3(16384, 4096), NULL, -1},
     {"mixtral-8x7b", {16384, 4096, 32, 8, 128, 8, 2, 14336, 32000, 4, 4096}, NULL, -1},
     {"olmoe-1b-7b", {16384, 2048, 16, 16, 128, 64, 8, 1024, 50304, 4, 4096}, NULL, -1},
+    {"v2-lite", {16384, 2048, 16, 16, 192, 64, 6, 1408, 102400, 4, 4096}, "attn", WHOLE + SPAN_KINDS},
     {"4k whole", QWEN3(16384, 4096), "attn", WHOLE},
     {"4k packed", QWEN3(16384, 1024), "attn", DOCUMENTS},
     {"16k whole", QWEN3(16384, 16384), "attn", WHOLE},
