@@ -224,6 +224,8 @@ void tok_free(struct tok *t)
     free(t->token);
     free(t->special);
     free(t->first);
+    free(t->known);
+    free(t->beside);
     free(t->added_pair[0]);
     free(t->added_pair[1]);
     free(t->added);

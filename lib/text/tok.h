@@ -92,6 +92,9 @@ struct tok {
     uint8_t *added_pair[2];  /* [256 x 32] by `normalized`: sets of the bytes an added token's first
                                 byte is followed by; NULL: there are none */
 
+    uint8_t *known,
+        *beside; /* tok_bpe.c: where pieces of characters may be cut; made when wanted */
+
     /* Scratch of one encoding. */
     int32_t *first; /* [symbols_cap] */
     struct symbol {

@@ -225,7 +225,7 @@ static void encode(struct tok *t, const char *piece, size_t n, struct ids *out)
         merge(t, piece, n, out);
 }
 
-void tok_merge(struct tok *t, const char *piece, size_t n, struct ids *out)
+static void encode_part(struct tok *t, const char *piece, size_t n, struct ids *out)
 {
     int64_t from = out->n;
     int found;
@@ -252,4 +252,52 @@ void tok_merge(struct tok *t, const char *piece, size_t n, struct ids *out)
     }
     c->n = (uint8_t)(out->n - from);
     memcpy(c->id, out->id + from, c->n * sizeof *c->id);
+}
+
+/* Two characters that stand beside each other in no token are never in one token.  A hashed set may
+ * say that they do where they do not. */
+static size_t beside_bit(uint32_t a, uint32_t b)
+{
+    return (((uint64_t)a << 32 | b) * 0x9e3779b97f4a7c15u) >> 44;
+}
+
+static void beside_fill(struct tok *t)
+{
+    t->known = xcalloc(0x110000 / 8, 1);
+    t->beside = xcalloc((1 << 20) / 8, 1);
+    for (int64_t id = 0; id < t->size; id++) {
+        const char *p = t->token[id].data, *end = p + t->token[id].len;
+        if (!p || p == end || map_get(&t->ids, p, t->token[id].len) < 0)
+            continue;
+        uint32_t a = utf8_next(&p), b;
+        if (p == end)
+            t->known[a / 8] |= (uint8_t)(1 << a % 8);
+        for (; p < end; a = b) {
+            b = utf8_next(&p);
+            t->beside[beside_bit(a, b) / 8] |= (uint8_t)(1 << beside_bit(a, b) % 8);
+        }
+    }
+}
+
+/* A piece may be a book where a tokenizer cuts nothing, so it is cut where no token can lie:
+ * between two characters of the vocabulary (others may be fused, or lost) that no token has so. */
+void tok_merge(struct tok *t, const char *piece, size_t n, struct ids *out)
+{
+    const char *from = piece, *end = piece + n, *p = piece;
+
+    if (n > CACHED_BYTES && !t->byte_level && !t->ignore_merges) {
+        if (!t->known)
+            beside_fill(t);
+        for (uint32_t a = 0xfffe, b; p < end; a = b) {
+            const char *start = p;
+            b = utf8_next(&p);
+            size_t bit = beside_bit(a, b);
+            if (start == from || t->beside[bit / 8] >> bit % 8 & 1 ||
+                !(t->known[a / 8] >> a % 8 & 1) || !(t->known[b / 8] >> b % 8 & 1))
+                continue;
+            encode_part(t, from, (size_t)(start - from), out);
+            from = start;
+        }
+    }
+    encode_part(t, from, (size_t)(end - from), out);
 }
