@@ -278,7 +278,9 @@ static void refused(const char *path, const char *words, const char *what)
     if (pid == 0) {
         if (!freopen(said, "w", stderr))
             _exit(99);
-        wrong_whole(ckpt_open(path));
+        struct ckpt *k = ckpt_open(path);
+        ckpt_only(k, params, params_n);
+        wrong_whole(k);
         _exit(0);
     }
     int status;
@@ -343,6 +345,10 @@ static void damage(void)
          "malformed entry of model tensor \"lm_head.weight\""},
         {"a type that is none", "\"lm_head.weight\"", "F32", "F31", "malformed entry"},
         {"a key that stands twice", "\"optimizer\"", "exp_avg_sq", "exp_avg", "stands twice"},
+        {"a tensor too many", "\"lm_head.weight\"", "\"model.norm.weight\"",
+         "\"model.form.weight\"", "model tensor \"model.form.weight\" is none of this model"},
+        {"a tensor of the optimizer too many", "\"exp_avg_sq\"", "\"model.norm.weight\"",
+         "\"model.form.weight\"", "exp_avg_sq tensor \"model.form.weight\" is none of this model"},
         {"a tensor the file has not", "\"lm_head.weight\"", "\"tensor\":\"lm_head",
          "\"tensor\":\"head", "tensor \"head.weight\" is not as the manifest says"},
     };

@@ -49,6 +49,8 @@ const char *ckpt_path(const struct ckpt *k); /* the checkpoint's own folder */
 struct json ckpt_state(const struct ckpt *k);
 void ckpt_config(const struct ckpt *k, struct config *c);
 int ckpt_has(const struct ckpt *k, const char *set, const char *name);
+/* Dies (4) naming a tensor, of the model or of the optimizer's state, that is none of these n. */
+void ckpt_only(const struct ckpt *k, const struct param *p, int64_t n);
 /* Fills dst (r.rows x r.cols of `to`) from whatever slices cover it, checking the hash of each
  * slice read.  Dies (4) naming the tensor on damage or a missing tensor. */
 void ckpt_get(struct ckpt *k, const char *set, const struct param *p, struct rect r, void *dst,

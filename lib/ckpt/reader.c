@@ -140,6 +140,24 @@ int ckpt_has(const struct ckpt *k, const char *set, const char *name)
     return table_find(&k->t, set, name) >= 0;
 }
 
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+void ckpt_only(const struct ckpt *k, const struct param *p, int64_t n)
+{
+    char **name = xmalloc((size_t)MAX(n, 1) * sizeof *name); /* (n) sorted */
+    for (int64_t i = 0; i < n; i++)
+        name[i] = p[i].name;
+    qsort(name, (size_t)n, sizeof *name, by_name);
+    for (int64_t i = 0; i < k->t.slices; i = table_run(&k->t, i))
+        if (!bsearch(&k->t.slice[i].name, name, (size_t)n, sizeof *name, by_name))
+            die_damaged("%s: %s tensor \"%s\" is none of this model", k->path, k->t.slice[i].set,
+                        k->t.slice[i].name);
+    free(name);
+}
+
 enum dtype stored_type(const struct ckpt *k, const char *name)
 {
     int64_t i = table_find(&k->t, "model", name);

@@ -179,6 +179,8 @@ void model_random(struct model *m, uint64_t seed)
 
 void model_load(struct model *m, struct ckpt *k, int fresh)
 {
+    if (fresh < 0)
+        ckpt_only(k, m->param, m->params);
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
         int64_t bytes = l->r.rows * l->r.cols * dtype_size(m->op->real);

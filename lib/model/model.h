@@ -198,7 +198,8 @@ void model_random(struct model *m, uint64_t seed); /* the initial weights of arc
 /* How tokens reach the ranks of their experts: "rows" by count, "all" to all, or "auto". */
 void model_dispatch(struct model *m, const char *how);
 /* Weights from a checkpoint.  A tensor of the role `fresh` (-1: none) that is not in it keeps what
- * it has: a language model that becomes a reward model has no score yet. */
+ * it has: a language model that becomes a reward model has no score yet, and a head too many.  Else a
+ * tensor that is not of the model is refused. */
 void model_load(struct model *m, struct ckpt *k, int fresh);
 void model_release(struct model *m);
 /* What this stage calls a layer of the model that it holds. */
