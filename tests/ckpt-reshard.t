@@ -73,6 +73,16 @@ ok 'a run stands for its last checkpoint' \
    'mkdir run && cp -r mixed.ckpt run/step-000001 && ln -s step-000001 run/last &&
     ckpt-reshard run/ -o of-run/ && diff -r mixed.ckpt of-run'
 ok 'an older checkpoint is replaced'   'cp -r F32.ckpt old && ckpt-reshard mixed.ckpt -o old/ && diff -r mixed.ckpt old'
+if [ "${SAN:-0}" = 1 ]; then
+    skip 'one tensor at a time: 250 MB in 64 MiB of memory' 'sanitizers keep what was freed'
+else
+    export rss="$python $TOP/tests/reshard_rss.py"
+    ok 'one tensor at a time: 250 MB in 64 MiB of memory, in, cut, cut otherwise, and out' \
+       '$rss make large && $rss peak 64 ckpt-reshard --from-hf large -o large.ckpt && $rss peak 64 ckpt-reshard --files 3 large.ckpt -o large.3 &&
+        $rss peak 64 ckpt-reshard --files 4 large.3 -o large.4 && $rss peak 64 ckpt-reshard --to-hf large.4 -o large.back &&
+        shard-show --diff large large.back && rm -r large large.*'
+    x 'and what holds more is seen' 1 'MiB resident at most' '$rss peak 64 python3 -c "x = bytearray(1 << 27)"'
+fi
 ok 'nothing of the work is left'       '! ls -d .*.tmp */.*.tmp */.spool 2>/dev/null'
 
 # ---- faults of a Hugging Face folder: named, status 4, nothing written ----
