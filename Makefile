@@ -124,7 +124,7 @@ accept: tests
 	@BUILD=$B ACCEPT=1 prove -e '' tests/*.t
 
 bench: setup
-	@$(MAKE) --no-print-directory -s -j$$(nproc) tests
+	@$(MAKE) --no-print-directory -s -j$$(nproc) tests $B/bench/ckpt
 	@BUILD=$B bench/run
 
 # GPUS=2: on so many GPUs, a process each.
