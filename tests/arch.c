@@ -115,7 +115,14 @@ static struct config parsed(const struct change *to)
 {
     return parsed_of(mixtral_8x7b, to);
 }
-#define CHANGES(...) ((const struct change[12]){__VA_ARGS__})
+/* What makes V3 of V2-Lite. */
+#define V3                                                                                         \
+    {"model_type", "\"deepseek_v3\""}, {"n_group", NULL}, {"topk_group", NULL},                    \
+        {"norm_topk_prob", NULL}, {"routed_scaling_factor", NULL}, {"scoring_func", NULL},         \
+    {                                                                                              \
+        "topk_method", "\"noaux_tc\""                                                              \
+    }
+#define CHANGES(...) ((const struct change[16]){__VA_ARGS__})
 
 static void test_read(void)
 {
@@ -188,7 +195,7 @@ static void test_refusals(void)
     } cases[] = {
         {{"model_type", NULL}, "\"model_type\" is missing"},
         {{"model_type", "\"t5\""},
-         "\"model_type\" is \"t5\"; known are: deepseek_v2, llama, mixtral, olmoe, qwen2, qwen2_moe, qwen3, "
+         "\"model_type\" is \"t5\"; known are: deepseek_v2, deepseek_v3, llama, mixtral, olmoe, qwen2, qwen2_moe, qwen3, "
          "qwen3_moe"},
         {{"num_hidden_layers", NULL}, "\"num_hidden_layers\" is missing"},
         {{"num_local_experts", NULL}, "\"num_local_experts\" is missing"},
@@ -248,6 +255,28 @@ static void test_refusals(void)
         struct buf text = changed(CHANGES(cases[i].change));
         ok(refuses(text.data, text.len, cases[i].says), "%s", cases[i].says);
         buf_release(&text);
+    }
+    static const struct {
+        struct change change;
+        const char *says;
+    } v3[] = {
+        {{"scoring_func", "\"softmax\""},
+         "\"scoring_func\" is not \"sigmoid\", the only one implemented"},
+        {{"topk_method", "\"greedy\""},
+         "\"topk_method\" is not \"noaux_tc\", the only one implemented"},
+        {{"rope_interleave", "false"},
+         "\"rope_interleave\" is not true, the only value implemented"},
+        {{"num_nextn_predict_layers", "-1"},
+         "\"num_nextn_predict_layers\" is not a number of layers"},
+        {{"n_group", "64"}, "\"n_group\" leaves groups of a single expert"},
+        {{"first_k_dense_replace", NULL}, "\"first_k_dense_replace\" is not a number of layers"},
+    };
+    for (int64_t i = 0; i < ARRAY_LEN(v3); i++) {
+        struct buf text = changed_of(deepseek_v2_lite, CHANGES(V3, {"num_experts_per_tok", "2"}));
+        struct buf next = {0};
+        json_edit(&next, text.data, text.len, v3[i].change.key, v3[i].change.value);
+        ok(refuses(next.data, next.len, v3[i].says), "%s", v3[i].says);
+        buf_release(&text), buf_release(&next);
     }
     static const char twice[] = "{\"model_type\": \"mixtral\", \"model_type\": \"mixtral\"}";
     ok(refuses(twice, strlen(twice), "\"model_type\" stands twice"), "a key that stands twice");
@@ -309,6 +338,12 @@ static void test_families(void)
     ok(c.q_rank == 1536 && c.expert_groups == 8 && c.group_limit == 3 && c.group_best == 1 &&
            c.gate_scale == 16 && !c.sigmoid && rope_magnitude(&c) == 1,
        "DeepSeek-V2: a latent of queries, groups of experts by their best one, scaled gates");
+    config_release(&c);
+
+    c = parsed_of(deepseek_v2_lite, CHANGES(V3, {"num_nextn_predict_layers", "0"}));
+    ok(c.sigmoid && c.norm_gate && c.group_best == 2 && c.expert_groups == 8 &&
+           c.group_limit == 4 && c.gate_scale == 2.5 && c.further == 0,
+       "DeepSeek-V3: sigmoids, groups by their best two, gates normed and scaled");
     config_release(&c);
 
     c = parsed_of(llama_3_8b, CHANGES({"eos_token_id", "[128001, 128008]"}));
@@ -511,7 +546,7 @@ static void test_counts(void)
 {
     static const struct {
         const char *name, *base;
-        struct change change[9];
+        struct change change[21];
         int64_t params; /* published */
     } models[] = {
         {"Mixtral-8x7B", mixtral_8x7b, {{NULL, NULL}}, 46702792704},
@@ -556,6 +591,22 @@ static void test_counts(void)
           {"intermediate_size", "12288"},
           {"moe_intermediate_size", "1536"}},
          235741434880},
+        {"DeepSeek-V3",
+         deepseek_v2_lite,
+         {V3,
+          {"hidden_size", "7168"},
+          {"num_hidden_layers", "61"},
+          {"num_attention_heads", "128"},
+          {"num_key_value_heads", "128"},
+          {"q_lora_rank", "1536"},
+          {"n_routed_experts", "256"},
+          {"intermediate_size", "18432"},
+          {"moe_intermediate_size", "2048"},
+          {"first_k_dense_replace", "3"},
+          {"n_shared_experts", "1"},
+          {"num_experts_per_tok", "8"},
+          {"vocab_size", "129280"}},
+         671026419200},
         {"Llama-3.1-8B", llama_3_8b, {{NULL, NULL}}, 8030261248},
         {"Llama-3.2-1B",
          llama_3_8b,

@@ -18,7 +18,7 @@ export -f there_and_back
 for type in F32 BF16 F16 mixed; do
     ok "$type: there and back, the same bytes" "there_and_back $type $type 1"
 done
-for family in qwen3_moe olmoe qwen2_moe llama qwen2 qwen3 deepseek_v2; do
+for family in qwen3_moe olmoe qwen2_moe llama qwen2 qwen3 deepseek_v2 deepseek_v3; do
     ok "$family: there and back" "there_and_back $family mixed 2 family=$family"
 done
 ok 'norms of queries and keys cut into files, and back' \
@@ -37,6 +37,10 @@ a, b = (json.load(open(f\"three.{x}/config.json\")) for x in (\"hf\", \"back\"))
 assert {k: b.get(k) for k in a} == a, (a, b)"'
 ok 'the same command gives the same bytes' \
    'ckpt-reshard --from-hf F32.hf -o again/ && diff -r F32.ckpt again'
+ok 'layers that predict further tokens are left out, and it is said' \
+   '$hf make further F32 1 family=deepseek_v3 add=model.layers.2.eh_proj.weight && ckpt-reshard --from-hf further -o further.ckpt 2>said &&
+    grep -q "further: 1 tensors of layers that predict further tokens are left out" said &&
+    ckpt-reshard --to-hf further.ckpt -o further.back && ! $hf list further.back | grep layers.2'
 ok '--to-hf in files of a size, with an index' \
    'ckpt-reshard --to-hf --max-shard-size 2k mixed.ckpt -o many && [ "$(ls many/*.safetensors | wc -l)" -ge 3 ] &&
     $hf same mixed.hf many && $hf files many 2048'
@@ -49,7 +53,7 @@ ok '--dtype bfloat16 rounds to even' \
    'there_and_back finite F32 1 finite && ckpt-reshard --to-hf --dtype bfloat16 finite.ckpt -o half/ &&
     $hf rounded finite.hf half && grep -q "\"bfloat16\"" half/config.json'
 ok 'and so on the way in'              'ckpt-reshard --from-hf --dtype bfloat16 finite.hf -o half.ckpt && $hf rounded finite.hf half.ckpt'
-for family in mixtral qwen3_moe olmoe qwen2_moe deepseek_v2; do
+for family in mixtral qwen3_moe olmoe qwen2_moe deepseek_v2 deepseek_v3; do
     ok "$family: experts in one tensor a layer, as transformers keeps them; out as the hub has them" \
        "rm -rf fused; \$hf make fused BF16 2 fused family=$family && \$hf make apart.$family BF16 1 family=$family &&
         ckpt-reshard --from-hf fused -o fused.ckpt && ckpt-reshard --to-hf fused.ckpt -o fused.back &&
@@ -202,7 +206,7 @@ else
 fi
 if has transformers models/mixtral && has torch . && has safetensors numpy.py; then
     ok 'what save_pretrained wrote, there and back' \
-       '$hf_golden --save tf 60KB && for f in mixtral qwen3_moe olmoe qwen2_moe llama qwen2 qwen3 deepseek_v2 deepseek_v2_lite; do
+       '$hf_golden --save tf 60KB && for f in mixtral qwen3_moe olmoe qwen2_moe llama qwen2 qwen3 deepseek_v2 deepseek_v2_lite deepseek_v3; do
             [ -e tf/$f/model.safetensors.index.json ] && mkdir -p tf.in tf.cut tf.out &&
             ckpt-reshard --from-hf tf/$f -o tf.in/$f && ckpt-reshard --files 2 tf.in/$f -o tf.cut/$f &&
             ckpt-reshard --to-hf tf.cut/$f -o tf.out/$f && $hf same tf/$f tf.out/$f || exit 1

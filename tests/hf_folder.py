@@ -57,6 +57,8 @@ CONFIGS = {
         "first_k_dense_replace": 1, "q_lora_rank": 5, "kv_lora_rank": 7, "qk_nope_head_dim": 3,
         "qk_rope_head_dim": 2, "v_head_dim": 4}),
 }
+CONFIGS["deepseek_v3"] = dict(CONFIGS["deepseek_v2"], **{
+    "architectures": ["DeepseekV3ForCausalLM"], "n_routed_experts": 4, "n_group": 2, "topk_group": 1})
 SIDE = {"tokenizer.json": b'{"model":{}}\n', "generation_config.json": b"{}", "vocab.json": b"\n",
         "tokenizer_config.json": b"{}\n", "special_tokens_map.json": b"{ }", "chat_template.jinja": b"{{ x }}"}
 
@@ -100,7 +102,7 @@ def shapes(family, tied):
         shared = config.get("shared_expert_intermediate_size", config.get("n_shared_experts", 0) * f)
         if dense or shared:
             x, wide = (p + "mlp.", config["intermediate_size"]) if dense else (
-                f"{p}mlp.shared_expert{'s' * (family == 'deepseek_v2')}.", shared)
+                f"{p}mlp.shared_expert{'s' * ('deepseek' in family)}.", shared)
             out[x + "gate_proj.weight"] = out[x + "up_proj.weight"] = (wide, d)
             out[x + "down_proj.weight"] = (d, wide)
         if dense:
@@ -108,6 +110,8 @@ def shapes(family, tied):
         if shared and family == "qwen2_moe":
             out[p + "mlp.shared_expert_gate.weight"] = (1, d)
         out[f"{p}{moe}.gate.weight"] = (e, d)
+        if family == "deepseek_v3":
+            out[p + "mlp.gate.e_score_correction_bias"] = (e,)
         for i in range(e):
             x = f"{p}{moe}.experts.{i}."
             out[f"{x}{gate}.weight"] = out[f"{x}{up}.weight"] = (f, d)

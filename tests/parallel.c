@@ -35,15 +35,17 @@ static const char qwen2[] =
     "{\"model_type\":\"qwen2_moe\"," SIZES
     ",\"num_experts\":8,\"moe_intermediate_size\":12,\"shared_expert_intermediate_size\":10,"
     "\"intermediate_size\":14,\"mlp_only_layers\":[1]}";
+#define LATENT                                                                                     \
+    "{\"hidden_size\":16,\"num_hidden_layers\":4,\"num_attention_heads\":4,"                       \
+    "\"num_key_value_heads\":4,\"num_experts_per_tok\":2,\"vocab_size\":40,"                       \
+    "\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"                 \
+    "\"initializer_range\":0.2,\"aux_loss_alpha\":0.02,\"intermediate_size\":16,"                  \
+    "\"moe_intermediate_size\":12,\"n_routed_experts\":4,\"n_shared_experts\":1,"                  \
+    "\"first_k_dense_replace\":1,\"kv_lora_rank\":10,\"qk_nope_head_dim\":5,"                      \
+    "\"qk_rope_head_dim\":4,\"v_head_dim\":6,\"n_group\":2,\"topk_group\":1,\"model_type\":"
 static const char deepseek[] =
-    "{\"model_type\":\"deepseek_v2\",\"hidden_size\":16,\"num_hidden_layers\":4,"
-    "\"num_attention_heads\":4,\"num_key_value_heads\":4,\"num_experts_per_tok\":2,"
-    "\"vocab_size\":40,\"max_position_embeddings\":64,\"rope_theta\":10000.0,"
-    "\"rms_norm_eps\":1e-5,\"initializer_range\":0.2,\"aux_loss_alpha\":0.02,"
-    "\"intermediate_size\":16,\"moe_intermediate_size\":12,\"n_routed_experts\":4,"
-    "\"n_shared_experts\":1,\"first_k_dense_replace\":1,\"kv_lora_rank\":10,"
-    "\"qk_nope_head_dim\":5,\"qk_rope_head_dim\":4,\"v_head_dim\":6,\"q_lora_rank\":7,"
-    "\"topk_method\":\"group_limited_greedy\",\"n_group\":2,\"topk_group\":1}";
+    LATENT "\"deepseek_v2\",\"q_lora_rank\":7,\"topk_method\":\"group_limited_greedy\"}";
+static const char deepseek3[] = LATENT "\"deepseek_v3\",\"q_lora_rank\":null}";
 static const char olmoe[] =
     "{\"model_type\":\"olmoe\"," SIZES ",\"num_experts\":8,\"intermediate_size\":12}";
 
@@ -726,6 +728,7 @@ int main(int argc, char **argv)
         {"nll", "adamw", set, qwen3, .capacity = 0.8, .group = 2},
         {"nll", "adamw", set, qwen2},
         {"nll", "adamw", set, deepseek},
+        {"nll", "adamw", set, deepseek3},
     };
     const struct method *methods = gpu ? on_gpus : on_cpus;
     int64_t kinds = gpu ? ARRAY_LEN(on_gpus) : ARRAY_LEN(on_cpus);

@@ -53,6 +53,8 @@ struct config {
     int tied;              /* tie_word_embeddings: the head is the embedding */
     int reward;            /* a reward model: one score a token instead of the head
                             * (architectures: ...ForSequenceClassification with one label) */
+    int64_t further;       /* num_nextn_predict_layers: layers past the last that predict further
+                            * tokens; not implemented, left out when a folder is read */
     int64_t bos, eos;      /* token ids, of a list the first; -1 for none */
 };
 
@@ -63,7 +65,7 @@ enum role { /* the fused tensors of a layer, then those outside the layers */
     P_OUT, P_NORM2,
     P_DENSE_UP, P_DENSE_DOWN, /* a layer's only network, or the shared expert */
     P_SHARED_GATE,
-    P_ROUTER, P_UP, P_DOWN, ROLE_LAYER,
+    P_ROUTER, P_ROUTER_BIAS, P_UP, P_DOWN, ROLE_LAYER,
     P_EMBED = ROLE_LAYER, P_NORM, P_HEAD, P_SCORE, ROLES
 };
 enum dim {

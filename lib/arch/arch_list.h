@@ -1,5 +1,6 @@
 /* arch_list.h -- the model families: ARCH(x) is arch_x in x.c. */
 ARCH(deepseek_v2)
+ARCH(deepseek_v3)
 ARCH(llama)
 ARCH(mixtral)
 ARCH(olmoe)

@@ -20,6 +20,9 @@ static const struct arch_row rows[] = {
 #define AT(member) offsetof(struct config, member)
 static const struct config_field fields[] = {
     FIELDS_LATENT,
+    {"n_group", AT(expert_groups), FIELD_COUNT, .nullable = 1, .otherwise = 1},
+    {"topk_group", AT(group_limit), FIELD_COUNT, .nullable = 1, .otherwise = 1},
+    {"routed_scaling_factor", AT(gate_scale), FIELD_REAL, .otherwise = 1},
     {"norm_topk_prob", AT(norm_gate), FIELD_FLAG, .nullable = 1},
 };
 

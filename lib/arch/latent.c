@@ -33,7 +33,7 @@ const char *config_read_string(struct json root, const char *key, const char *on
 const char *config_read_latent(struct config *c, struct json root)
 {
     int64_t first, shared, every;
-    if (read_int(root, "first_k_dense_replace", 0, 0, &first))
+    if (read_int(root, "first_k_dense_replace", 0, -1, &first) || first < 0)
         return "\"first_k_dense_replace\" is not a number of layers";
     if (read_int(root, "n_shared_experts", 1, 0, &shared) || !shared)
         return "\"n_shared_experts\" is not a positive integer";

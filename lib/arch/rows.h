@@ -49,6 +49,10 @@
     VECTOR(LAYER "post_attention_layernorm.weight", P_NORM2, DIM_D, CUT_NONE)
 #define ROW_ROUTER(name)                                                                           \
     MATRIX_IN(EXPERT_LAYERS, LAYER name, P_ROUTER, DIM_E, DIM_D, ON_ATTENTION, CUT_NONE)
+/* Seen by the choice of experts only, and not learnt by its gradient, which is 0. */
+#define ROW_ROUTER_BIAS(name)                                                                      \
+    {LAYER name, P_ROUTER_BIAS, DIM_E, DIM_ONE, ON_ATTENTION, CUT_NONE, INIT_ZEROS, 0,             \
+     EXPERT_LAYERS}
 #define ROWS_EXPERT(gate, up, down)                                                                \
     MATRIX_IN(EXPERT_LAYERS, gate, P_UP, DIM_F, DIM_D, ON_EXPERTS, CUT_ROWS),                      \
     MATRIX_IN(EXPERT_LAYERS, up, P_UP, DIM_F, DIM_D, ON_EXPERTS, CUT_ROWS),                        \
@@ -83,11 +87,6 @@
     {"moe_intermediate_size", offsetof(struct config, f), FIELD_COUNT, .required = 1},             \
     {"n_routed_experts", offsetof(struct config, experts), FIELD_COUNT, .required = 1},            \
     {"num_experts_per_tok", offsetof(struct config, k), FIELD_COUNT, .required = 1},               \
-    {"n_group", offsetof(struct config, expert_groups), FIELD_COUNT, .nullable = 1,                \
-     .otherwise = 1},                                                                              \
-    {"topk_group", offsetof(struct config, group_limit), FIELD_COUNT, .nullable = 1,               \
-     .otherwise = 1},                                                                              \
-    {"routed_scaling_factor", offsetof(struct config, gate_scale), FIELD_REAL, .otherwise = 1},    \
     {"aux_loss_alpha", offsetof(struct config, aux), FIELD_REAL, .otherwise = 0.001}
 
 /* decoder_sparse_step and mlp_only_layers: the layers without experts.  As read() of struct arch. */

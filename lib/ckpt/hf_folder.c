@@ -30,7 +30,7 @@ struct hf_folder {
         const struct tensor *tensor, *factor; /* NULL: not found yet; of what has no factors */
         int64_t at;                           /* where in the tensor, elements */
     } * found;
-    int64_t faults;
+    int64_t faults, left_out;
 };
 
 static void fault(struct hf_folder *d, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -222,13 +222,23 @@ static int is_derived(struct hf_folder *d, const struct config *c, int64_t file,
     return 0;
 }
 
+/* Layers past the last predict further tokens. */
+static int is_further(const struct config *c, const char *name)
+{
+    long long layer;
+    return sscanf(name, "model.layers.%lld.", &layer) == 1 && layer >= c->layers &&
+           layer < c->layers + c->further;
+}
+
 static void tensor_judge(struct hf_folder *d, const struct config *c, int64_t file,
                          const struct tensor *t)
 {
     const struct alias *a = alias_find(d, t->name);
     int64_t shape[3];
     if (!a) {
-        if (!factor_take(d, file, t) && !is_derived(d, c, file, t))
+        if (is_further(c, t->name))
+            d->left_out++;
+        else if (!factor_take(d, file, t) && !is_derived(d, c, file, t))
             fault(d, "%s: tensor \"%s\" is none of this model's", d->name[file], t->name);
         return;
     }
@@ -301,6 +311,9 @@ struct hf_folder *hf_folder_open(const char *path, const struct config *c, const
     }
     for (int64_t i = 0; i < n; i++)
         found_judge(d, i);
+    if (d->left_out)
+        warn("%s: %lld tensors of layers that predict further tokens are left out", path,
+             (long long)d->left_out);
     if (d->faults)
         die_damaged("%s: %lld faults in the weights; nothing was written", path,
                     (long long)d->faults);

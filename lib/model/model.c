@@ -90,6 +90,10 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
         why = arch_check(&m->cfg, mesh);
     if (why)
         die_misused("this mapping does not fit the model: %s", why);
+    for (int64_t i = 0; i < m->params && op->real != op->stat; i++)
+        if (m->param[i].role == P_ROUTER_BIAS)
+            die_misused("%s: experts are chosen with a bias that %s would round; f32 does not",
+                        m->param[i].name, dtype_name(op->real));
     sizes_init(m);
 
     int *ranks = xmalloc(mesh->world * sizeof *ranks);

@@ -18,7 +18,8 @@ static struct router router_of(const struct task_context *t)
                            .scale = c->gate_scale,
                            .groups = c->expert_groups,
                            .limit = c->group_limit,
-                           .best = c->group_best};
+                           .best = c->group_best,
+                           .bias = weights(t)->w[P_ROUTER_BIAS]};
 }
 
 void route_forward(struct task_context *t)
