@@ -45,7 +45,7 @@ ifeq ($(MPI),1)
 CC       := mpicc
 endif
 
-absent   := $(if $(filter 1,$(CUDA)),%_nocuda.c,%_cuda.c %_cuda.cu) $(if $(filter 1,$(NCCL)),%_nonccl.c,%_nccl.c) \
+absent   := $(if $(filter 1,$(CUDA)),%_nocuda.c,%_cuda.c %_cuda.cu) $(if $(filter 1,$(NCCL)),%_nonccl.c,%_nccl.c %_nccl.cu) \
             $(if $(filter 1,$(MPI)),%_nompi.c,%_mpi.c)
 sources  := $(filter-out $(absent),$(wildcard lib/*/*.c lib/*/*.cc))
 plain_op := lib/op/op.c lib/op/op_nocuda.c lib/op/op_dry.c
@@ -136,7 +136,7 @@ check-gpu:
 	@BUILD=$(gpu) GPUS=$(GPUS) tests/check-gpu
 
 bench-gpu:
-	@$(gpu_make) -j$$(nproc) $(gpu)/bench/gpu $(gpu)/bench/decode $(gpu)/bench/comm
+	@$(gpu_make) -j$$(nproc) $(gpu)/bench/gpu $(gpu)/bench/decode $(gpu)/bench/comm $(if $(filter-out 1,$(GPUS)),$(gpu)/bench/window)
 	@BUILD=$(gpu) GPUS=$(GPUS) bench/gpu-run
 	$(if $(filter 1,$(GPUS)),@$(gpu)/bench/decode)
 

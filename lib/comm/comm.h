@@ -70,4 +70,40 @@ void comm_barrier(struct comm *c);
  * length len[i] (arrays of size entries), on every rank.  Caller frees each out[i]. */
 void comm_gather_bytes(struct comm *c, const void *p, int64_t n, char **out, int64_t *len);
 
+/* ---- windows: rows straight into the memory of other GPUs, where they can write to each other's ----
+ *
+ * Every member holds el experts, `share` neighbours the same ones: rank r those from r / share el on.
+ * Of a rank's n rows (as many on each) row i goes to every rank that holds one of its k experts, once,
+ * and lies there as row `rank n + i` of size n.  The host knows nothing of counts, so all of it can be
+ * captured. */
+struct window;
+struct window_rows {
+    const int32_t *index; /* (n,k) experts of this rank's rows, others than 0 .. size / share el for none */
+    const int32_t *there; /* (size n,k) of the rows here; or NULL: not yet here, they are part 1 */
+    int64_t n, k, el;
+    int share;
+};
+struct window_part { /* one of several arrays whose rows travel together, a row in one piece */
+    void *out;
+    const void *in, *res;
+    int64_t cols;
+    enum dtype type;
+};
+/* Bytes that window_open() is asked for where so many bytes of n rows travel together, and what it
+ * then takes of the device. */
+int64_t window_half(int64_t ranks, int64_t n, int64_t row_bytes);
+int64_t window_bytes(int64_t half);
+/* By every member at once.  Movements then come in one order, whatever lanes they are on.  NULL and why where
+ * there can be none. */
+struct window *window_open(struct comm *c, struct lane *l, int64_t half, const char **why);
+void window_close(struct window *w);
+/* To the experts: in (n,cols), out (size n,cols).  Rows of part 0 that are not wanted are left out, and
+ * so is what `out` has in their place; parts after it come whole. */
+void window_out(struct window *w, struct lane *l, const struct window_rows *rows, const struct window_part *part,
+                int parts);
+/* And back: in (size n,cols), out (n,cols) = res + what comes of the row's experts, added in order of
+ * ranks.  res may be NULL. */
+void window_back(struct window *w, struct lane *l, const struct window_rows *rows, const struct window_part *part,
+                 int parts);
+
 #endif

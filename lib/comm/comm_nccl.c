@@ -12,10 +12,8 @@
  * Calls are queued and return at once, so whether they are ever done is seen by a thread, the
  * watch: where nothing that was queued gets done before the deadline it ends the job, as
  * comm_mpi.c does, with words. */
-#include "comm/engine.h"
+#include "comm/far.h"
 
-#include <cuda_runtime.h>
-#include <nccl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,8 +154,7 @@ static struct mark *mark_take(struct far *f, const struct comm *c, const char *c
     return m;
 }
 
-/* What has just been queued is to be done in time.  What is captured is queued later. */
-static void queued(const struct comm *c, cudaStream_t stream, const char *call)
+void far_queued(const struct comm *c, cudaStream_t stream, const char *call)
 {
     struct far *f = far_of(c);
     enum cudaStreamCaptureStatus capturing;
@@ -196,7 +193,7 @@ static ncclComm_t meet(const struct comm *c, ncclUniqueId id, int n, int rank, i
     return made;
 }
 
-static ncclComm_t clique(struct comm *c, const struct lane *l)
+ncclComm_t far_clique(struct comm *c, const struct lane *l)
 {
     struct far *f = far_of(c);
     size_t bytes = (size_t)c->size * sizeof *c->ranks;
@@ -235,8 +232,8 @@ static void all_reduce(struct comm *c, struct lane *l, void *buf, int64_t n, enu
     if (!n)
         return;
     NCCL(ncclAllReduce(buf, buf, (size_t)n, type_of(t), op == COMM_MAX ? ncclMax : ncclSum,
-                       clique(c, l), queue(l)));
-    queued(c, queue(l), "all_reduce");
+                       far_clique(c, l), queue(l)));
+    far_queued(c, queue(l), "all_reduce");
 }
 
 static void all_gather(struct comm *c, struct lane *l, void *out, const void *in, int64_t n,
@@ -244,8 +241,8 @@ static void all_gather(struct comm *c, struct lane *l, void *out, const void *in
 {
     if (!n)
         return;
-    NCCL(ncclAllGather(in, out, (size_t)(n * dtype_size(t)), ncclInt8, clique(c, l), queue(l)));
-    queued(c, queue(l), "all_gather");
+    NCCL(ncclAllGather(in, out, (size_t)(n * dtype_size(t)), ncclInt8, far_clique(c, l), queue(l)));
+    far_queued(c, queue(l), "all_gather");
 }
 
 static void reduce_scatter(struct comm *c, struct lane *l, void *out, void *in, int64_t n,
@@ -253,22 +250,22 @@ static void reduce_scatter(struct comm *c, struct lane *l, void *out, void *in, 
 {
     if (!n)
         return;
-    NCCL(ncclReduceScatter(in, out, (size_t)n, type_of(t), ncclSum, clique(c, l), queue(l)));
-    queued(c, queue(l), "reduce_scatter");
+    NCCL(ncclReduceScatter(in, out, (size_t)n, type_of(t), ncclSum, far_clique(c, l), queue(l)));
+    far_queued(c, queue(l), "reduce_scatter");
 }
 
 static void reduce(struct comm *c, struct lane *l, void *buf, int64_t n, enum dtype t, int root)
 {
     if (!n)
         return;
-    NCCL(ncclReduce(buf, buf, (size_t)n, type_of(t), ncclSum, root, clique(c, l), queue(l)));
-    queued(c, queue(l), "reduce");
+    NCCL(ncclReduce(buf, buf, (size_t)n, type_of(t), ncclSum, root, far_clique(c, l), queue(l)));
+    far_queued(c, queue(l), "reduce");
 }
 
 static void all_to_all(struct comm *c, struct lane *l, void *recv, const int64_t *recv_rows,
                        const void *send, const int64_t *send_rows, int64_t row_bytes)
 {
-    ncclComm_t q = clique(c, l);
+    ncclComm_t q = far_clique(c, l);
     const char *from = send;
     char *to = recv;
     NCCL(ncclGroupStart());
@@ -284,15 +281,15 @@ static void all_to_all(struct comm *c, struct lane *l, void *recv, const int64_t
         to += in;
     }
     NCCL(ncclGroupEnd());
-    queued(c, queue(l), "all_to_all");
+    far_queued(c, queue(l), "all_to_all");
 }
 
 static void broadcast(struct comm *c, struct lane *l, void *buf, int64_t bytes, int root)
 {
     if (!bytes)
         return;
-    NCCL(ncclBroadcast(buf, buf, (size_t)bytes, ncclInt8, root, clique(c, l), queue(l)));
-    queued(c, queue(l), "broadcast");
+    NCCL(ncclBroadcast(buf, buf, (size_t)bytes, ncclInt8, root, far_clique(c, l), queue(l)));
+    far_queued(c, queue(l), "broadcast");
 }
 
 /* ---- messages ---- */
@@ -373,7 +370,7 @@ static void send(struct comm *c, struct lane *l, const void *buf, int64_t bytes,
     CUDA(cudaStreamWaitEvent(w->stream, w->ready, 0));
     NCCL(ncclSend(m->p, (size_t)bytes, ncclInt8, 1, w->nccl, w->stream));
     CUDA(cudaEventRecord(m->sent, w->stream));
-    queued(c, w->stream, "send");
+    far_queued(c, w->stream, "send");
 }
 
 static void recv(struct comm *c, struct lane *l, void *buf, int64_t bytes, int from)
@@ -382,7 +379,7 @@ static void recv(struct comm *c, struct lane *l, void *buf, int64_t bytes, int f
         return;
     struct wire *w = wire(c, from, c->rank);
     NCCL(ncclRecv(buf, (size_t)bytes, ncclInt8, 0, w->nccl, queue(l)));
-    queued(c, queue(l), "recv");
+    far_queued(c, queue(l), "recv");
 }
 
 /* ---- groups and the world ---- */

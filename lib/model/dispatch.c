@@ -7,10 +7,12 @@
  * in its group a rank moves nothing: the slots share their memory, and the experts' sums are the
  * layer's output at once.
  *
- * Two ways: "rows" counts which rows go where, exchanges the counts through the host and the rows
+ * Three ways: "rows" counts which rows go where, exchanges the counts through the host and the rows
  * by variable all-to-all; it sends no row in vain.  "all" sends every row to every rank: where
  * nearly all are wanted there (8 experts of 64 a token, on 2 ranks: 99.8 %) that costs next to
- * nothing, nothing needs to be counted, and the host is not asked, so a step can be captured. */
+ * nothing, nothing needs to be counted, and the host is not asked, so a step can be captured.
+ * "window" does both: GPUs write the wanted rows into each other's memory, where row i of rank r
+ * lies as r Tl + i, whether the others come or not. */
 #include "model/model_priv.h"
 
 #include <stdlib.h>
@@ -28,10 +30,47 @@ static double wanted_share(const struct model *m)
 
 void model_dispatch(struct model *m, const char *how)
 {
-    int all = !strcmp(how, "all");
-    if (!all && strcmp(how, "rows") && strcmp(how, "auto"))
-        die_misused("--dispatch %s: there is no such way (auto, rows or all)", how);
-    m->to_all = all || (strcmp(how, "rows") && wanted_share(m) >= 0.75);
+    static const char *const ways[] = {
+        [DISPATCH_ROWS] = "rows", [DISPATCH_ALL] = "all", [DISPATCH_WINDOW] = "window"};
+    for (int i = 0; i < DISPATCH_WAYS; i++)
+        if (!strcmp(how, ways[i])) {
+            m->dispatch = (enum dispatch_way)i;
+            return;
+        }
+    if (strcmp(how, "auto"))
+        die_misused("--dispatch %s: there is no such way (auto, rows, all or window)", how);
+    m->dispatch = wanted_share(m) >= 0.75 ? DISPATCH_ALL : DISPATCH_ROWS;
+}
+
+/* Bytes of a window's half, for all that travels together of n rows. */
+static int64_t half_of(const struct model *m, int64_t n)
+{
+    int64_t row = m->cfg.d * real_size(m) + m->cfg.k * (stat_size(m) + (int64_t)sizeof(int32_t));
+    return window_half(comm_size(m->comm[GROUP_ETP_EP]), n, row);
+}
+
+static int uses_windows(const struct model *m)
+{
+    return m->dispatch == DISPATCH_WINDOW && comm_size(m->comm[GROUP_ETP_EP]) > 1;
+}
+
+int64_t model_window_bytes(const struct model *m, int64_t n)
+{
+    return uses_windows(m) ? window_bytes(half_of(m, n)) : 0;
+}
+
+void model_window(struct model *m, struct lane *l, int64_t n)
+{
+    const char *why;
+    if (!uses_windows(m) || m->window_rows >= n)
+        return;
+    m->window = xrealloc(m->window, (m->windows + 1) * sizeof *m->window);
+    m->window[m->windows] = window_open(m->comm[GROUP_ETP_EP], l, half_of(m, n), &why);
+    if (!m->window[m->windows])
+        die_misused("--dispatch window: group %s has no windows: %s (auto, rows and all need none)",
+                    mesh_group_name(GROUP_ETP_EP), why);
+    m->windows++;
+    m->window_rows = n;
 }
 
 static int64_t sum(const int64_t *v, int64_t n)
@@ -47,32 +86,68 @@ static struct comm *group_of(const struct task_context *t)
     return t->m->comm[GROUP_ETP_EP];
 }
 
-/* Rows of `in` (Tl, row) to the ranks that want them -> (R, row). */
-static void fan_out(struct task_context *t, void *out, struct mat in)
+static struct window_part travels(void *out, const void *in, int64_t cols, enum dtype type)
+{
+    return (struct window_part){out, in, NULL, cols, type};
+}
+
+/* there: I32 (R,K) choices of the rows that are or were received; NULL when they are part 1. */
+static struct window_rows rows_of(const struct task_context *t, const int32_t *there)
+{
+    return (struct window_rows){.index = saved_fetch(&t->s[t->layer], SLOT_KEPT),
+                                .there = there,
+                                .n = local_tokens(t),
+                                .k = t->m->cfg.k,
+                                .el = t->m->el,
+                                .share = t->m->mesh.etp};
+}
+
+/* Rows of each part's `in` (Tl, cols) to the ranks that want them -> out (R, cols). */
+static void fan_out(struct task_context *t, const int32_t *there, const struct window_part *part,
+                    int parts)
 {
     struct model *m = t->m;
     struct saved *s = &t->s[t->layer];
-    if (m->to_all) {
-        comm_all_gather(group_of(t), t->l, out, in.data, in.rows * in.cols, in.type);
+    int64_t n = local_tokens(t), sent = sum(s->sent, comm_size(group_of(t)));
+    if (m->dispatch == DISPATCH_WINDOW) {
+        struct window_rows rows = rows_of(t, there);
+        window_out(m->window[m->windows - 1], t->l, &rows, part, parts);
         return;
     }
-    int64_t sent = sum(s->sent, comm_size(group_of(t))), row_bytes = in.cols * dtype_size(in.type);
-    void *rows = scratch(t, sent * row_bytes);
-    m->op->gather_rows(t->l, mat(rows, in.type, sent, in.cols), in, saved_fetch(s, SLOT_SEND_ROW));
-    comm_all_to_all(group_of(t), t->l, out, s->recvd, rows, s->sent, row_bytes);
+    for (const struct window_part *p = part; p < part + parts; p++) {
+        if (m->dispatch == DISPATCH_ALL) {
+            comm_all_gather(group_of(t), t->l, p->out, p->in, n * p->cols, p->type);
+            continue;
+        }
+        int64_t row_bytes = p->cols * dtype_size(p->type);
+        void *rows = scratch(t, sent * row_bytes);
+        m->op->gather_rows(t->l, mat(rows, p->type, sent, p->cols), mat(p->in, p->type, n, p->cols),
+                           saved_fetch(s, SLOT_SEND_ROW));
+        comm_all_to_all(group_of(t), t->l, p->out, s->recvd, rows, s->sent, row_bytes);
+    }
 }
 
-/* The answers to received rows, `in` (R, row), home again and added to res: out (Tl, row). */
-static void fan_in(struct task_context *t, struct mat out, const void *res, const void *in)
+/* The answers to received rows, each part's `in` (R, cols), home again: out (Tl, cols) = res +
+ * them. */
+static void fan_in(struct task_context *t, const struct window_part *part, int parts)
 {
     struct model *m = t->m;
     struct saved *s = &t->s[t->layer];
     int n = comm_size(group_of(t));
-    int64_t sent = sum(s->sent, n), row_bytes = out.cols * dtype_size(out.type);
-    void *rows = scratch(t, sent * row_bytes);
-    comm_all_to_all(group_of(t), t->l, rows, s->sent, in, s->recvd, row_bytes);
-    m->op->gather_sum(t->l, out, res, mat(rows, out.type, sent, out.cols),
-                      m->to_all ? m->everywhere : saved_fetch(s, SLOT_SEND_PLACE), n);
+    if (m->dispatch == DISPATCH_WINDOW) {
+        struct window_rows rows = rows_of(t, saved_fetch(s, SLOT_RINDEX));
+        window_back(m->window[m->windows - 1], t->l, &rows, part, parts);
+        return;
+    }
+    const int32_t *place =
+        m->dispatch == DISPATCH_ALL ? m->everywhere : saved_fetch(s, SLOT_SEND_PLACE);
+    for (const struct window_part *p = part; p < part + parts; p++) {
+        int64_t sent = sum(s->sent, n), row_bytes = p->cols * dtype_size(p->type);
+        void *rows = scratch(t, sent * row_bytes);
+        comm_all_to_all(group_of(t), t->l, rows, s->sent, p->in, s->recvd, row_bytes);
+        m->op->gather_sum(t->l, mat(p->out, p->type, local_tokens(t), p->cols), p->res,
+                          mat(rows, p->type, sent, p->cols), place, n);
+    }
 }
 
 /* Every row to every rank: row i of rank r's answers is r Tl + i. */
@@ -137,6 +212,13 @@ static void plan_rows(struct task_context *t)
     free(index), free(one), free(row), free(place);
 }
 
+static void plan_window(struct task_context *t)
+{
+    for (int r = 0; r < comm_size(group_of(t)); r++)
+        t->s[t->layer].recvd[r] = local_tokens(t); /* room for them all */
+    model_window(t->m, t->l, local_tokens(t));
+}
+
 static void plan(struct task_context *t)
 {
     struct saved *s = &t->s[t->layer];
@@ -144,10 +226,9 @@ static void plan(struct task_context *t)
     free(s->sent), free(s->recvd);
     s->sent = xcalloc(ranks, sizeof *s->sent);
     s->recvd = xcalloc(ranks, sizeof *s->recvd);
-    if (t->m->to_all)
-        plan_all(t);
-    else
-        plan_rows(t);
+    static void (*const plans[DISPATCH_WAYS])(struct task_context * t) = {plan_rows, plan_all,
+                                                                          plan_window};
+    plans[t->m->dispatch](t);
     s->received = sum(s->recvd, ranks);
 }
 
@@ -164,12 +245,14 @@ void dispatch_forward(struct task_context *t)
         saved_share(s, SLOT_RGATE, s, SLOT_GATE);
     } else {
         plan(t);
-        fan_out(t, saved_keep(s, SLOT_RX, s->received * d * real_size(m)),
-                real_mat(m, saved_fetch(s, SLOT_H2), n, d));
-        fan_out(t, saved_keep(s, SLOT_RINDEX, s->received * k * (int64_t)sizeof(int32_t)),
-                mat(saved_fetch(s, SLOT_KEPT), DT_I32, n, k));
-        fan_out(t, saved_keep(s, SLOT_RGATE, s->received * k * stat_size(m)),
-                stat_mat(m, saved_fetch(s, SLOT_GATE), n, k));
+        struct window_part part[] = {
+            travels(saved_keep(s, SLOT_RX, s->received * d * real_size(m)), saved_fetch(s, SLOT_H2),
+                    d, m->op->real),
+            travels(saved_keep(s, SLOT_RINDEX, s->received * k * (int64_t)sizeof(int32_t)),
+                    saved_fetch(s, SLOT_KEPT), k, DT_I32),
+            travels(saved_keep(s, SLOT_RGATE, s->received * k * stat_size(m)),
+                    saved_fetch(s, SLOT_GATE), k, m->op->stat)};
+        fan_out(t, NULL, part, ARRAY_LEN(part));
         saved_release(s, SLOT_H2);
     }
 }
@@ -194,11 +277,14 @@ void combine_forward(struct task_context *t)
     struct model *m = t->m;
     struct saved *s = &t->s[t->layer];
     int64_t n = local_tokens(t), d = m->cfg.d;
-    if (!alone(t))
-        fan_in(t, real_mat(m, saved_keep(s + 1, SLOT_X, n * d * real_size(m)), n, d),
-               beside_experts(t), saved_fetch(s, SLOT_RY));
-    else
+    if (alone(t)) {
         saved_release(s, SLOT_RX); /* h2 itself, which backward makes again */
+    } else {
+        struct window_part part = travels(saved_keep(s + 1, SLOT_X, n * d * real_size(m)),
+                                          saved_fetch(s, SLOT_RY), d, m->op->real);
+        part.res = beside_experts(t);
+        fan_in(t, &part, 1);
+    }
     saved_release(s, SLOT_H2);
     saved_release(s, SLOT_RY);
     saved_release(s, SLOT_X2);
@@ -208,12 +294,14 @@ void combine_dgrad(struct task_context *t)
 {
     struct model *m = t->m;
     struct saved *s = &t->s[t->layer];
-    int64_t n = local_tokens(t), d = m->cfg.d;
-    if (alone(t))
+    int64_t d = m->cfg.d;
+    if (alone(t)) {
         saved_share(s, SLOT_DRY, s + 1, SLOT_DX);
-    else
-        fan_out(t, saved_keep(s, SLOT_DRY, s->received * d * real_size(m)),
-                real_mat(m, saved_fetch(s + 1, SLOT_DX), n, d));
+    } else {
+        struct window_part part = travels(saved_keep(s, SLOT_DRY, s->received * d * real_size(m)),
+                                          saved_fetch(s + 1, SLOT_DX), d, m->op->real);
+        fan_out(t, saved_fetch(s, SLOT_RINDEX), &part, 1);
+    }
 }
 
 void dispatch_dgrad(struct task_context *t)
@@ -225,10 +313,11 @@ void dispatch_dgrad(struct task_context *t)
         saved_share(s, SLOT_DH2, s, SLOT_DRX);
         saved_share(s, SLOT_DGATE, s, SLOT_DRGATE);
     } else {
-        fan_in(t, real_mat(m, saved_keep(s, SLOT_DH2, n * d * real_size(m)), n, d), NULL,
-               saved_fetch(s, SLOT_DRX));
-        fan_in(t, stat_mat(m, saved_keep(s, SLOT_DGATE, n * k * stat_size(m)), n, k), NULL,
-               saved_fetch(s, SLOT_DRGATE));
+        struct window_part part[] = {travels(saved_keep(s, SLOT_DH2, n * d * real_size(m)),
+                                             saved_fetch(s, SLOT_DRX), d, m->op->real),
+                                     travels(saved_keep(s, SLOT_DGATE, n * k * stat_size(m)),
+                                             saved_fetch(s, SLOT_DRGATE), k, m->op->stat)};
+        fan_in(t, part, ARRAY_LEN(part));
     }
     static const enum slot done[] = {SLOT_DRX, SLOT_DRGATE, SLOT_SEND_ROW, SLOT_SEND_PLACE};
     for (int64_t i = 0; i < ARRAY_LEN(done); i++)

@@ -132,6 +132,9 @@ void model_release(struct model *m)
     m->lane->dev->free(m->loss);
     if (m->everywhere)
         m->lane->dev->free(m->everywhere);
+    for (int64_t i = 0; i < m->windows; i++)
+        window_close(m->window[i]);
+    free(m->window);
     for (int g = 0; g < GROUP_COUNT; g++)
         comm_free(m->comm[g]);
     comm_free(m->back);

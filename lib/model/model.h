@@ -160,6 +160,7 @@ enum {
     LOSS_DROPPED,
     LOSS_SUMS
 }; /* the loss, pairs won, the router's two, choices dropped */
+enum dispatch_way { DISPATCH_ROWS, DISPATCH_ALL, DISPATCH_WINDOW, DISPATCH_WAYS };
 struct model {
     struct config cfg;
     struct mesh mesh;
@@ -182,9 +183,11 @@ struct model {
     void *freq;                    /* S (C/2) rotary frequencies, of the part that turns */
     double scale;                  /* of <query, key> */
     double capacity; /* of an expert, in mean loads (op_list.h, drop); 0: no choice is dropped */
-    int to_all;                    /* the dispatcher sends every row to every rank (dispatch.c) */
+    enum dispatch_way dispatch;    /* dispatch.c */
     int32_t *everywhere;           /* (Tl, ranks) where the answers to them are then */
     int64_t everywhere_rows;       /* Tl */
+    struct window **window;        /* (windows) the last one is in use, the others were too small */
+    int64_t windows, window_rows;  /* for so many rows of a rank */
     void *coef;                    /* S (2) of route_dgrad; the trainer's, set before each step */
     void *loss;                    /* S (LOSS_SUMS) of the step */
     void *squares; /* S (1) += those of the experts' gradients as they are written, or NULL */
@@ -195,8 +198,14 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
                 struct lane *lane, const struct op *op);
 void model_gradients(struct model *m, enum dtype type); /* memory for them: the model can train */
 void model_random(struct model *m, uint64_t seed); /* the initial weights of arch.h */
-/* How tokens reach the ranks of their experts: "rows" by count, "all" to all, or "auto". */
+/* How tokens reach the ranks of their experts: "rows" by count, "all" to all, "window" straight into
+ * their memory, or "auto". */
 void model_dispatch(struct model *m, const char *how);
+/* What the last way takes of the device for n tokens a rank (Tl), beside the step's memory. */
+int64_t model_window_bytes(const struct model *m, int64_t n);
+/* Opens what that way needs for n tokens a rank, with all members of the group; dies (2) where it is not
+ * possible.  A window that has become too small stays, since what was captured goes on using it. */
+void model_window(struct model *m, struct lane *l, int64_t n);
 /* Weights from a checkpoint.  A tensor of the role `fresh` (-1: none) that is not in it keeps what
  * it has: a language model that becomes a reward model has no score yet, and a head too many.  Else a
  * tensor that is not of the model is refused. */

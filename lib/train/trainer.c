@@ -95,6 +95,7 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     heap_init(&t->kept, t->lane.dev);
     t->reached = xcalloc(MAX(t->schedule.n, t->eval.n), sizeof *t->reached);
     batches_init(t);
+    model_window(&t->model, t->lanes[LANE_TOKENS], t->batch[0].t / mesh->tp);
     heap_reserve(&t->lane.heap, o->step_bytes);
     for (int i = 0; i < ON_THEIR_WAY; i++) {
         t->way[i].report = t->lane.dev->alloc_host(REPORT_BYTES);
@@ -175,7 +176,9 @@ int64_t trainer_bytes(const struct mesh *mesh, struct config *cfg, struct traine
     } while (step_memory(&t) != bytes);
     o->step_bytes = mesh->world > 1 ? 0 : bytes;
     t.lane.dev->memory(&m);
+    model_dispatch(&t.model, o->dispatch ? o->dispatch : "auto");
+    int64_t window = model_window_bytes(&t.model, t.batch[0].t / mesh->tp);
     trainer_release(&t);
     world_free(w);
-    return mesh->world > 1 ? m.peak : m.used;
+    return mesh->world > 1 ? m.peak + window : m.used;
 }

@@ -1,0 +1,447 @@
+/* window_nccl.cu -- rows written straight into the memory of other GPUs (comm.h, windows).
+ *
+ * A window is memory that NCCL has made readable and writable by every member.  Half the warps
+ * write this rank's rows into the windows of the others and raise a flag behind every few; the
+ * other half wait for the flags that the same warps of the others raise here, and take what has
+ * arrived to where it belongs.  So the host knows nothing of counts, and what goes over the links
+ * hides the copies on either side.
+ *
+ * Flags only rise: the number of the movement, then of the rows.  A movement is numbered on the
+ * device, so that a captured one can be repeated.  Odd and even ones have a half of the window
+ * each: a rank that writes into a half again has seen all flags of the movement between, and who
+ * raised them was done with the half.  A block waits for the same block of the others only, and
+ * those of a kernel come in order, so all of them come though not all fit at once. */
+#include "dev/dev.cuh"
+extern "C" {
+#include "comm/far.h"
+}
+
+#include <cuda_bf16.h>
+#include <nccl_device.h>
+#include <stdlib.h>
+
+enum {
+    RANKS = 8,
+    PARTS = 3,
+    WARPS = 8, /* of a block that send, and as many that take */
+    BLOCKS = 128,
+    CHUNKS = 1 << 20,
+    HEAD = RANKS * BLOCKS * WARPS * 8 /* flags */
+};
+
+struct turn { /* on the device: this rank's movements */
+    unsigned long long phase;
+    unsigned done; /* blocks of the one under way */
+};
+struct window {
+    struct comm *comm;
+    ncclComm_t nccl;
+    ncclWindow_t handle;
+    char *memory, *peer[RANKS];
+    int64_t half;
+    struct turn *turn;
+};
+struct part {
+    char *out;
+    const char *in, *res;
+    int64_t bytes, at; /* of a row; of the first one in a half of the window */
+    int coarse;        /* bf16 */
+};
+struct movement {
+    char *peer[RANKS];
+    int me, ranks, share, parts;
+    int64_t n, k, el, half, chunk;
+    const int32_t *index, *there;
+    struct turn *turn;
+    struct part part[PARTS];
+};
+
+/* ---- on the device ---- */
+
+static __device__ unsigned long long *flag_of(char *window, int from)
+{
+    return (unsigned long long *)window +
+           ((from * BLOCKS + blockIdx.x) * WARPS + threadIdx.x / 32 % WARPS);
+}
+
+static __device__ void raise_flag(unsigned long long *flag, unsigned long long to)
+{
+    asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(flag), "l"(to) : "memory");
+}
+
+static __device__ void await_flag(const unsigned long long *flag, unsigned long long least)
+{
+    unsigned long long now;
+    do
+        asm volatile("ld.acquire.sys.global.u64 %0, [%1];" : "=l"(now) : "l"(flag) : "memory");
+    while (now < least);
+}
+
+/* Whether rank r holds one of the experts of a row; asked by a whole warp. */
+static __device__ bool wanted(const struct movement &m, const int32_t *index, int r)
+{
+    int32_t first = r / m.share * (int32_t)m.el;
+    bool any = false;
+    for (int64_t j = threadIdx.x % 32; j < m.k; j += 32)
+        any |= (uint32_t)(index[j] - first) < (uint32_t)m.el;
+    return __any_sync(~0u, any);
+}
+
+template <typename U>
+static __device__ void copy_units(char *to, const char *from, int64_t bytes)
+{
+    enum { DEEP = 8 };
+    int64_t units = bytes / (int64_t)sizeof(U);
+    for (int64_t j = threadIdx.x % 32; j < units; j += 32 * DEEP) {
+        U x[DEEP];
+#pragma unroll
+        for (int d = 0; d < DEEP; d++)
+            if (j + d * 32 < units)
+                x[d] = ((const U *)from)[j + d * 32];
+#pragma unroll
+        for (int d = 0; d < DEEP; d++)
+            if (j + d * 32 < units)
+                ((U *)to)[j + d * 32] = x[d];
+    }
+}
+
+/* A row, by a warp. */
+static __device__ void copy_row(char *to, const char *from, int64_t bytes)
+{
+    if (bytes % 16 == 0)
+        copy_units<uint4>(to, from, bytes);
+    else
+        copy_units<uint16_t>(to, from, bytes);
+}
+
+static __device__ float number(float x)
+{
+    return x;
+}
+static __device__ float number(__nv_bfloat16 x)
+{
+    return __bfloat162float(x);
+}
+static __device__ void put(float *p, float x)
+{
+    *p = x;
+}
+static __device__ void put(__nv_bfloat16 *p, float x)
+{
+    *p = __float2bfloat16_rn(x);
+}
+
+template <typename T, int V>
+struct alignas(sizeof(T) * V) several {
+    T x[V];
+};
+
+/* The rows that lie here for a row at home: of the ranks in a set, each rank's n further on. */
+struct answers {
+    const char *own, *first; /* this rank's, and rank 0's */
+    int64_t next;
+    unsigned set;
+    int me, ranks;
+};
+
+/* out = res + the answers, in order of ranks: a row, by a warp. */
+template <typename T, int V>
+static __device__ void sum_units(char *out, const char *res, const struct answers &from,
+                                 int64_t bytes)
+{
+    enum { DEEP = 4 };
+    typedef several<T, V> unit;
+    int64_t units = bytes / (int64_t)sizeof(unit);
+    for (int64_t j = threadIdx.x % 32; j < units; j += 32 * DEEP) {
+        float sum[DEEP][V] = {};
+#pragma unroll 3
+        for (int r = -1; r < from.ranks; r++) {
+            const unit *x = (const unit *)(r < 0          ? res
+                                           : r == from.me ? from.own
+                                                          : from.first + r * from.next);
+            if (r < 0 ? !res : !(from.set >> r & 1))
+                continue;
+            unit a[DEEP] = {};
+#pragma unroll
+            for (int d = 0; d < DEEP; d++)
+                if (j + d * 32 < units)
+                    a[d] = x[j + d * 32];
+#pragma unroll
+            for (int d = 0; d < DEEP; d++)
+                for (int v = 0; v < V; v++)
+                    sum[d][v] += number(a[d].x[v]);
+        }
+#pragma unroll
+        for (int d = 0; d < DEEP; d++) {
+            unit y;
+            for (int v = 0; v < V; v++)
+                put(&y.x[v], sum[d][v]);
+            if (j + d * 32 < units)
+                ((unit *)out)[j + d * 32] = y;
+        }
+    }
+}
+
+static __device__ void sum_row(const struct part &p, int64_t i, const struct answers &from)
+{
+    char *out = p.out + i * p.bytes;
+    const char *res = p.res ? p.res + i * p.bytes : NULL;
+    bool wide = p.bytes % 16 == 0;
+    if (p.coarse && wide)
+        sum_units<__nv_bfloat16, 8>(out, res, from, p.bytes);
+    else if (p.coarse)
+        sum_units<__nv_bfloat16, 1>(out, res, from, p.bytes);
+    else if (wide)
+        sum_units<float, 4>(out, res, from, p.bytes);
+    else
+        sum_units<float, 1>(out, res, from, p.bytes);
+}
+
+/* The first part only of rows that are wanted; the others, which say what is wanted, of all. */
+static __device__ void take_row(const struct movement &m, const char *half, int from, int64_t i)
+{
+    int64_t row = from * m.n + i;
+    const int32_t *index = m.there ? m.there + row * m.k
+                           : from == m.me
+                               ? m.index + i * m.k
+                               : (const int32_t *)(half + m.part[1].at + row * m.part[1].bytes);
+    for (int p = wanted(m, index, m.me) ? 0 : 1; p < m.parts; p++) {
+        const struct part &q = m.part[p];
+        copy_row(q.out + row * q.bytes,
+                 from == m.me ? q.in + i * q.bytes : half + q.at + row * q.bytes, q.bytes);
+    }
+}
+
+/* To the ranks of the experts: rows beg .. end of every rank's n. */
+struct to_experts {
+    static __device__ void send(const struct movement &m, int64_t half, int64_t i, int to)
+    {
+        for (int p = wanted(m, m.index + i * m.k, to) ? 0 : 1; p < m.parts; p++) {
+            const struct part &q = m.part[p];
+            copy_row(m.peer[to] + half + q.at + (m.me * m.n + i) * q.bytes, q.in + i * q.bytes,
+                     q.bytes);
+        }
+    }
+    static __device__ void before(const struct movement &m, const char *half, int64_t i)
+    {
+        take_row(m, half, m.me, i);
+    }
+    static __device__ void after(const struct movement &m, const char *half, int64_t i)
+    {
+        for (int r = 0; r < m.ranks; r++)
+            if (r != m.me)
+                take_row(m, half, r, i);
+    }
+};
+
+/* And their answers home. */
+struct to_home {
+    static __device__ void send(const struct movement &m, int64_t half, int64_t i, int to)
+    {
+        int64_t row = to * m.n + i;
+        for (int p = wanted(m, m.there + row * m.k, m.me) ? 0 : m.parts; p < m.parts; p++) {
+            const struct part &q = m.part[p];
+            copy_row(m.peer[to] + half + q.at + (m.me * m.n + i) * q.bytes, q.in + row * q.bytes,
+                     q.bytes);
+        }
+    }
+    static __device__ void before(const struct movement &m, const char *half, int64_t i)
+    {
+    }
+    static __device__ void after(const struct movement &m, const char *half, int64_t i)
+    {
+        struct answers from = {.set = 0, .me = m.me, .ranks = m.ranks};
+        for (int r = 0; r < m.ranks; r++)
+            from.set |= (unsigned)wanted(m, m.index + i * m.k, r) << r;
+        for (int p = 0; p < m.parts; p++) {
+            const struct part &q = m.part[p];
+            from.own = q.in + (m.me * m.n + i) * q.bytes;
+            from.first = half + q.at + i * q.bytes;
+            from.next = m.n * q.bytes;
+            sum_row(q, i, from);
+        }
+    }
+};
+
+template <typename WAY>
+static __global__ void __launch_bounds__(64 * WARPS) move_kernel(__grid_constant__ const movement m)
+{
+    __shared__ unsigned long long phase;
+    int warp = threadIdx.x / 32 % WARPS, lane = threadIdx.x % 32;
+    bool takes = threadIdx.x / 32 >= WARPS;
+    if (threadIdx.x == 0)
+        phase = *(volatile unsigned long long *)&m.turn->phase;
+    __syncthreads();
+    int64_t half = HEAD + (int64_t)(phase % 2) * m.half;
+    unsigned long long flag = phase * CHUNKS;
+    int64_t step = (int64_t)gridDim.x * WARPS * m.chunk;
+    for (int64_t beg = (blockIdx.x * WARPS + warp) * m.chunk; beg < m.n; beg += step) {
+        int64_t end = MIN(beg + m.chunk, m.n);
+        flag++;
+        if (!takes) {
+            for (int64_t i = beg; i < end; i++)
+                for (int r = 1; r < m.ranks; r++)
+                    WAY::send(m, half, i, (m.me + r) % m.ranks);
+            __syncwarp();
+            if (lane < m.ranks && lane != m.me)
+                raise_flag(flag_of(m.peer[lane], m.me), flag);
+        } else {
+            for (int64_t i = beg; i < end; i++)
+                WAY::before(m, m.peer[m.me] + half, i);
+            if (lane < m.ranks && lane != m.me)
+                await_flag(flag_of(m.peer[m.me], lane), flag);
+            __syncwarp();
+            for (int64_t i = beg; i < end; i++)
+                WAY::after(m, m.peer[m.me] + half, i);
+        }
+    }
+    __syncthreads();
+    if (threadIdx.x == 0 && atomicAdd(&m.turn->done, 1) + 1 == gridDim.x) {
+        m.turn->done = 0;
+        m.turn->phase = phase + 1;
+    }
+}
+
+static __global__ void find_peers(ncclWindow_t handle, int ranks, char **peer)
+{
+    for (int r = 0; r < ranks; r++)
+        peer[r] = (char *)ncclGetLsaPointer(handle, 0, r);
+}
+
+/* ---- on the host ---- */
+
+int64_t window_half(int64_t ranks, int64_t n, int64_t row_bytes)
+{
+    return (ranks * n * row_bytes + PARTS * 256 + 4095) / 4096 * 4096;
+}
+
+int64_t window_bytes(int64_t half)
+{
+    return HEAD + 2 * half;
+}
+
+static void nccl_ok(ncclResult_t r, const struct comm *c, const char *call)
+{
+    if (r != ncclSuccess)
+        die("rank %d: group %s of %d: %s: %s", c->world->rank, c->name, c->size, call,
+            ncclGetErrorString(r));
+}
+
+static void cuda_ok(cudaError_t e, const char *call)
+{
+    if (e != cudaSuccess)
+        die("windows: %s: %s", call, cudaGetErrorString(e));
+}
+
+/* Whether the pointers lead to the others' windows: each has left its number in its own. */
+static int reachable(struct window *w, struct lane *l)
+{
+    struct comm *c = w->comm;
+    char **peer;
+    int there = w->handle != NULL, mine = c->rank + 1;
+    cuda_ok(cudaMemcpy(w->memory, &mine, sizeof mine, cudaMemcpyHostToDevice), "cudaMemcpy");
+    cuda_ok(cudaDeviceSynchronize(), "cudaMemcpy");
+    comm_barrier(c);
+    if (there) {
+        cuda_ok(cudaMalloc((void **)&peer, sizeof w->peer), "cudaMalloc");
+        find_peers<<<1, 1, 0, stream(l)>>>(w->handle, c->size, peer);
+        cuda_ok(cudaStreamSynchronize(stream(l)), "ncclGetLsaPointer");
+        cuda_ok(
+            cudaMemcpy(w->peer, peer, (size_t)c->size * sizeof *w->peer, cudaMemcpyDeviceToHost),
+            "cudaMemcpy");
+        cuda_ok(cudaFree(peer), "cudaFree");
+    }
+    for (int r = 0; there && r < c->size; r++) {
+        int theirs = 0;
+        there =
+            cudaMemcpy(&theirs, w->peer[r], sizeof theirs, cudaMemcpyDeviceToHost) == cudaSuccess &&
+            theirs == r + 1;
+    }
+    cudaGetLastError(); /* it has been dealt with */
+    int64_t missing = !there;
+    comm_all_reduce(c, NULL, &missing, 1, DT_I64, COMM_MAX);
+    cuda_ok(cudaMemset(w->memory, 0, HEAD), "cudaMemset");
+    cuda_ok(cudaDeviceSynchronize(), "cudaMemset");
+    comm_barrier(c);
+    return !missing;
+}
+
+struct window *window_open(struct comm *c, struct lane *l, int64_t half, const char **why)
+{
+    int version = 0;
+    nccl_ok(ncclGetVersion(&version), c, "ncclGetVersion");
+    *why = c->size > RANKS                    ? "the group has more than 8 ranks"
+           : !c->far || l->dev->is_host       ? "its memory is the host's"
+           : world_local(c->world) < c->size  ? "its ranks are on several machines"
+           : version < NCCL_VERSION(2, 28, 0) ? "NCCL is older than 2.28"
+                                              : NULL;
+    if (*why)
+        return NULL;
+    struct window *w = (struct window *)xcalloc(1, sizeof *w);
+    w->comm = c;
+    w->half = half;
+    w->nccl = far_clique(c, l);
+    nccl_ok(ncclMemAlloc((void **)&w->memory, (size_t)window_bytes(half)), c, "ncclMemAlloc");
+    nccl_ok(ncclCommWindowRegister(w->nccl, w->memory, (size_t)window_bytes(half), &w->handle,
+                                   NCCL_WIN_COLL_SYMMETRIC),
+            c, "ncclCommWindowRegister");
+    cuda_ok(cudaMalloc((void **)&w->turn, sizeof *w->turn), "cudaMalloc");
+    cuda_ok(cudaMemset(w->turn, 0, sizeof *w->turn), "cudaMemset");
+    if (reachable(w, l))
+        return w;
+    *why = "its GPUs cannot write to each other's memory";
+    window_close(w);
+    return NULL;
+}
+
+void window_close(struct window *w)
+{
+    if (!w)
+        return;
+    cuda_ok(cudaDeviceSynchronize(), "what was queued");
+    if (w->handle)
+        nccl_ok(ncclCommWindowDeregister(w->nccl, w->handle), w->comm, "ncclCommWindowDeregister");
+    nccl_ok(ncclMemFree(w->memory), w->comm, "ncclMemFree");
+    cuda_ok(cudaFree(w->turn), "cudaFree");
+    free(w);
+}
+
+static void launch(struct window *w, struct lane *l, void (*kernel)(const movement),
+                   const struct window_rows *rows, const struct window_part *part, int parts,
+                   const char *call)
+{
+    struct movement m = {};
+    int64_t at = 0;
+    for (int r = 0; r < w->comm->size; r++)
+        m.peer[r] = w->peer[r];
+    m.me = w->comm->rank, m.ranks = w->comm->size, m.share = rows->share, m.parts = parts;
+    m.n = rows->n, m.k = rows->k, m.el = rows->el, m.half = w->half;
+    m.index = rows->index, m.there = rows->there, m.turn = w->turn;
+    m.chunk = MIN(MAX(rows->n / (WARPS * BLOCKS), 1), 2);
+    for (int p = 0; p < parts; p++) {
+        int64_t bytes = part[p].cols * dtype_size(part[p].type);
+        m.part[p] = (struct part){
+            (char *)part[p].out,    (const char *)part[p].in, (const char *)part[p].res, bytes, at,
+            part[p].type == DT_BF16};
+        at += (m.ranks * m.n * bytes + 255) / 256 * 256;
+    }
+    if (at > w->half)
+        die("%s: %lld bytes in a window of %lld", call, (long long)at, (long long)w->half);
+    if (!m.n)
+        return;
+    kernel<<<BLOCKS, 64 * WARPS, 0, stream(l)>>>(m);
+    cuda_ok(cudaGetLastError(), call);
+    far_queued(w->comm, stream(l), call);
+}
+
+void window_out(struct window *w, struct lane *l, const struct window_rows *rows,
+                const struct window_part *part, int parts)
+{
+    launch(w, l, move_kernel<to_experts>, rows, part, parts, "window_out");
+}
+
+void window_back(struct window *w, struct lane *l, const struct window_rows *rows,
+                 const struct window_part *part, int parts)
+{
+    launch(w, l, move_kernel<to_home>, rows, part, parts, "window_back");
+}
