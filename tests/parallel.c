@@ -40,9 +40,9 @@ static const char qwen2[] =
     "\"num_key_value_heads\":4,\"num_experts_per_tok\":2,\"vocab_size\":40,"                       \
     "\"max_position_embeddings\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,"                 \
     "\"initializer_range\":0.2,\"aux_loss_alpha\":0.02,\"intermediate_size\":16,"                  \
-    "\"moe_intermediate_size\":12,\"n_routed_experts\":4,\"n_shared_experts\":1,"                  \
+    "\"moe_intermediate_size\":12,\"n_routed_experts\":8,\"n_shared_experts\":1,"                  \
     "\"first_k_dense_replace\":1,\"kv_lora_rank\":10,\"qk_nope_head_dim\":5,"                      \
-    "\"qk_rope_head_dim\":4,\"v_head_dim\":6,\"n_group\":2,\"topk_group\":1,\"model_type\":"
+    "\"qk_rope_head_dim\":4,\"v_head_dim\":6,\"n_group\":4,\"topk_group\":2,\"model_type\":"
 static const char deepseek[] =
     LATENT "\"deepseek_v2\",\"q_lora_rank\":7,\"topk_method\":\"group_limited_greedy\"}";
 static const char deepseek3[] = LATENT "\"deepseek_v3\",\"q_lora_rank\":null}";
