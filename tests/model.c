@@ -44,6 +44,8 @@ static const char small_lite[] = LATENT "null,\"model_type\":\"deepseek_v2\"}";
 static const char small_v3[] = LATENT "6,\"model_type\":\"deepseek_v3\",\"n_group\":2,"
                                       "\"topk_group\":1}";
 
+static double balance_rate; /* of the next trainer */
+
 static struct trainer *trainer_of(struct world *w, const char *loss, const char *config, size_t len,
                                   const char *type, int64_t batch, int64_t micro, int64_t seq,
                                   double z)
@@ -52,6 +54,7 @@ static struct trainer *trainer_of(struct world *w, const char *loss, const char 
     struct trainer_options o = {.device = "cpu",
                                 .type = type,
                                 .optim.name = "sgd",
+                                .optim.balance = balance_rate,
                                 .loss = loss,
                                 .beta = 0.3,
                                 .batch = batch,
@@ -524,6 +527,69 @@ static void test_transformers(struct world *w, const char *family)
     trainer_done(t);
 }
 
+/* What the routers of the first micro-batch choose: (layers, E). */
+static void count_choices(struct trainer *t, double *load)
+{
+    struct model *m = &t->model;
+    struct saved *s = xcalloc(m->layers + 1, sizeof *s);
+    struct task_context c = {.m = m, .l = m->lane, .b = &t->batch[0], .s = s};
+    for (int64_t l = 0; l <= m->layers; l++)
+        s[l].heap = &m->lane->heap;
+    segment_run[SEG_EMBED][PASS_FORWARD](&c);
+    for (c.layer = 0; c.layer < m->layers; c.layer++) {
+        struct layer_segments layer = layer_segments(m, c.layer);
+        for (int64_t i = 0; i < layer.n; i++) {
+            segment_run[layer.list[i]][PASS_FORWARD](&c);
+            arena_reset(&m->lane->scratch);
+        }
+        const int32_t *index =
+            saved_holds(&s[c.layer], SLOT_INDEX) ? saved_fetch(&s[c.layer], SLOT_INDEX) : NULL;
+        for (int64_t i = 0; index && i < t->batch[0].t * m->cfg.k; i++)
+            if (index[i] >= 0)
+                load[c.layer * m->cfg.experts + index[i]]++;
+        saved_clear(&s[c.layer]);
+    }
+    saved_clear(&s[m->layers]);
+    free(s);
+}
+
+/* Of weights that stand still: each step moves each bias by the sign of what its expert lacks, and in
+ * time loads are even. */
+static void test_balance(struct world *w)
+{
+    enum { STEPS = 60 };
+    balance_rate = 0.01;
+    struct trainer *t = trainer_of(w, "nll", small_v3, strlen(small_v3), "f64", 2, 2, 24, 0);
+    balance_rate = 0;
+    struct model *m = &t->model;
+    struct step_result r;
+    int64_t e = m->cfg.experts, moved = 0;
+    double bias[8], first = 0, last = 0;
+    model_random(m, 6);
+    t->optim.plan.lr = 0;
+    double *at = m->at[1].w[P_ROUTER_BIAS];
+    for (int i = 0; i < STEPS; i++) {
+        double load[2 * 8] = {0}, most = 0, mean = 0;
+        fill(t);
+        trainer_gradients(t, &r); /* the batch is where the next line looks */
+        count_choices(t, load);
+        for (int64_t j = 0; j < e; j++)
+            mean += load[e + j] / (double)e, most = fmax(most, load[e + j]), bias[j] = at[j];
+        trainer_step(t, &r);
+        for (int64_t j = 0; j < e; j++) {
+            double off = mean - load[e + j], want = bias[j] + (off > 0 ? 0.01 : off < 0 ? -0.01 : 0);
+            moved += fabs(at[j] - want) < 1e-15;
+        }
+        last = most / mean;
+        first = i ? first : last;
+    }
+    ok(moved == STEPS * e && first > 1.3 && last < 1.15,
+       "biases move by the sign of what experts lack (%lld of %lld), and loads become even: the most "
+       "is %.2f of the mean, then %.2f",
+       (long long)moved, (long long)(STEPS * e), first, last);
+    trainer_done(t);
+}
+
 int main(void)
 {
     struct world *w = world_self();
@@ -562,6 +628,7 @@ int main(void)
     test_decoder(w, small_lite);
     test_decoder(w, small_v3);
     test_draws();
+    test_balance(w);
     world_free(w);
     return finish();
 }

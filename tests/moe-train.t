@@ -109,6 +109,16 @@ ok 'a batch with nothing to learn is passed over and reported' \
    "sed 's/}\$/,\"weight\":0}/' rows.jsonl >zero.jsonl && shard-pack -q -t tok.json --seq 32 -o zero/ zero.jsonl &&
     moe-train -j 1 --model tiny.json --data zero/ --batch 4 --steps 2 -o zero.run/ 2>&1 | grep -c 'all weights are 0' | grep -qx 2"
 
+# a bias of experts, moved by their load
+sed 's/"vocab_size": [0-9]*/"vocab_size": 340/' "$TOP/tests/golden/hf/deepseek_v3.json" >v3.json
+v3="${train/tiny.json/v3.json} --balance 0.01"
+ok 'a moved bias: resumed with the same bits' \
+   "$v3 -o v3/ --save-every 2 --keep 0 && cp -r v3 v3r && rm -r v3r/done.json v3r/step-000006 &&
+    ln -sfn step-000004 v3r/last && $v3 -o v3r/ --save-every 2 --keep 0 && same v3 v3r &&
+    ${train/tiny.json/v3.json} -o v3.still/ && ! same v3 v3.still"
+x 'another one is another run' 2 'balance 0.01.*says 0.02' "${v3/0.01/0.02} -o v3/"
+x 'routers without one' 2 'balance: routers of mixtral models choose without a bias' "$train --balance 0.01 -o wrong/"
+
 # experts of limited capacity
 ok 'capacity drops choices, and the log says how many' \
    "$train --capacity 0.5 -o drop/ && tail -n +2 drop/log.jsonl | grep -o '\"dropped\":[0-9.]*' | cut -d: -f2 | awk '{bad += \$1 < 0.4 || \$1 > 0.7} END{exit bad || NR != 6}'"

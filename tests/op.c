@@ -49,6 +49,7 @@ static const struct op_case {
     CASE(part_heads, 1, 1),
     CASE(route, 8 * ROUTERS, 2),
     CASE(route_dgrad, 2 * ROUTERS, 2),
+    CASE(balance, 2, 0),
     CASE(route_loss, 1, 1),
     CASE(drop, 8, 4),
     CASE(row_map, 2, 1),

@@ -76,6 +76,7 @@ struct method {
     int64_t group;
     const char *gpu; /* the type there; NULL: on the CPU */
     int seq;         /* 0: SEQ */
+    double balance;
 };
 struct outcome { /* of one mapping, as its rank 0 keeps it */
     struct mapping map;
@@ -228,6 +229,7 @@ static void rank_main(struct world *w, void *arg)
                                   .micro = x->micro,
                                   .seq = seq_of(&o.method),
                                   .optim.decay = 0.1,
+                                  .optim.balance = o.method.balance,
                                   .aux = -1,
                                   .z = 0.001,
                                   .threads = 1,
@@ -738,7 +740,7 @@ int main(int argc, char **argv)
         {"nll", "adamw", set, qwen3, .capacity = 0.8, .group = 2},
         {"nll", "adamw", set, qwen2},
         {"nll", "adamw", set, deepseek},
-        {"nll", "adamw", set, deepseek3},
+        {"nll", "adamw", set, deepseek3, .balance = 0.02},
     };
     const struct method *methods = gpu ? on_gpus : on_cpus;
     int64_t kinds = gpu ? ARRAY_LEN(on_gpus) : ARRAY_LEN(on_cpus);

@@ -44,6 +44,8 @@ static const struct opt options[] = {
     OPT_REAL(0, "clip", &o.train.optim.plan.clip, "x", "largest gradient norm; 0: none"),
     OPT_REAL(0, "aux", &o.train.aux, "x", "auxiliary loss coefficient; -1: the model's"),
     OPT_REAL(0, "z", &o.train.z, "x", "router z loss coefficient; -1: the model's"),
+    OPT_REAL(0, "balance", &o.train.optim.balance, "x",
+             "what a step moves an expert's bias by, towards even loads; 0: it stays"),
     OPT_REAL(0, "capacity", &o.train.capacity, "x",
              "choices an expert takes, as a multiple of the mean; the rest are dropped; 0: all"),
     OPT_INT(0, "group", &o.train.group, "rows",

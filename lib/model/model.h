@@ -190,6 +190,7 @@ struct model {
     int64_t windows, window_rows;  /* for so many rows of a rank */
     void *coef;                    /* S (2) of route_dgrad; the trainer's, set before each step */
     void *loss;                    /* S (LOSS_SUMS) of the step */
+    void *load;    /* S (layers, E) += choices of the step by expert, or NULL: nobody asks */
     void *squares; /* S (1) += those of the experts' gradients as they are written, or NULL */
 };
 /* Builds the model of this rank: groups, layout, memory, zero weights.  cfg is taken over.  Dies (2)

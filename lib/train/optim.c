@@ -118,6 +118,28 @@ static void stretches_find(struct optim *o)
     o->reductions = n;
 }
 
+/* Whether a router here chooses with a bias. */
+static int has_bias(const struct model *m)
+{
+    for (int64_t i = 0; i < m->params; i++)
+        if (m->param[i].role == P_ROUTER_BIAS)
+            return 1;
+    return 0;
+}
+
+static void balance_init(struct optim *o, double rate)
+{
+    struct model *m = o->m;
+    if (rate < 0)
+        die_misused("--balance %g is negative", rate);
+    if (rate > 0 && !has_bias(m))
+        die_misused("--balance: routers of %s models choose without a bias",
+                    m->cfg.arch->model_type);
+    if (rate > 0)
+        m->load = take(m, MAX(m->layers, 1) * m->cfg.experts, m->op->stat);
+    o->balance = rate;
+}
+
 void optim_init(struct optim *o, struct model *m, const struct optim_options *options,
                 int64_t micros)
 {
@@ -147,6 +169,7 @@ void optim_init(struct optim *o, struct model *m, const struct optim_options *op
     o->sum = take(m, 1, m->op->stat);
     if (micros == 1 && comm_size(shard_comm(m, BUFFER_EXPERTS)) == 1)
         m->squares = o->sum; /* gradients of experts are final when they are written */
+    balance_init(o, options->balance);
     o->bad = lane_alloc(m->lane, BUFFERS * (int64_t)sizeof *o->bad, "the optimizer");
 }
 
@@ -166,6 +189,8 @@ void optim_release(struct optim *o)
         dev->free(s->stretches.of_block);
         free(s->piece);
     }
+    if (o->m->load)
+        dev->free(o->m->load);
     dev->free(o->state);
     dev->free(o->sum);
     dev->free(o->bad);
@@ -224,7 +249,11 @@ static void reduce(struct optim *o, const struct optim_stretch *s)
 
 void optim_begin(struct optim *o)
 {
-    o->m->lane->dev->zero(o->m->lane, o->sum, dtype_size(o->m->op->stat));
+    struct model *m = o->m;
+    int64_t size = dtype_size(m->op->stat);
+    m->lane->dev->zero(m->lane, o->sum, size);
+    if (m->load)
+        m->lane->dev->zero(m->lane, m->load, m->layers * m->cfg.experts * size);
 }
 
 void optim_reduce_layer(struct optim *o, int64_t layer)
@@ -275,11 +304,26 @@ static void gather(struct optim *o, int b, struct lane *l)
                     m->layout.shard[b], m->op->real);
 }
 
+/* Loads are whole over TP x CP; every rank moves its copy of a bias alike, whose gradient is 0. */
+static void balance(struct optim *o)
+{
+    struct model *m = o->m;
+    int64_t e = m->cfg.experts, ssz = dtype_size(m->op->stat);
+    if (!m->load)
+        return;
+    comm_all_reduce(m->comm[GROUP_DP], m->lane, m->load, m->layers * e, m->op->stat, COMM_SUM);
+    for (int64_t i = 0; i < m->layers; i++)
+        if (m->at[i].w[P_ROUTER_BIAS])
+            m->op->balance(m->lane, m->at[i].w[P_ROUTER_BIAS], (char *)m->load + i * e * ssz,
+                           o->state, e, o->balance);
+}
+
 void optim_step(struct optim *o)
 {
     struct model *m = o->m;
     comm_all_reduce(m->comm[GROUP_WORLD], m->lane, o->sum, 1, m->op->stat, COMM_SUM);
     m->op->step_control(m->lane, o->state, o->sum, m->loss, LOSS_SUMS, &o->plan);
+    balance(o);
     update(o, BUFFER_DENSE);
     fork_side(o);
     gather(o, BUFFER_DENSE, o->side);

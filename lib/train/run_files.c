@@ -122,6 +122,8 @@ void run_identity(struct buf *out, const struct run_options *o, const struct con
         number(out, "beta", t->beta);
     number(out, "aux", c->aux);
     number(out, "z", c->z);
+    if (t->optim.balance > 0)
+        number(out, "balance", t->optim.balance);
     number(out, "capacity", t->capacity);
     number(out, "group", t->group);
     buf_str(out, "}");

@@ -71,6 +71,7 @@ struct optim_options {
     const char *moments; /* their type, "bf16"; "f32" or NULL: S */
     const char *master;  /* "none": bf16 weights are their own; "f32" or NULL: a copy in S */
     double decay;
+    double balance; /* what a step moves the bias of an expert by, for even loads; 0: nothing */
     int64_t seed; /* of what bf16 values are rounded by */
     struct step_plan plan;
 };
@@ -78,6 +79,7 @@ struct optim {
     const struct optim_def *def;
     struct step_plan plan;
     struct model *m;
+    double balance;
     struct lane *side; /* where gradients and weights travel while others are computed; or the model's */
     struct event forked, joined;
     struct optim_stretch *reduced; /* (reductions) all of the gradients */

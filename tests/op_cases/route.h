@@ -339,3 +339,26 @@ static void case_row_map(struct run *r)
     expect(r, "source", want_source);
     expect(r, "place", want_place);
 }
+
+/* Variant 1: the step does not commit. */
+static void case_balance(struct run *r)
+{
+    int64_t e = r->s->e;
+    double *load = draw_stat(r, e, 0, 4), *state = draw_stat(r, STEP_STATE, 1, 2);
+    for (int64_t i = 0; i < e; i++)
+        set(load, r->op->stat, i, floor(get(load, r->op->stat, i)));
+    set(state, r->op->stat, STEP_OK, !r->variant);
+    void *bias = inout(r, "bias", e);
+    RUN(r, balance, bias, load, state, e, 0.25);
+    if (!stating(r))
+        return;
+    double *want = work(r, e), mean = 0;
+    for (int64_t i = 0; i < e; i++)
+        mean += load[i] / (double)e;
+    for (int64_t i = 0; i < e; i++) {
+        double off = mean - load[i]; /* a whole number of e-ths */
+        int sign = off > 0.1 / (double)e ? 1 : off < -0.1 / (double)e ? -1 : 0;
+        want[i] = last_output(r)->start[i] + (r->variant ? 0 : sign * 0.25);
+    }
+    expect(r, "bias", want);
+}
