@@ -448,7 +448,7 @@ static const struct mapping chosen[] = {
 /* Of GPUs only. */
 static const struct mapping through_windows[] = {
     {2, 1, 1, 1, 1, 2, 2, NULL, "window"},
-    {2, 2, 1, 1, 1, 2, 1, NULL, "window"},
+    {2, 2, 1, 1, 1, 2, 2, NULL, "window"},
     {2, 1, 1, 1, 2, 1, 2, NULL, "window"},
     {4, 1, 2, 1, 2, 2, 2, NULL, "window"},
 };

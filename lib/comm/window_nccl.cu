@@ -77,14 +77,16 @@ static __device__ void await_flag(const unsigned long long *flag, unsigned long 
     while (now < least);
 }
 
-/* Whether rank r holds one of the experts of a row; asked by a whole warp. */
-static __device__ bool wanted(const struct movement &m, const int32_t *index, int r)
+/* The ranks that hold one of the experts of a row, a bit each; asked by a whole warp. */
+static __device__ unsigned ranks_of(const struct movement &m, const int32_t *index)
 {
-    int32_t first = r / m.share * (int32_t)m.el;
-    bool any = false;
-    for (int64_t j = threadIdx.x % 32; j < m.k; j += 32)
-        any |= (uint32_t)(index[j] - first) < (uint32_t)m.el;
-    return __any_sync(~0u, any);
+    unsigned set = 0, together = (1u << m.share) - 1;
+    for (int64_t j = threadIdx.x % 32; j < m.k; j += 32) {
+        uint32_t group = index[j] < 0 ? RANKS : (uint32_t)index[j] / (uint32_t)m.el;
+        if (group * m.share < m.ranks)
+            set |= together << group * m.share;
+    }
+    return __reduce_or_sync(~0u, set);
 }
 
 template <typename U>
@@ -131,11 +133,6 @@ static __device__ void put(__nv_bfloat16 *p, float x)
     *p = __float2bfloat16_rn(x);
 }
 
-template <typename T, int V>
-struct alignas(sizeof(T) * V) several {
-    T x[V];
-};
-
 /* The rows that lie here for a row at home: of the ranks in a set, each rank's n further on. */
 struct answers {
     const char *own, *first; /* this rank's, and rank 0's */
@@ -145,41 +142,56 @@ struct answers {
 };
 
 /* out = res + the answers, in order of ranks: a row, by a warp. */
-template <typename T, int V>
-static __device__ void sum_units(char *out, const char *res, const struct answers &from,
-                                 int64_t bytes)
+template <typename T, typename U, int DEEP, bool FEW>
+static __device__ void sum_some(char *out, const char *res, const struct answers &from,
+                                int64_t bytes)
 {
-    enum { DEEP = 4 };
-    typedef several<T, V> unit;
-    int64_t units = bytes / (int64_t)sizeof(unit);
+    enum { AT_ONCE = 3, V = sizeof(U) / sizeof(T) };
+    int64_t units = bytes / (int64_t)sizeof(U);
     for (int64_t j = threadIdx.x % 32; j < units; j += 32 * DEEP) {
         float sum[DEEP][V] = {};
-#pragma unroll 3
-        for (int r = -1; r < from.ranks; r++) {
-            const unit *x = (const unit *)(r < 0          ? res
-                                           : r == from.me ? from.own
-                                                          : from.first + r * from.next);
-            if (r < 0 ? !res : !(from.set >> r & 1))
-                continue;
-            unit a[DEEP] = {};
+        for (int first = -1; first < (FEW ? 0 : from.ranks); first += AT_ONCE) {
+            U a[AT_ONCE][DEEP];
 #pragma unroll
-            for (int d = 0; d < DEEP; d++)
-                if (j + d * 32 < units)
-                    a[d] = x[j + d * 32];
+            for (int s = 0; s < AT_ONCE; s++) {
+                int r = first + s;
+                const U *x = (const U *)(r < 0          ? res
+                                         : r == from.me ? from.own
+                                                        : from.first + r * from.next);
+                bool there = r < 0 ? res != NULL : from.set >> r & 1;
 #pragma unroll
-            for (int d = 0; d < DEEP; d++)
-                for (int v = 0; v < V; v++)
-                    sum[d][v] += number(a[d].x[v]);
+                for (int d = 0; d < DEEP; d++)
+                    a[s][d] = there && j + d * 32 < units ? x[j + d * 32] : U{};
+            }
+#pragma unroll
+            for (int s = 0; s < AT_ONCE; s++)
+#pragma unroll
+                for (int d = 0; d < DEEP; d++)
+#pragma unroll
+                    for (int v = 0; v < V; v++)
+                        sum[d][v] += number(((const T *)&a[s][d])[v]);
         }
 #pragma unroll
         for (int d = 0; d < DEEP; d++) {
-            unit y;
+            U y;
+#pragma unroll
             for (int v = 0; v < V; v++)
-                put(&y.x[v], sum[d][v]);
+                put((T *)&y + v, sum[d][v]);
             if (j + d * 32 < units)
-                ((unit *)out)[j + d * 32] = y;
+                ((U *)out)[j + d * 32] = y;
         }
     }
+}
+
+/* All of what two ranks have is loaded before it is added. */
+template <typename T, typename U>
+static __device__ void sum_units(char *out, const char *res, const struct answers &from,
+                                 int64_t bytes)
+{
+    if (from.ranks <= 2)
+        sum_some<T, U, 4, true>(out, res, from, bytes);
+    else
+        sum_some<T, U, 2, false>(out, res, from, bytes);
 }
 
 static __device__ void sum_row(const struct part &p, int64_t i, const struct answers &from)
@@ -188,13 +200,13 @@ static __device__ void sum_row(const struct part &p, int64_t i, const struct ans
     const char *res = p.res ? p.res + i * p.bytes : NULL;
     bool wide = p.bytes % 16 == 0;
     if (p.coarse && wide)
-        sum_units<__nv_bfloat16, 8>(out, res, from, p.bytes);
+        sum_units<__nv_bfloat16, uint4>(out, res, from, p.bytes);
     else if (p.coarse)
-        sum_units<__nv_bfloat16, 1>(out, res, from, p.bytes);
+        sum_units<__nv_bfloat16, __nv_bfloat16>(out, res, from, p.bytes);
     else if (wide)
-        sum_units<float, 4>(out, res, from, p.bytes);
+        sum_units<float, float4>(out, res, from, p.bytes);
     else
-        sum_units<float, 1>(out, res, from, p.bytes);
+        sum_units<float, float>(out, res, from, p.bytes);
 }
 
 /* The first part only of rows that are wanted; the others, which say what is wanted, of all. */
@@ -205,21 +217,29 @@ static __device__ void take_row(const struct movement &m, const char *half, int 
                            : from == m.me
                                ? m.index + i * m.k
                                : (const int32_t *)(half + m.part[1].at + row * m.part[1].bytes);
-    for (int p = wanted(m, index, m.me) ? 0 : 1; p < m.parts; p++) {
+    for (int p = ranks_of(m, index) >> m.me & 1 ? 0 : 1; p < m.parts; p++) {
         const struct part &q = m.part[p];
         copy_row(q.out + row * q.bytes,
                  from == m.me ? q.in + i * q.bytes : half + q.at + row * q.bytes, q.bytes);
     }
 }
 
+static __device__ void send_row(const struct movement &m, int64_t half, int p, int to,
+                                const char *in, int64_t i)
+{
+    const struct part &q = m.part[p];
+    copy_row(m.peer[to] + half + q.at + (m.me * m.n + i) * q.bytes, in, q.bytes);
+}
+
 /* To the ranks of the experts: rows beg .. end of every rank's n. */
 struct to_experts {
-    static __device__ void send(const struct movement &m, int64_t half, int64_t i, int to)
+    static __device__ void send(const struct movement &m, int64_t half, int64_t i)
     {
-        for (int p = wanted(m, m.index + i * m.k, to) ? 0 : 1; p < m.parts; p++) {
-            const struct part &q = m.part[p];
-            copy_row(m.peer[to] + half + q.at + (m.me * m.n + i) * q.bytes, q.in + i * q.bytes,
-                     q.bytes);
+        unsigned set = ranks_of(m, m.index + i * m.k);
+        for (int r = 1, to; r < m.ranks; r++) {
+            to = (m.me + r) % m.ranks;
+            for (int p = set >> to & 1 ? 0 : 1; p < m.parts; p++)
+                send_row(m, half, p, to, m.part[p].in + i * m.part[p].bytes, i);
         }
     }
     static __device__ void before(const struct movement &m, const char *half, int64_t i)
@@ -236,13 +256,14 @@ struct to_experts {
 
 /* And their answers home. */
 struct to_home {
-    static __device__ void send(const struct movement &m, int64_t half, int64_t i, int to)
+    static __device__ void send(const struct movement &m, int64_t half, int64_t i)
     {
-        int64_t row = to * m.n + i;
-        for (int p = wanted(m, m.there + row * m.k, m.me) ? 0 : m.parts; p < m.parts; p++) {
-            const struct part &q = m.part[p];
-            copy_row(m.peer[to] + half + q.at + (m.me * m.n + i) * q.bytes, q.in + row * q.bytes,
-                     q.bytes);
+        for (int r = 1; r < m.ranks; r++) {
+            int to = (m.me + r) % m.ranks;
+            int64_t row = to * m.n + i;
+            if (ranks_of(m, m.there + row * m.k) >> m.me & 1)
+                for (int p = 0; p < m.parts; p++)
+                    send_row(m, half, p, to, m.part[p].in + row * m.part[p].bytes, i);
         }
     }
     static __device__ void before(const struct movement &m, const char *half, int64_t i)
@@ -250,9 +271,7 @@ struct to_home {
     }
     static __device__ void after(const struct movement &m, const char *half, int64_t i)
     {
-        struct answers from = {.set = 0, .me = m.me, .ranks = m.ranks};
-        for (int r = 0; r < m.ranks; r++)
-            from.set |= (unsigned)wanted(m, m.index + i * m.k, r) << r;
+        struct answers from = {.set = ranks_of(m, m.index + i * m.k), .me = m.me, .ranks = m.ranks};
         for (int p = 0; p < m.parts; p++) {
             const struct part &q = m.part[p];
             from.own = q.in + (m.me * m.n + i) * q.bytes;
@@ -280,8 +299,7 @@ static __global__ void __launch_bounds__(64 * WARPS) move_kernel(__grid_constant
         flag++;
         if (!takes) {
             for (int64_t i = beg; i < end; i++)
-                for (int r = 1; r < m.ranks; r++)
-                    WAY::send(m, half, i, (m.me + r) % m.ranks);
+                WAY::send(m, half, i);
             __syncwarp();
             if (lane < m.ranks && lane != m.me)
                 raise_flag(flag_of(m.peer[lane], m.me), flag);
