@@ -228,16 +228,21 @@ static inline const struct dnn_plan *attn_plan_of(struct lane *l, const struct a
     return p->plan.desc ? &p->plan : NULL;
 }
 
-/* Whether cuDNN may be asked: heads and rows that it can load 16 bytes at a time. */
-static inline int dnn_takes(const struct heads &x, uintptr_t pointers /* of all tensors, or-ed */)
+/* Whether cuDNN may be asked: heads and rows that it can load 16 bytes at a time.  Of latent
+ * attention's heads, wider than their values, it computes the forward pass. */
+static inline int dnn_takes(const struct heads &x, int grad,
+                            uintptr_t pointers /* of all tensors, or-ed */)
 {
-    return REAL_TYPE == DT_BF16 && x.c % 16 == 0 && x.c <= WIDEST_HEAD && x.cv == x.c &&
-           x.ldq % 8 == 0 && x.ldk % 8 == 0 && pointers % 16 == 0;
+    int usual = x.c % 16 == 0 && x.c <= WIDEST_HEAD && x.cv == x.c;
+    int latent = x.c == 192 && x.cv == 128 && !grad;
+    return REAL_TYPE == DT_BF16 && (usual || latent) && x.ldq % 8 == 0 && x.ldk % 8 == 0 &&
+           pointers % 16 == 0;
 }
 
 static inline struct attn_shape shape_of(const struct spans &s, const struct heads &x, int grad)
 {
-    struct attn_shape y = {grad, s.whole, s.n, s.queries, s.keys, x.h, x.g, x.c, x.cv, x.ldq, x.ldk};
+    struct attn_shape y = {grad, s.whole, s.n,  s.queries, s.keys, x.h,
+                           x.g,  x.c,     x.cv, x.ldq,     x.ldk};
     if (!s.whole) {
         y.spans = bound_of(s.n, 1);
         y.queries = bound_of(s.queries, LEAST_LENGTH);

@@ -86,7 +86,7 @@ static struct attn_data draw_attn(struct run *r)
     int odd = s->c % 8 != 0; /* else rows are such as fast kernels take */
     struct attn_data a = {r, draw_cut(r)};
     a.spans = spans_of(r, &a.s);
-    /* of less than four values, what bf16 leaves of o is too little for <do, o> to cancel <do, v> */
+    /* of two values, what bf16 leaves of o is too little for <do, o> to cancel <do, v> */
     a.cv = r->variant < SPAN_KINDS ? s->c : MAX(MIN(s->c, 4), s->c * 2 / 3);
     a.ldq = s->h * s->c + (r->bench ? 0 : odd ? 2 : 8);
     a.ldk = s->g * s->c + (r->bench ? 0 : odd ? 1 : 8);
