@@ -195,7 +195,8 @@ static void test_refusals(void)
     } cases[] = {
         {{"model_type", NULL}, "\"model_type\" is missing"},
         {{"model_type", "\"t5\""},
-         "\"model_type\" is \"t5\"; known are: deepseek_v2, deepseek_v3, llama, mixtral, olmoe, qwen2, qwen2_moe, qwen3, "
+         "\"model_type\" is \"t5\"; known are: deepseek_v2, deepseek_v3, llama, mixtral, olmoe, "
+         "qwen2, qwen2_moe, qwen3, "
          "qwen3_moe"},
         {{"num_hidden_layers", NULL}, "\"num_hidden_layers\" is missing"},
         {{"num_local_experts", NULL}, "\"num_local_experts\" is missing"},
@@ -228,7 +229,8 @@ static void test_refusals(void)
         {{"router_jitter_noise", "0.1"},
          "\"router_jitter_noise\" is not 0; jitter is not implemented"},
         {{"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 4}"},
-         "\"rope_scaling\" asks for the type \"dynamic\"; known are: default, linear, llama3, yarn"},
+         "\"rope_scaling\" asks for the type \"dynamic\"; known are: default, linear, llama3, "
+         "yarn"},
         {{"rope_scaling", "{\"type\": \"yarn\", \"factor\": 4}"},
          "\"original_max_position_embeddings\" of \"rope_scaling\" is not a number above 0"},
         {{"rope_scaling", "{\"type\": \"yarn\", \"factor\": 4, "
@@ -331,10 +333,10 @@ static void test_families(void)
     ok(strstr(out.data, "\"head_dim\":64") && strstr(out.data, "\"q_lora_rank\": null"),
        "head_dim is written as transformers has it, and no rank stays null");
     config_release(&c);
-    c = parsed_of(deepseek_v2_lite, CHANGES({"q_lora_rank", "1536"}, {"n_group", "8"},
-                                            {"topk_group", "3"}, {"rope_scaling", "null"},
-                                            {"topk_method", "\"group_limited_greedy\""},
-                                            {"routed_scaling_factor", "16"}));
+    c = parsed_of(deepseek_v2_lite,
+                  CHANGES({"q_lora_rank", "1536"}, {"n_group", "8"}, {"topk_group", "3"},
+                          {"rope_scaling", "null"}, {"topk_method", "\"group_limited_greedy\""},
+                          {"routed_scaling_factor", "16"}));
     ok(c.q_rank == 1536 && c.expert_groups == 8 && c.group_limit == 3 && c.group_best == 1 &&
            c.gate_scale == 16 && !c.sigmoid && rope_magnitude(&c) == 1,
        "DeepSeek-V2: a latent of queries, groups of experts by their best one, scaled gates");
@@ -418,7 +420,8 @@ static void test_families(void)
          "\"scoring_func\" is not \"softmax\", the only one implemented"},
         {deepseek_v2_lite,
          {"topk_method", "\"noaux_tc\""},
-         "\"topk_method\" is not \"greedy\" or \"group_limited_greedy\", the only ones implemented"},
+         "\"topk_method\" is not \"greedy\" or \"group_limited_greedy\", the only ones "
+         "implemented"},
         {deepseek_v2_lite,
          {"n_group", "8"},
          "\"topk_method\" is \"greedy\", and \"topk_group\" is less than \"n_group\""},
@@ -514,12 +517,17 @@ static void test_rope(void)
     static const struct {
         int i;
         double f;
-    } yarn[] = {{0, 1}, {20, 0.01333521492779255}, {30, 0.0010643609566614032},
-                {35, 0.0002462583943270147}, {40, 4.4456985051510856e-05}, {63, 3.102344408034696e-07}};
+    } yarn[] = {{0, 1},
+                {20, 0.01333521492779255},
+                {30, 0.0010643609566614032},
+                {35, 0.0002462583943270147},
+                {40, 4.4456985051510856e-05},
+                {63, 3.102344408034696e-07}};
     double off = 0;
-    c = parsed_of(llama_3_8b, CHANGES({"rope_theta", "1e6"},
-                                      {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4.0, "
-                                       "\"original_max_position_embeddings\": 32768}"}));
+    c = parsed_of(llama_3_8b,
+                  CHANGES({"rope_theta", "1e6"},
+                          {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4.0, "
+                                           "\"original_max_position_embeddings\": 32768}"}));
     rope_frequencies(&c, f);
     for (int i = 0; i < ARRAY_LEN(yarn); i++)
         off = fmax(off, fabs(f[yarn[i].i] / yarn[i].f - 1));

@@ -269,7 +269,8 @@ static void rewriting(void)
 
 /* ---- refusing ---- */
 
-/* Opens and reads everything in a process of its own; claims that it ends with 4 and these words. */
+/* Opens and reads everything in a process of its own; claims that it ends with 4 and these words.
+ */
 static void refused(const char *path, const char *words, const char *what)
 {
     char *said = path_join(scratch, "said");

@@ -456,8 +456,10 @@ static void test_place(void)
 {
     static const struct {
         const char *layout, *stages; /* of layers 0, 1, ... */
-    } fits[] = {{"1,1,1,1", "0101"}, {"3,1", "0001"}, {"1,2,2,1,1,1", "01100101"}, {"2,1,1,2", "001011"}};
-    static const char *const refused[] = {"", "1", "1,1,1", "0,1", "1,,1", "1,1,", "1,-1", "1,x", "1 1"};
+    } fits[] = {
+        {"1,1,1,1", "0101"}, {"3,1", "0001"}, {"1,2,2,1,1,1", "01100101"}, {"2,1,1,2", "001011"}};
+    static const char *const refused[] = {"",     "1",    "1,1,1", "0,1", "1,,1",
+                                          "1,1,", "1,-1", "1,x",   "1 1"};
     struct mesh m;
     int wrong = 0;
     mesh_init(&m, 2, 0, 1, 1, 2, 1, 1);
@@ -548,8 +550,8 @@ static void test_nearest(void)
         }
     ok(unfit == 0, "each of %lld mappings that do not fit has a nearest that does, or none has",
        (long long)impossible);
-    ok(wrong == 0 && none > 0 && none < impossible, "and no other is nearer (in %lld there is none)",
-       (long long)none);
+    ok(wrong == 0 && none > 0 && none < impossible,
+       "and no other is nearer (in %lld there is none)", (long long)none);
 }
 
 int main(void)

@@ -38,8 +38,9 @@ static const char small_llama[] =
     "\"moe_intermediate_size\":12,\"n_routed_experts\":4,\"n_shared_experts\":2,"                  \
     "\"first_k_dense_replace\":1,\"kv_lora_rank\":10,\"qk_nope_head_dim\":5,"                      \
     "\"qk_rope_head_dim\":4,\"v_head_dim\":6,\"q_lora_rank\":"
-static const char small_deepseek[] = LATENT "6,\"model_type\":\"deepseek_v2\",\"n_group\":2,"
-                                    "\"topk_group\":1,\"topk_method\":\"group_limited_greedy\"}";
+static const char small_deepseek[] =
+    LATENT "6,\"model_type\":\"deepseek_v2\",\"n_group\":2,"
+           "\"topk_group\":1,\"topk_method\":\"group_limited_greedy\"}";
 static const char small_lite[] = LATENT "null,\"model_type\":\"deepseek_v2\"}";
 static const char small_v3[] = LATENT "6,\"model_type\":\"deepseek_v3\",\"n_group\":2,"
                                       "\"topk_group\":1}";
@@ -553,8 +554,8 @@ static void count_choices(struct trainer *t, double *load)
     free(s);
 }
 
-/* Of weights that stand still: each step moves each bias by the sign of what its expert lacks, and in
- * time loads are even. */
+/* Of weights that stand still: each step moves each bias by the sign of what its expert lacks, and
+ * in time loads are even. */
 static void test_balance(struct world *w)
 {
     enum { STEPS = 60 };
@@ -577,14 +578,17 @@ static void test_balance(struct world *w)
             mean += load[e + j] / (double)e, most = fmax(most, load[e + j]), bias[j] = at[j];
         trainer_step(t, &r);
         for (int64_t j = 0; j < e; j++) {
-            double off = mean - load[e + j], want = bias[j] + (off > 0 ? 0.01 : off < 0 ? -0.01 : 0);
+            double off = mean - load[e + j], want = bias[j] + (off > 0   ? 0.01
+                                                               : off < 0 ? -0.01
+                                                                         : 0);
             moved += fabs(at[j] - want) < 1e-15;
         }
         last = most / mean;
         first = i ? first : last;
     }
     ok(moved == STEPS * e && first > 1.3 && last < 1.15,
-       "biases move by the sign of what experts lack (%lld of %lld), and loads become even: the most "
+       "biases move by the sign of what experts lack (%lld of %lld), and loads become even: the "
+       "most "
        "is %.2f of the mean, then %.2f",
        (long long)moved, (long long)(STEPS * e), first, last);
     trainer_done(t);

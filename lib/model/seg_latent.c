@@ -12,9 +12,8 @@
  * the latent. */
 #include "model/model_priv.h"
 
-#define EPS                                                                                        \
-    1e-6 /* of the latents' norms, whatever rms_norm_eps says, as in the models' own code          \
-          */
+/* Of the latents' norms, whatever rms_norm_eps says, as in the models' own code. */
+#define EPS 1e-6
 
 /* What is down: queries (T,q_rank), keys and values (T,kv_rank), the shared key (T,c_turn). */
 enum part { PART_Q, PART_KV, PART_SHARED, PARTS };

@@ -49,7 +49,8 @@ void route_forward(struct task_context *t)
         return;
     comm_all_reduce(m->comm[GROUP_TP_CP], t->l, count, 2 * a * e, m->op->stat, COMM_SUM);
     if (m->load) /* in the type of statistics all is a sum over rows like any other */
-        m->op->bias_wgrad(t->l, stat_mat(m, (char *)m->load + t->layer * e * ssz, 1, e), count, a, 1);
+        m->op->bias_wgrad(t->l, stat_mat(m, (char *)m->load + t->layer * e * ssz, 1, e), count, a,
+                          1);
     m->op->route_loss(t->l, (char *)m->loss + LOSS_AUX * ssz, count, psum, lse, own_groups(t), n, e,
                       k, a);
 }

@@ -19,8 +19,8 @@ void (*const segment_run[SEGMENTS][PASSES])(struct task_context *t) = {
 };
 
 const char *const segment_name[SEGMENTS] = {
-    "embed",   "recv",    "attention", "latent", "route", "dense", "dispatch",
-    "experts", "combine", "head",      "score", "send",
+    "embed",    "recv",    "attention", "latent", "route", "dense",
+    "dispatch", "experts", "combine",   "head",   "score", "send",
 };
 
 struct layer_segments layer_segments(const struct model *m, int64_t layer)

@@ -200,9 +200,8 @@ static int one_attn(struct lane *l, void *o, void *lse, const void *q, const voi
                     struct spans s, struct heads h)
 {
     one x = {(bf16 *)o, (stat *)lse, (const bf16 *)q, (const bf16 *)k, (const bf16 *)v, s, h};
-    if (s.queries > 1 || s.n > 65535 || (h.c != 64 && h.c != 128) || h.cv != h.c ||
-        h.ldq % 8 || h.ldk % 8 ||
-        ((uintptr_t)q | (uintptr_t)k | (uintptr_t)v) % 16)
+    if (s.queries > 1 || s.n > 65535 || (h.c != 64 && h.c != 128) || h.cv != h.c || h.ldq % 8 ||
+        h.ldk % 8 || ((uintptr_t)q | (uintptr_t)k | (uintptr_t)v) % 16)
         return 0;
     dim3 grid(CLUSTER, (unsigned)(h.g * ceil_div(h.h / h.g, EIGHT)), (unsigned)s.n);
     launch_early(l, h.c == 64 ? one_kernel<64> : one_kernel<128>, grid, ONE_THREADS, x);
