@@ -429,15 +429,12 @@ static void decode(struct model *m, const int32_t *token, int64_t prompt, int64_
     decoder_release(&d);
 }
 
-/* In bf16 every token takes all experts: where two are nearly as likely, the roundings of one way
- * of computing would choose one and those of the other way the other. */
-static void decoding(const char *name, const char *model, const char *type)
+/* Of the 16 tokens as many may be far off as `strays` says: where two experts are nearly as likely,
+ * the roundings of one way of computing in bf16 choose one and those of the other way the other. */
+static void decoding(const char *name, struct config c, const char *type, int strays)
 {
     enum { N = 40, PROMPT = 25 };
     struct made gpu;
-    struct config c = config_of(model);
-    if (strcmp(type, "f32"))
-        c.k = c.experts, c.group_limit = c.expert_groups;
     make_config(&gpu, c, 48, "cuda", type, "f32");
     struct model *m = &gpu.t.model;
     int64_t v = m->v, n = (N - PROMPT + 1) * v;
@@ -445,6 +442,7 @@ static void decoding(const char *name, const char *model, const char *type)
     uint8_t target[48];
     float weight[48], *alone = xmalloc(n * sizeof *alone), *beside = xmalloc(n * sizeof *alone);
     double *whole = xmalloc(N * v * sizeof *whole), off[2] = {0}, size = 0;
+    int far = 0; /* tokens */
     for (int64_t i = 0; i < 48; i++) {
         document[i] = i < N ? 0 : -1;
         target[i] = weight[i] = 1;
@@ -462,18 +460,39 @@ static void decoding(const char *name, const char *model, const char *type)
     model_logits(m, &gpu.t.batch[0], row, N, whole);
     decode(m, token, PROMPT, N, 0, alone);
     decode(m, token, PROMPT, N, 20, beside);
-    for (int64_t i = 0; i < n; i++) {
-        double want = whole[(PROMPT - 1) * v + i];
-        off[0] = fmax(off[0], fabs((double)alone[i] - want));
-        off[1] = fmax(off[1], fabs((double)beside[i] - want));
-        size = fmax(size, fabs(want));
-    }
+    for (int64_t i = 0; i < n; i++)
+        size = fmax(size, fabs(whole[(PROMPT - 1) * v + i]));
     double most = strcmp(type, "f32") ? 0.03 : 1e-4;
-    ok(off[0] <= most * size && off[1] <= most * size,
-       "%s, %s: decoding alone and beside 20 gives the logits of one pass (%.1e, %.1e)", name, type,
-       off[0] / size, off[1] / size);
+    for (int64_t i = 0; i < n; i += v) {
+        double worst[2] = {0};
+        for (int64_t j = i; j < i + v; j++) {
+            double want = whole[(PROMPT - 1) * v + j];
+            worst[0] = fmax(worst[0], fabs((double)alone[j] - want) / size);
+            worst[1] = fmax(worst[1], fabs((double)beside[j] - want) / size);
+        }
+        far += worst[0] > most || worst[1] > most;
+        off[0] = fmax(off[0], worst[0]);
+        off[1] = fmax(off[1], worst[1]);
+    }
+    ok(far <= strays,
+       "%s, %s, %lld experts a token: decoding alone and beside 20 gives the logits of one pass, "
+       "of "
+       "all tokens but %d (%.1e, %.1e)",
+       name, type, (long long)c.k, far, off[0], off[1]);
     free(alone), free(beside), free(whole);
     unmake(&gpu);
+}
+
+/* As the model chooses; and in bf16 with all experts chosen too, where every token must be near. */
+static void decodings(const char *name, const char *model, const char *type)
+{
+    struct config c = config_of(model);
+    int coarse = strcmp(type, "f32") != 0;
+    decoding(name, c, type, coarse && c.experts);
+    if (!coarse || !c.experts)
+        return;
+    c.k = c.experts, c.group_limit = c.expert_groups;
+    decoding(name, c, type, 0);
 }
 
 int main(void)
@@ -521,14 +540,14 @@ int main(void)
         scores("whole tiles", whole_model, 256, type);
         scores("wide", wide_model, 2048, type);
         scores("Qwen2-MoE", qwen2_model, 256, type);
-        decoding("odd sizes", odd_model, type);
-        decoding("whole tiles", whole_model, type);
-        decoding("wide", wide_model, type);
-        decoding("Qwen3-MoE", qwen3_model, type);
-        decoding("OLMoE", olmoe_model, type);
-        decoding("Qwen2-MoE", qwen2_model, type);
-        decoding("Llama", llama_model, type);
-        decoding("DeepSeek-V2", deepseek_model, type);
+        decodings("odd sizes", odd_model, type);
+        decodings("whole tiles", whole_model, type);
+        decodings("wide", wide_model, type);
+        decodings("Qwen3-MoE", qwen3_model, type);
+        decodings("OLMoE", olmoe_model, type);
+        decodings("Qwen2-MoE", qwen2_model, type);
+        decodings("Llama", llama_model, type);
+        decodings("DeepSeek-V2", deepseek_model, type);
     }
     return finish();
 }

@@ -433,13 +433,14 @@ static void test_greedy(struct model *m, struct shard_file *f, const char *famil
     free(said);
 }
 
-/* Layer by layer; both have the likeliest expert first. */
-static void test_choices(struct trainer *t, struct shard_file *f, const char *family)
+/* The forward pass of the first micro-batch, layer by layer; chosen() is told what each router
+ * chose, (T,K). */
+static void walk_layers(struct trainer *t,
+                        void (*chosen)(void *arg, int64_t layer, const int32_t *index), void *arg)
 {
     struct model *m = &t->model;
     struct saved *s = xcalloc(m->layers + 1, sizeof *s);
     struct task_context c = {.m = m, .l = m->lane, .b = &t->batch[0], .s = s};
-    int64_t n, routers = 0, choices = 0, same = 0;
     for (int64_t l = 0; l <= m->layers; l++)
         s[l].heap = &m->lane->heap;
     segment_run[SEG_EMBED][PASS_FORWARD](&c);
@@ -449,22 +450,39 @@ static void test_choices(struct trainer *t, struct shard_file *f, const char *fa
             segment_run[layer.list[i]][PASS_FORWARD](&c);
             arena_reset(&m->lane->scratch);
         }
-        if (saved_holds(&s[c.layer], SLOT_INDEX)) {
-            char *name = xasprintf("choices/%lld", (long long)routers++);
-            double *theirs = golden_tensor(f, name, &n);
-            const int32_t *ours = saved_fetch(&s[c.layer], SLOT_INDEX);
-            for (int64_t i = 0; i < n; i++)
-                same += ours[i] == theirs[i];
-            choices += n;
-            free(name), free(theirs);
-        }
+        if (saved_holds(&s[c.layer], SLOT_INDEX))
+            chosen(arg, c.layer, saved_fetch(&s[c.layer], SLOT_INDEX));
         saved_clear(&s[c.layer]);
     }
     saved_clear(&s[m->layers]);
     free(s);
-    ok(same == choices && choices == config_expert_layers(&m->cfg) * t->batch[0].t * m->cfg.k,
-       "%s: %lld of %lld choices of %lld routers are transformers'", family, (long long)same,
-       (long long)choices, (long long)routers);
+}
+
+struct agreement { /* of choices with transformers' */
+    struct shard_file *f;
+    int64_t routers, choices, same;
+};
+static void compare_choices(void *arg, int64_t layer, const int32_t *index)
+{
+    struct agreement *a = arg;
+    int64_t n;
+    char *name = xasprintf("choices/%lld", (long long)a->routers++);
+    double *theirs = golden_tensor(a->f, name, &n);
+    for (int64_t i = 0; i < n; i++)
+        a->same += index[i] == theirs[i];
+    a->choices += n;
+    free(name), free(theirs);
+}
+
+/* Both have the likeliest expert first. */
+static void test_choices(struct trainer *t, struct shard_file *f, const char *family)
+{
+    struct config *c = &t->model.cfg;
+    struct agreement a = {f};
+    walk_layers(t, compare_choices, &a);
+    ok(a.same == a.choices && a.choices == config_expert_layers(c) * t->batch[0].t * c->k,
+       "%s: %lld of %lld choices of %lld routers are transformers'", family, (long long)a.same,
+       (long long)a.choices, (long long)a.routers);
 }
 
 static void test_transformers(struct world *w, const char *family)
@@ -528,30 +546,17 @@ static void test_transformers(struct world *w, const char *family)
     trainer_done(t);
 }
 
-/* What the routers of the first micro-batch choose: (layers, E). */
-static void count_choices(struct trainer *t, double *load)
+struct loads { /* of the experts of each layer: (layers,E) */
+    const struct trainer *t;
+    double *load;
+};
+static void count_choices(void *arg, int64_t layer, const int32_t *index)
 {
-    struct model *m = &t->model;
-    struct saved *s = xcalloc(m->layers + 1, sizeof *s);
-    struct task_context c = {.m = m, .l = m->lane, .b = &t->batch[0], .s = s};
-    for (int64_t l = 0; l <= m->layers; l++)
-        s[l].heap = &m->lane->heap;
-    segment_run[SEG_EMBED][PASS_FORWARD](&c);
-    for (c.layer = 0; c.layer < m->layers; c.layer++) {
-        struct layer_segments layer = layer_segments(m, c.layer);
-        for (int64_t i = 0; i < layer.n; i++) {
-            segment_run[layer.list[i]][PASS_FORWARD](&c);
-            arena_reset(&m->lane->scratch);
-        }
-        const int32_t *index =
-            saved_holds(&s[c.layer], SLOT_INDEX) ? saved_fetch(&s[c.layer], SLOT_INDEX) : NULL;
-        for (int64_t i = 0; index && i < t->batch[0].t * m->cfg.k; i++)
-            if (index[i] >= 0)
-                load[c.layer * m->cfg.experts + index[i]]++;
-        saved_clear(&s[c.layer]);
-    }
-    saved_clear(&s[m->layers]);
-    free(s);
+    struct loads *a = arg;
+    const struct config *c = &a->t->model.cfg;
+    for (int64_t i = 0; i < a->t->batch[0].t * c->k; i++)
+        if (index[i] >= 0)
+            a->load[layer * c->experts + index[i]]++;
 }
 
 /* Of weights that stand still: each step moves each bias by the sign of what its expert lacks, and
@@ -573,7 +578,7 @@ static void test_balance(struct world *w)
         double load[2 * 8] = {0}, most = 0, mean = 0;
         fill(t);
         trainer_gradients(t, &r); /* the batch is where the next line looks */
-        count_choices(t, load);
+        walk_layers(t, count_choices, &(struct loads){t, load});
         for (int64_t j = 0; j < e; j++)
             mean += load[e + j] / (double)e, most = fmax(most, load[e + j]), bias[j] = at[j];
         trainer_step(t, &r);
