@@ -486,13 +486,15 @@ static void decoding(const char *name, struct config c, const char *type, int st
 /* As the model chooses; and in bf16 with all experts chosen too, where every token must be near. */
 static void decodings(const char *name, const char *model, const char *type)
 {
-    struct config c = config_of(model);
-    int coarse = strcmp(type, "f32") != 0;
-    decoding(name, c, type, coarse && c.experts);
-    if (!coarse || !c.experts)
-        return;
-    c.k = c.experts, c.group_limit = c.expert_groups;
-    decoding(name, c, type, 0);
+    struct config own = config_of(model),
+                  all = config_of(model); /* a trainer takes its config over */
+    int coarse = strcmp(type, "f32") && own.experts;
+    decoding(name, own, type, coarse);
+    all.k = all.experts, all.group_limit = all.expert_groups;
+    if (coarse)
+        decoding(name, all, type, 0);
+    else
+        config_release(&all);
 }
 
 int main(void)
