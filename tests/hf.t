@@ -51,4 +51,8 @@ ok 'reward models made by transformers, there and back: the same tensors' \
         shard-show --diff $tf $f.out && grep -q LABEL_0 $f.out/config.json && reward-score -q --raw -m $f.in rows.jsonl >$tf.rows || exit 1
     done'
 ok 'and the same scores'                                            '$witness scores set $back'
+batch=$(grep -o '"sequences": [0-9]*' set/manifest.json | head -n 1 | cut -d' ' -f2)
+ok 'biases of experts move by the loads that transformers counts' \
+   "moe-train -q --model deepseek_v3.json --data set/ --batch $batch --micro 1 --steps 6 --lr 1e-3 --balance 0.01 \
+        --ranks 2 --ep 2 --save-every 1 --keep 0 -o even/ && \$witness balance set 0.01 even"
 finish

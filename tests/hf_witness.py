@@ -13,6 +13,11 @@
         PyTorch's distributed checkpoints put the slices in CKPT together to the tensors in DIR
     hf_witness.py reward DIR OUT [DIR OUT ...]
         makes reward models of language models: AutoModelForSequenceClassification with one label
+    hf_witness.py balance SET RATE RUN
+        each checkpoint of RUN, a run of --balance RATE whose every step saw all of SET, has the one
+        before it as its biases, each moved by RATE towards an even load (arXiv 2408.15664): up where the
+        router of the model before, as transformers runs it, chose the expert for fewer tokens than the
+        mean, down where for more
 """
 import glob
 import json
@@ -115,9 +120,34 @@ def reward(*rest):
         model.save_pretrained(out, max_shard_size="40KB")
 
 
+@torch.no_grad()
+def balance(data, rate, run):
+    import numpy as np
+    docs, was, up, down = [t for t, _ in documents(data)], None, 0, 0
+    for folder in sorted(glob.glob(os.path.join(run, "step-*"))):
+        model, _ = open_model(folder)
+        gates = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
+        bias = np.stack([g.e_score_correction_bias.numpy().astype(np.float64) for g in gates])
+        if was is not None:
+            want = was + float(rate) * np.sign(load.mean(1, keepdims=True) - load)
+            if not np.abs(bias - want).max() < 1e-6:
+                sys.exit(f"{folder}: loads {load.tolist()} moved {was.tolist()} to {bias.tolist()}")
+            up, down = up + (bias > was).sum(), down + (bias < was).sum()
+        was, load = bias, np.zeros(bias.shape)
+        watch = [g.register_forward_hook(lambda _, x, out, n=load[i]: np.add.at(n, out[2].numpy(), 1))
+                 for i, g in enumerate(gates)]
+        for tokens in docs:
+            model(tokens[None])
+        for hook in watch:
+            hook.remove()
+    print(f"{run}: {up} moves up, {down} down")
+    if min(up, down) < 20:
+        sys.exit(1)
+
+
 def main():
     torch.set_num_threads(1)
-    commands = {"scores": scores, "slices": slices, "reward": reward, "generate": generate}
+    commands = {"balance": balance, "scores": scores, "slices": slices, "reward": reward, "generate": generate}
     if len(sys.argv) < 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])
