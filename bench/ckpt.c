@@ -89,7 +89,7 @@ static void rank_main(struct world *w, void *arg)
         die("%s", why);
     config_parse(&c, config_text, sizeof config_text - 1, "bench");
     trainer_init(&t, w, &mesh, &c, &o);
-    for (int b = 0; b < BUFFERS; b++) {
+    for (int b = 0; b < BUFFERS_LEARNT; b++) {
         fill(t.model.weight[b], t.model.layout.size[b] * 4);
         for (int k = 0; k < t.optim.def->moments; k++)
             fill(t.optim.shard[b].moment[k], t.model.layout.shard[b] * 4);

@@ -712,7 +712,7 @@ static void test_layout(void)
     struct param *p = arch_params(&c, &n);
     struct mesh m;
     struct layout y;
-    if (mesh_init(&m, 4, 3, 2, 1, 1, 2, 2) || mesh_check(&m, p, n, 2) || arch_check(&c, &m))
+    if (mesh_init(&m, 4, 3, 2, 1, 1, 2, 2) || mesh_check(&m, p, n, 2, 2) || arch_check(&c, &m))
         abort();
     layout_init(&y, &m, p, n, 2, 2);
     const struct local *q = NULL, *k = NULL, *v = NULL, *w1 = NULL, *w3 = NULL, *w2 = NULL;

@@ -52,6 +52,9 @@ ok '--from-hf in files of a size: the index makes them a Hugging Face folder' \
 ok '--dtype bfloat16 rounds to even' \
    'there_and_back finite F32 1 finite && ckpt-reshard --to-hf --dtype bfloat16 finite.ckpt -o half/ &&
     $hf rounded finite.hf half && grep -q "\"bfloat16\"" half/config.json'
+ok 'but not the biases that experts are chosen with' \
+   '$hf make v3 F32 1 finite family=deepseek_v3 && ckpt-reshard --from-hf --dtype bfloat16 v3 -o v3.ckpt && ckpt-reshard --to-hf v3.ckpt -o v3.hf/ &&
+    $hf list v3.hf | awk "{n[(/e_score_correction_bias/ ? \"bias \" : \"\") \$2]++} END{exit !(length(n) == 2 && n[\"bias F32\"] && n[\"BF16\"])}"'
 ok 'and so on the way in'              'ckpt-reshard --from-hf --dtype bfloat16 finite.hf -o half.ckpt && $hf rounded finite.hf half.ckpt'
 for family in mixtral qwen3_moe olmoe qwen2_moe deepseek_v2 deepseek_v3; do
     ok "$family: experts in one tensor a layer, as transformers keeps them; out as the hub has them" \

@@ -52,15 +52,19 @@ static const char qwen2_model[] =
     "\"vocab_size\":512,\"max_position_embeddings\":256,\"rope_theta\":1000000.0,"
     "\"rms_norm_eps\":1e-6,\"initializer_range\":0.05,\"router_aux_loss_coef\":0.02}";
 /* Latent attention with heads of 192 and values of 128. */
+#define DEEPSEEK                                                                                   \
+    "{\"hidden_size\":128,\"num_hidden_layers\":2,"                                                \
+    "\"num_attention_heads\":4,\"num_key_value_heads\":4,\"q_lora_rank\":96,\"kv_lora_rank\":64,"  \
+    "\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,"                         \
+    "\"n_routed_experts\":8,\"n_shared_experts\":2,\"num_experts_per_tok\":2,"                     \
+    "\"moe_intermediate_size\":128,\"intermediate_size\":320,\"first_k_dense_replace\":1,"         \
+    "\"n_group\":4,\"topk_group\":2,"                                                              \
+    "\"vocab_size\":512,\"max_position_embeddings\":256,\"rope_theta\":10000.0,"                   \
+    "\"rms_norm_eps\":1e-6,\"initializer_range\":0.05,\"aux_loss_alpha\":0.02,\"model_type\":"
 static const char deepseek_model[] =
-    "{\"model_type\":\"deepseek_v2\",\"hidden_size\":128,\"num_hidden_layers\":2,"
-    "\"num_attention_heads\":4,\"num_key_value_heads\":4,\"q_lora_rank\":96,\"kv_lora_rank\":64,"
-    "\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,"
-    "\"n_routed_experts\":8,\"n_shared_experts\":2,\"num_experts_per_tok\":2,"
-    "\"moe_intermediate_size\":128,\"intermediate_size\":320,\"first_k_dense_replace\":1,"
-    "\"n_group\":4,\"topk_group\":2,\"topk_method\":\"group_limited_greedy\","
-    "\"vocab_size\":512,\"max_position_embeddings\":256,\"rope_theta\":10000.0,"
-    "\"rms_norm_eps\":1e-6,\"initializer_range\":0.05,\"aux_loss_alpha\":0.02}";
+    DEEPSEEK "\"deepseek_v2\",\"topk_method\":\"group_limited_greedy\"}";
+/* Its router chooses with a bias, of f32 beside weights of bf16, that each step moves. */
+static const char v3_model[] = DEEPSEEK "\"deepseek_v3\",\"num_nextn_predict_layers\":0}";
 static const char llama_model[] =
     "{\"model_type\":\"llama\",\"hidden_size\":36,\"num_hidden_layers\":2,"
     "\"num_attention_heads\":6,\"num_key_value_heads\":2,\"intermediate_size\":50,"
@@ -120,6 +124,7 @@ static void make_config(struct made *m, struct config c, int64_t seq, const char
 {
     struct trainer_options o = options_of(seq, device, type, state);
     struct mesh mesh;
+    o.optim.balance = c.sigmoid ? 1e-3 : 0;
     m->world = world_self();
     mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
     trainer_init(&m->t, m->world, &mesh, &c, &o);
@@ -194,7 +199,7 @@ static double *gradients(struct trainer *t, int b, int64_t *n)
 static double gradient_distance(struct trainer *a, struct trainer *b)
 {
     double worst = 0;
-    for (int x = 0; x < BUFFERS; x++) {
+    for (int x = 0; x < BUFFERS_LEARNT; x++) {
         int64_t n;
         double *g = gradients(a, x, &n), *h = gradients(b, x, &n);
         const struct layout *y = &a->model.layout;
@@ -511,6 +516,7 @@ int main(void)
     against_cpu("Qwen2-MoE", qwen2_model, 256);
     against_cpu("Llama", llama_model, 48);
     against_cpu("DeepSeek-V2", deepseek_model, 256);
+    against_cpu("DeepSeek-V3", v3_model, 256);
     reruns("odd sizes", odd_model, 48, "f32");
     reruns("odd sizes", odd_model, 48, "bf16");
     reruns("whole tiles", whole_model, 256, "f32");
@@ -519,15 +525,18 @@ int main(void)
     reruns("OLMoE", olmoe_model, 256, "f32");
     reruns("Qwen2-MoE", qwen2_model, 256, "bf16");
     reruns("DeepSeek-V2", deepseek_model, 256, "bf16");
+    reruns("DeepSeek-V3", v3_model, 256, "bf16");
     captured("odd sizes", odd_model, 48, "f32", 1);
     captured("whole tiles", whole_model, 256, "f32", 1);
     captured("whole tiles", whole_model, 256, "bf16", 1);
     captured("whole tiles", whole_model, 256, "bf16", 0);
     captured("Qwen2-MoE", qwen2_model, 256, "bf16", 1);
     captured("DeepSeek-V2", deepseek_model, 256, "bf16", 1);
+    captured("DeepSeek-V3", v3_model, 256, "bf16", 1);
     memory_known("whole tiles", whole_model, 2048, "bf16");
     memory_known("Qwen3-MoE", qwen3_model, 2048, "f32");
     memory_known("DeepSeek-V2", deepseek_model, 2048, "bf16");
+    memory_known("DeepSeek-V3", v3_model, 2048, "bf16");
     against_f32("odd sizes", odd_model, 48, "f32", 0.005);
     against_f32("odd sizes", odd_model, 48, "bf16", 0.01);
     against_f32("whole tiles", whole_model, 256, "f32", 0.005);
@@ -536,6 +545,8 @@ int main(void)
     against_f32("OLMoE", olmoe_model, 256, "f32", 0.005);
     against_f32("Qwen2-MoE", qwen2_model, 256, "f32", 0.005);
     against_f32("DeepSeek-V2", deepseek_model, 256, "f32", 0.005);
+    against_f32("DeepSeek-V3", v3_model, 256, "f32", 0.005);
+    against_f32("DeepSeek-V3", v3_model, 256, "bf16", 0.01);
     for (int i = 0; i < 2; i++) {
         const char *type = i ? "bf16" : "f32";
         scores("odd sizes", odd_model, 48, type);
@@ -550,6 +561,7 @@ int main(void)
         decodings("Qwen2-MoE", qwen2_model, type);
         decodings("Llama", llama_model, type);
         decodings("DeepSeek-V2", deepseek_model, type);
+        decodings("DeepSeek-V3", v3_model, type);
     }
     return finish();
 }

@@ -154,7 +154,9 @@ static double *collect(const struct outcome *o, struct model *m, void *const *bu
 {
     double *whole = xcalloc(o->at[o->params], sizeof *whole), *host[BUFFERS];
     for (int b = 0; b < BUFFERS; b++)
-        host[b] = to_host(m, buffer[b], m->layout.size[b], type);
+        host[b] = buffer[b] ? to_host(m, buffer[b], m->layout.size[b],
+                                      b == BUFFER_FINE ? m->op->stat : type)
+                            : xcalloc(m->layout.size[b] + 1, sizeof **host);
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
         const double *x = host[l->buffer] + l->at;
@@ -171,7 +173,7 @@ static double *collect(const struct outcome *o, struct model *m, void *const *bu
 
 static double *collect_gradients(const struct outcome *o, struct model *m)
 {
-    for (int b = 0; b < BUFFERS; b++)
+    for (int b = 0; b < BUFFERS_LEARNT; b++)
         comm_all_gather(m->comm[b == BUFFER_DENSE ? GROUP_DP_CP : GROUP_EDP], m->lane, m->grad[b],
                         (char *)m->grad[b] + m->layout.shard_at[b] * dtype_size(m->grad_type),
                         m->layout.shard[b], m->grad_type);

@@ -65,7 +65,7 @@ static int64_t each(struct trainer *t,
     int64_t sum = 0;
     for (int64_t i = 0; i < y->n; i++)
         sum += fn(model_weight(&t->model, &y->local[i]), "model", y->local[i].p, y->local[i].r);
-    for (int b = 0; b < BUFFERS; b++)
+    for (int b = 0; b < BUFFERS_LEARNT; b++)
         for (int k = 0; k < t->optim.def->moments; k++)
             for (int64_t i = 0; i < t->optim.shard[b].pieces; i++) {
                 const struct optim_piece *p = &t->optim.shard[b].piece[i];
@@ -151,7 +151,8 @@ static struct mapping draw(int64_t i, const struct config *c, const struct param
             n[j] = sizes[(int)(rng_uniform(11, i, try * 6 + j) * (j ? 5 : 6))];
         struct mapping x = {n[0], n[1], n[2], n[3], n[4], n[5]};
         if (!mesh_init(&m, x.ranks, 0, x.tp, x.cp, x.pp, x.etp, x.ep) && 16 % (2 * x.cp) == 0 &&
-            !mesh_check(&m, p, params, c->experts) && !arch_check(c, &m) && 16 / x.cp % x.tp == 0)
+            !mesh_check(&m, p, params, c->layers, c->experts) && !arch_check(c, &m) &&
+            16 / x.cp % x.tp == 0)
             return x;
     }
 }

@@ -106,6 +106,7 @@ static void list_add(struct list *a, const struct arch_row *row, int layer, int 
             .cut = row->cut,
             .init = (int)row->init,
             .decay = row->decay,
+            .fine = row->fine,
         };
     a->n++;
 }

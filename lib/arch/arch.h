@@ -86,6 +86,7 @@ struct arch_row {
     enum init init;
     int decay;
     enum layer_kind where; /* which layers have it */
+    int fine;              /* struct param's */
 };
 /* A field of config.json and the member of struct config it is read into and written from. */
 enum field_type { /* of int64_t, double, int, int64_t */

@@ -49,10 +49,10 @@
     VECTOR(LAYER "post_attention_layernorm.weight", P_NORM2, DIM_D, CUT_NONE)
 #define ROW_ROUTER(name)                                                                           \
     MATRIX_IN(EXPERT_LAYERS, LAYER name, P_ROUTER, DIM_E, DIM_D, ON_ATTENTION, CUT_NONE)
-/* Seen by the choice of experts only, and not learnt by its gradient, which is 0. */
+/* Seen by the choice of experts only, which a rounding would change, and moved by no gradient. */
 #define ROW_ROUTER_BIAS(name)                                                                      \
     {LAYER name, P_ROUTER_BIAS, DIM_E, DIM_ONE, ON_ATTENTION, CUT_NONE, INIT_ZEROS, 0,             \
-     EXPERT_LAYERS}
+     EXPERT_LAYERS, .fine = 1}
 #define ROWS_EXPERT(gate, up, down)                                                                \
     MATRIX_IN(EXPERT_LAYERS, gate, P_UP, DIM_F, DIM_D, ON_EXPERTS, CUT_ROWS),                      \
     MATRIX_IN(EXPERT_LAYERS, up, P_UP, DIM_F, DIM_D, ON_EXPERTS, CUT_ROWS),                        \

@@ -81,6 +81,12 @@ int files_cut(const int64_t *bytes, int64_t n, int64_t file_bytes, int64_t *end)
 /* The slices of an open checkpoint. */
 const struct table *ckpt_table(const struct ckpt *k);
 enum dtype stored_type(const struct ckpt *k, const char *name); /* of a tensor of the model */
+/* What a tensor stored as `is` becomes where `asked` is asked for (DT_COUNT: as it is): fine ones
+ * are not rounded. */
+static inline enum dtype type_wanted(const struct param *p, enum dtype is, enum dtype asked)
+{
+    return asked == DT_COUNT || (p->fine && dtype_size(asked) < dtype_size(is)) ? is : asked;
+}
 /* The type config.json gives: where tensors differ, that of the family's first. */
 enum dtype ckpt_type(const struct ckpt *k, const struct config *c);
 

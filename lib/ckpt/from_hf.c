@@ -43,7 +43,7 @@ void ckpt_from_hf(const char *from, const char *to, enum dtype type, int64_t fil
     struct taken *x = xmalloc((size_t)n * sizeof *x);
     int64_t *bytes = xmalloc((size_t)n * sizeof *bytes), *end = xmalloc((size_t)n * sizeof *end);
     for (int64_t i = 0; i < n; i++) {
-        x[i] = (struct taken){d, i, type == DT_COUNT ? hf_folder_type(d, i) : type};
+        x[i] = (struct taken){d, i, type_wanted(&p[i], hf_folder_type(d, i), type)};
         bytes[i] = p[i].rows * MAX(1, p[i].cols) * dtype_size(x[i].type);
     }
     int files = files_cut(bytes, n, file_bytes, end);

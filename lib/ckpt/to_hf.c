@@ -33,7 +33,7 @@ static void hf_file_write(struct ckpt *k, const char *dir, const char *name, str
     struct blob b = {0};
     blob_meta(&b, "format", "pt");
     for (int64_t i = 0; i < n; i++) {
-        enum dtype to = type == DT_COUNT ? stored_type(k, p[i].name) : type;
+        enum dtype to = type_wanted(&p[i], stored_type(k, p[i].name), type);
         blob_tensor(&b, p[i].name, to, p[i].cols ? 2 : 1, (int64_t[]){p[i].rows, p[i].cols}, NULL);
         index_add(x, p[i].name, name, b.tensor[i].bytes);
     }
@@ -65,7 +65,7 @@ void ckpt_to_hf(const char *from, const char *to, enum dtype type, int64_t file_
     int64_t *bytes = xmalloc((size_t)n * sizeof *bytes), *end = xmalloc((size_t)n * sizeof *end);
     for (int64_t i = 0; i < n; i++)
         bytes[i] = p[i].rows * MAX(1, p[i].cols) *
-                   dtype_size(type == DT_COUNT ? stored_type(k, p[i].name) : type);
+                   dtype_size(type_wanted(&p[i], stored_type(k, p[i].name), type));
     int files = files_cut(bytes, n, file_bytes, end);
     char *tmp = dir_begin(to);
     struct index *x = index_new();

@@ -59,15 +59,17 @@ struct param {
     enum mesh_cut cut;  /* over TP for attention, ETP for experts */
     int init;           /* arch.h */
     int decay;          /* weight decay applies */
+    int fine;           /* kept in the type of statistics, and moved by no gradient */
+    int lent;           /* the last stage has a copy, where it is another than the tensor's own */
 };
 
 /* The rectangle of a tensor that a rank holds.  A vector has one column. */
 struct rect {
     int64_t row, col, rows, cols;
 };
-/* Which chunk of layers holds this one of `layers` (or STAGE_FIRST, STAGE_LAST); chunk i is on pipeline stage
- * i % pp.  Unless mesh_place() says otherwise there is one a stage, equally many layers each; the first
- * layers % pp have one more. */
+/* Which chunk of layers holds this one of `layers` (or STAGE_FIRST, STAGE_LAST; layers past them
+ * are the last one's too); chunk i is on pipeline stage i % pp.  Unless mesh_place() says otherwise
+ * there is one a stage, equally many layers each; the first layers % pp have one more. */
 int mesh_chunk(const struct mesh *m, int layer, int layers);
 int mesh_stage(const struct mesh *m, int layer, int layers);
 /* Returns 1 and the rectangle, or 0 when the rank holds nothing of the tensor.  Rank ep of EP
@@ -76,28 +78,38 @@ int mesh_slice(const struct mesh *m, const struct param *p, int layers, int expe
                struct rect *out);
 /* Why these sizes do not fit the model's tensors (layers, widths, experts, vocabulary), or
  * NULL.  That a cut falls between heads is arch_check()'s to see. */
-const char *mesh_check(const struct mesh *m, const struct param *p, int64_t n, int experts);
+const char *mesh_check(const struct mesh *m, const struct param *p, int64_t n, int layers,
+                       int experts);
 
-/* A rank's memory: every local slice in one of two flat buffers (dense, experts), in the order
+/* A rank's memory: every local slice in one of some flat buffers, in the order
  * of the list, in which the tensors of one (layer, role) are neighbours and of one cut; these
  * lie end to end without a gap, and the first of them at a multiple of 32 elements.  In the
  * dense buffer the tensors that TP replicates come first, so that their gradients can be summed
- * over TP in one call. */
-enum mesh_buffer { BUFFER_DENSE, BUFFER_EXPERTS, BUFFERS };
+ * over TP in one call.  The first two are cut into shards for the optimizer, dense and experts; it
+ * knows nothing of the others: fine tensors, and copies of what another stage owns. */
+enum mesh_buffer {
+    BUFFER_DENSE,
+    BUFFER_EXPERTS,
+    BUFFERS_LEARNT,
+    BUFFER_FINE = BUFFERS_LEARNT,
+    BUFFER_COPIES,
+    BUFFERS
+};
 struct local {
     const struct param *p;
     struct rect r;
     enum mesh_buffer buffer;
     int64_t at; /* offset in the buffer, elements */
     int writes; /* this rank writes the slice to a checkpoint: it is the first of its replicas */
-    int owns;   /* the first of the replicas over TP or ETP: what of the slice lies in this rank's
-                 * shard is counted in norms and has its optimizer state written here and nowhere else */
+    int owns;   /* the first of the replicas over TP or ETP, on the tensor's own stage: what of the
+                 * slice   lies in this rank's shard is counted in norms and has its optimizer state
+                 * written   here and nowhere else */
 };
 struct layout {
     struct local *local;
     int64_t n;
     int64_t size[BUFFERS];   /* elements, rounded up to 32 for each of the ranks that share it */
-    int64_t shard[BUFFERS];  /* size / that number: what one rank's optimizer owns */
+    int64_t shard[BUFFERS];  /* size / that number: what one rank's optimizer owns; or 0 */
     int64_t shard_at[BUFFERS];
     int64_t replicated;      /* elements at the head of the dense buffer that TP replicates */
 };

@@ -24,7 +24,7 @@ int mesh_chunk(const struct mesh *m, int layer, int layers)
     int chunk = 0;
     if (layer == STAGE_FIRST)
         return 0;
-    if (layer == STAGE_LAST)
+    if (layer == STAGE_LAST || layer >= layers)
         return MAX(m->chunks, m->pp) - 1;
     if (m->chunks) {
         for (int end = m->chunk_layers[0]; layer >= end && chunk + 1 < m->chunks;)
@@ -50,10 +50,16 @@ static int cut_ways(const struct mesh *m, const struct param *p, int *place)
     return p->cut == CUT_NONE ? 1 : experts ? m->etp : m->tp;
 }
 
+/* Whether what this rank has of the tensor, if anything, is a copy. */
+static int is_copy(const struct mesh *m, const struct param *p, int layers)
+{
+    return p->lent && m->i_pp == m->pp - 1 && mesh_stage(m, p->layer, layers) != m->i_pp;
+}
+
 int mesh_slice(const struct mesh *m, const struct param *p, int layers, int experts,
                struct rect *out)
 {
-    if (mesh_stage(m, p->layer, layers) != m->i_pp)
+    if (mesh_stage(m, p->layer, layers) != m->i_pp && !is_copy(m, p, layers))
         return 0;
     if (p->expert >= 0 && p->expert / (experts / m->ep) != m->i_ep)
         return 0;
@@ -66,17 +72,16 @@ int mesh_slice(const struct mesh *m, const struct param *p, int layers, int expe
     return 1;
 }
 
-const char *mesh_check(const struct mesh *m, const struct param *p, int64_t n, int experts)
+const char *mesh_check(const struct mesh *m, const struct param *p, int64_t n, int layers,
+                       int experts)
 {
     if (experts % m->ep) {
         snprintf(why, sizeof why, "%d experts cannot be dealt evenly to ep %d", experts, m->ep);
         return why;
     }
-    int layers = 0;
     for (int64_t i = 0; i < n; i++) {
         int place, ways = cut_ways(m, &p[i], &place);
         int64_t size = p[i].cut == CUT_COLS ? MAX(p[i].cols, 1) : p[i].rows;
-        layers = MAX(layers, p[i].layer + 1);
         if (size % ways) {
             snprintf(why, sizeof why, "%s: its %lld %s cannot be cut evenly over %s %d", p[i].name,
                      (long long)size, p[i].cut == CUT_COLS ? "columns" : "rows",
@@ -100,14 +105,20 @@ const char *mesh_check(const struct mesh *m, const struct param *p, int64_t n, i
 
 /* The passes over the list that lay out a rank's memory, in order. */
 static const struct {
-    enum mesh_kind kind;
     enum mesh_buffer buffer;
     int cut; /* 0: only what TP replicates, 1: only what it cuts, -1: all */
 } passes[] = {
-    {ON_ATTENTION, BUFFER_DENSE, 0},
-    {ON_ATTENTION, BUFFER_DENSE, 1},
-    {ON_EXPERTS, BUFFER_EXPERTS, -1},
+    {BUFFER_DENSE, 0}, {BUFFER_DENSE, 1},   {BUFFER_EXPERTS, -1},
+    {BUFFER_FINE, -1}, {BUFFER_COPIES, -1},
 };
+
+static enum mesh_buffer buffer_of(const struct mesh *m, const struct param *p, int layers)
+{
+    return is_copy(m, p, layers)   ? BUFFER_COPIES
+           : p->fine               ? BUFFER_FINE
+           : p->kind == ON_EXPERTS ? BUFFER_EXPERTS
+                                   : BUFFER_DENSE;
+}
 
 void layout_init(struct layout *y, const struct mesh *m, const struct param *p, int64_t n,
                  int layers, int experts)
@@ -119,17 +130,18 @@ void layout_init(struct layout *y, const struct mesh *m, const struct param *p, 
         for (int64_t i = 0; i < n; i++) {
             struct rect r;
             int cut = p[i].cut != CUT_NONE;
-            if (p[i].kind != passes[pass].kind ||
+            if (buffer_of(m, &p[i], layers) != passes[pass].buffer ||
                 (passes[pass].cut >= 0 && passes[pass].cut != cut) ||
                 !mesh_slice(m, &p[i], layers, experts, &r))
                 continue;
             if (!last || last->layer != p[i].layer || last->role != p[i].role)
                 at = round_up(at, ALIGN);
             last = &p[i];
-            int dense = passes[pass].buffer == BUFFER_DENSE;
+            int dense = p[i].kind == ON_ATTENTION;
             /* An ON_EXPERTS tensor of no expert is on every rank of EP. */
-            int owns = dense ? cut || m->i_tp == 0
-                             : (cut || m->i_etp == 0) && (p[i].expert >= 0 || m->i_ep == 0);
+            int owns = passes[pass].buffer == BUFFER_COPIES ? 0
+                       : dense                              ? cut || m->i_tp == 0
+                               : (cut || m->i_etp == 0) && (p[i].expert >= 0 || m->i_ep == 0);
             y->local[y->n++] = (struct local){
                 .p = &p[i],
                 .r = r,
@@ -148,7 +160,7 @@ void layout_init(struct layout *y, const struct mesh *m, const struct param *p, 
     const int sharing[BUFFERS] = {[BUFFER_DENSE] = m->dp * m->cp, [BUFFER_EXPERTS] = m->edp};
     const int place[BUFFERS] = {
         [BUFFER_DENSE] = m->i_cp + m->cp * m->i_dp, [BUFFER_EXPERTS] = m->i_edp};
-    for (int b = 0; b < BUFFERS; b++) {
+    for (int b = 0; b < BUFFERS_LEARNT; b++) {
         y->size[b] = round_up(y->size[b], (int64_t)ALIGN * sharing[b]);
         y->shard[b] = y->size[b] / sharing[b];
         y->shard_at[b] = y->shard[b] * place[b];

@@ -36,7 +36,7 @@ int64_t model_local_layer(const struct model *m, int64_t layer)
 /* Points at[layer].w[role] at the first slice of each fused tensor; the others follow it. */
 static void pointers_init(struct model *m)
 {
-    int64_t rsz = dtype_size(m->op->real), gsz = dtype_size(m->grad_type);
+    int64_t gsz = dtype_size(m->grad_type);
     free(m->at);
     m->at = xcalloc(m->layers + 1, sizeof *m->at);
     for (int64_t i = 0; i < m->layout.n; i++) {
@@ -45,7 +45,7 @@ static void pointers_init(struct model *m)
             &m->at[l->p->layer < 0 ? m->layers : model_local_layer(m, l->p->layer)];
         if (at->w[l->p->role])
             continue;
-        at->w[l->p->role] = (char *)m->weight[l->buffer] + l->at * rsz;
+        at->w[l->p->role] = model_weight(m, l);
         if (m->grad[l->buffer])
             at->g[l->p->role] = (char *)m->grad[l->buffer] + l->at * gsz;
     }
@@ -85,15 +85,11 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
     m->lane = lane;
     m->op = op;
     m->param = arch_params(&m->cfg, &m->params);
-    const char *why = mesh_check(mesh, m->param, m->params, m->cfg.experts);
+    const char *why = mesh_check(mesh, m->param, m->params, m->cfg.layers, m->cfg.experts);
     if (!why)
         why = arch_check(&m->cfg, mesh);
     if (why)
         die_misused("this mapping does not fit the model: %s", why);
-    for (int64_t i = 0; i < m->params && op->real != op->stat; i++)
-        if (m->param[i].role == P_ROUTER_BIAS)
-            die_misused("%s: experts are chosen with a bias that %s would round; f32 does not",
-                        m->param[i].name, dtype_name(op->real));
     sizes_init(m);
 
     int *ranks = xmalloc(mesh->world * sizeof *ranks);
@@ -106,7 +102,8 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
 
     layout_init(&m->layout, mesh, m->param, m->params, m->cfg.layers, m->cfg.experts);
     for (int b = 0; b < BUFFERS; b++)
-        m->weight[b] = lane_alloc(m->lane, m->layout.size[b] * dtype_size(op->real), "the model");
+        m->weight[b] =
+            lane_alloc(m->lane, m->layout.size[b] * dtype_size(model_type(m, b)), "the model");
     pointers_init(m);
     rope_init(m);
     m->loss = lane_alloc(m->lane, LOSS_SUMS * sizeof(double), "the model");
@@ -117,7 +114,8 @@ void model_gradients(struct model *m, enum dtype type)
 {
     m->grad_type = type;
     for (int b = 0; b < BUFFERS; b++)
-        m->grad[b] = lane_alloc(m->lane, m->layout.size[b] * dtype_size(type), "the gradients");
+        if (b != BUFFER_FINE)
+            m->grad[b] = lane_alloc(m->lane, m->layout.size[b] * dtype_size(type), "the gradients");
     pointers_init(m);
 }
 
@@ -145,9 +143,14 @@ void model_release(struct model *m)
     free(m->chunk);
 }
 
+enum dtype model_type(const struct model *m, int buffer)
+{
+    return buffer == BUFFER_FINE ? m->op->stat : m->op->real;
+}
+
 void *model_weight(const struct model *m, const struct local *l)
 {
-    return (char *)m->weight[l->buffer] + l->at * dtype_size(m->op->real);
+    return (char *)m->weight[l->buffer] + l->at * dtype_size(model_type(m, l->buffer));
 }
 
 /* ---- filling the weights ---- */
@@ -176,9 +179,10 @@ void model_random(struct model *m, uint64_t seed)
         int64_t n = l->r.rows * l->r.cols;
         struct fill f = {m, l, seed, xmalloc(n * sizeof(double))};
         par_for(m->lane->par, l->r.rows, fill_row, &f);
-        void *host = xmalloc(n * dtype_size(m->op->real));
-        dtype_convert(host, m->op->real, f.out, DT_F64, n);
-        m->lane->dev->put(m->lane, model_weight(m, l), host, n * dtype_size(m->op->real));
+        enum dtype type = model_type(m, l->buffer);
+        void *host = xmalloc(n * dtype_size(type));
+        dtype_convert(host, type, f.out, DT_F64, n);
+        m->lane->dev->put(m->lane, model_weight(m, l), host, n * dtype_size(type));
         free(host);
         free(f.out);
     }
@@ -190,11 +194,12 @@ void model_load(struct model *m, struct ckpt *k, int fresh)
         ckpt_only(k, m->param, m->params);
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
-        int64_t bytes = l->r.rows * l->r.cols * dtype_size(m->op->real);
+        enum dtype type = model_type(m, l->buffer);
+        int64_t bytes = l->r.rows * l->r.cols * dtype_size(type);
         if (l->p->role == fresh && !ckpt_has(k, "model", l->p->name))
             continue;
         void *host = xmalloc(bytes);
-        ckpt_get(k, "model", l->p, l->r, host, m->op->real);
+        ckpt_get(k, "model", l->p, l->r, host, type);
         m->lane->dev->put(m->lane, model_weight(m, l), host, bytes);
         free(host);
     }

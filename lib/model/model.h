@@ -172,8 +172,9 @@ struct model {
     struct param *param;
     int64_t params;
     struct layout layout;
-    void *weight[BUFFERS]; /* R (layout.size) */
-    void *grad[BUFFERS];   /* (layout.size) of grad_type; gaps between tensors stay 0 */
+    void *weight[BUFFERS]; /* R (layout.size), S of fine tensors */
+    void *grad[BUFFERS];   /* (layout.size) of grad_type, NULL of fine tensors; gaps between tensors
+                            * stay 0 */
     enum dtype grad_type;  /* S, or R where it is asked for */
     struct weights *at;    /* (layers + 1) of this stage, the last one for what is outside */
     int64_t layers;        /* held by this stage, numbered from 0 in order */
@@ -215,6 +216,7 @@ void model_release(struct model *m);
 /* What this stage calls a layer of the model that it holds. */
 int64_t model_local_layer(const struct model *m, int64_t layer);
 void *model_weight(const struct model *m, const struct local *l); /* a slice's weights */
+enum dtype model_type(const struct model *m, int buffer);         /* and their type */
 
 /* ---- segments ---- */
 

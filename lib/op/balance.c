@@ -5,7 +5,7 @@
 void OPNAME(balance)(struct lane *l, void *bias, const void *load, const void *state, int64_t e,
                      double rate)
 {
-    real *b = bias;
+    stat *b = bias;
     const stat *x = load;
     double sum = 0;
     if (!(((const stat *)state)[STEP_OK] > 0))
@@ -14,6 +14,6 @@ void OPNAME(balance)(struct lane *l, void *bias, const void *load, const void *s
         sum += (double)x[i];
     for (int64_t i = 0; i < e; i++) { /* exact: loads are whole numbers */
         double more = sum - (double)x[i] * (double)e;
-        b[i] += (real)(more > 0 ? rate : more < 0 ? -rate : 0);
+        b[i] += (stat)(more > 0 ? rate : more < 0 ? -rate : 0);
     }
 }

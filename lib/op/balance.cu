@@ -6,7 +6,7 @@
 
 enum { THREADS = 256 };
 
-static __global__ void balance_kernel(real *bias, const stat *load, const stat *state, int64_t e,
+static __global__ void balance_kernel(stat *bias, const stat *load, const stat *state, int64_t e,
                                       float rate)
 {
     double sum = 0;
@@ -17,14 +17,14 @@ static __global__ void balance_kernel(real *bias, const stat *load, const stat *
         return;
     for (int64_t i = threadIdx.x; i < e; i += THREADS) {
         double more = sum - (double)load[i] * (double)e;
-        store(bias + i, f32(bias[i]) + (more > 0 ? rate : more < 0 ? -rate : 0));
+        bias[i] += more > 0 ? rate : more < 0 ? -rate : 0;
     }
 }
 
 extern "C" void OPNAME(balance)(struct lane *l, void *bias, const void *load, const void *state,
                                 int64_t e, double rate)
 {
-    balance_kernel<<<1, THREADS, 0, stream(l)>>>((real *)bias, (const stat *)load,
+    balance_kernel<<<1, THREADS, 0, stream(l)>>>((stat *)bias, (const stat *)load,
                                                  (const stat *)state, e, (float)rate);
     launched("balance", "%lld", (long long)e);
 }

@@ -116,7 +116,7 @@ OP(route_dgrad, (struct lane *l, void *dlogits /* S= (T,E) */, const void *dgate
                  int64_t a, const struct router *r))
 /* The router's bias, of what experts were chosen for in a step: bias[e] += rate sign(mean load -
  * load[e]) where state[STEP_OK] (Wang et al. 2024). */
-OP(balance, (struct lane *l, void *bias /* R+= (E) */, const void *load /* S (E) */,
+OP(balance, (struct lane * l, void *bias /* S+= (E) */, const void *load /* S (E) */,
              const void *state /* S (STEP_STATE) */, int64_t e, double rate))
 /* loss[0] += sum over groups of E/K sum_e count psum / m, loss[1] += sum over live tokens of lse^2. */
 OP(route_loss, (struct lane *l, void *loss /* S+= (2) */, const void *count, const void *psum,

@@ -97,17 +97,19 @@ static void stretches_find(struct optim *o)
     const struct model *m = o->m;
     const struct layout *y = &m->layout;
     struct optim_stretch *s = o->reduced = xmalloc((y->n + 1) * sizeof *s);
+    int64_t all = 0, n = 0;
     for (int64_t i = 0; i < y->n; i++) {
         const struct local *l = &y->local[i];
         int layer = l->p->layer;
-        s[i] = (struct optim_stretch){layer >= 0            ? model_local_layer(m, layer)
-                                      : layer == STAGE_LAST ? m->layers
-                                                            : m->layers + 1,
-                                      (int)l->buffer, l->at, l->r.rows * l->r.cols};
+        if (l->buffer >= BUFFERS_LEARNT)
+            continue;
+        s[all++] = (struct optim_stretch){layer >= 0            ? model_local_layer(m, layer)
+                                          : layer == STAGE_LAST ? m->layers
+                                                                : m->layers + 1,
+                                          (int)l->buffer, l->at, l->r.rows * l->r.cols};
     }
-    qsort(s, y->n, sizeof *s, by_place);
-    int64_t n = 0;
-    for (int64_t i = 0; i < y->n; i++) {
+    qsort(s, all, sizeof *s, by_place);
+    for (int64_t i = 0; i < all; i++) {
         struct optim_stretch *last = n ? &s[n - 1] : NULL;
         if (last && last->b == s[i].b && last->layer == s[i].layer &&
             (s[i].b != BUFFER_DENSE || (last->at < y->replicated) == (s[i].at < y->replicated)))
@@ -154,7 +156,7 @@ void optim_init(struct optim *o, struct model *m, const struct optim_options *op
         die_misused("--optimizer %s: there is no such optimizer", options->name);
     o->moment_type = choice_is(options->moments, "bf16") ? DT_BF16 : m->op->stat;
     o->own = m->op->real == m->op->stat || choice_is(options->master, "none");
-    for (int b = 0; b < BUFFERS; b++) {
+    for (int b = 0; b < BUFFERS_LEARNT; b++) {
         struct optim_shard *s = &o->shard[b];
         int64_t at = m->layout.shard_at[b], n = m->layout.shard[b];
         s->master =
@@ -170,7 +172,7 @@ void optim_init(struct optim *o, struct model *m, const struct optim_options *op
     if (micros == 1 && comm_size(shard_comm(m, BUFFER_EXPERTS)) == 1)
         m->squares = o->sum; /* gradients of experts are final when they are written */
     balance_init(o, options->balance);
-    o->bad = lane_alloc(m->lane, BUFFERS * (int64_t)sizeof *o->bad, "the optimizer");
+    o->bad = lane_alloc(m->lane, BUFFERS_LEARNT * (int64_t)sizeof *o->bad, "the optimizer");
 }
 
 void optim_release(struct optim *o)
@@ -179,7 +181,7 @@ void optim_release(struct optim *o)
     dev->event_free(&o->forked);
     dev->event_free(&o->joined);
     free(o->reduced);
-    for (int b = 0; b < BUFFERS; b++) {
+    for (int b = 0; b < BUFFERS_LEARNT; b++) {
         struct optim_shard *s = &o->shard[b];
         if (!o->own)
             dev->free(s->master);
@@ -304,7 +306,7 @@ static void gather(struct optim *o, int b, struct lane *l)
                     m->layout.shard[b], m->op->real);
 }
 
-/* Loads are whole over TP x CP; every rank moves its copy of a bias alike, whose gradient is 0. */
+/* Loads are whole over TP x CP; every rank moves its copy of a bias alike. */
 static void balance(struct optim *o)
 {
     struct model *m = o->m;
@@ -341,7 +343,7 @@ void optim_fill_master(struct optim *o)
     if (o->own)
         return;
     void *w = xmalloc(PIECE * rsz), *master = xmalloc(PIECE * ssz);
-    for (int b = 0; b < BUFFERS; b++) {
+    for (int b = 0; b < BUFFERS_LEARNT; b++) {
         char *from = (char *)m->weight[b] + m->layout.shard_at[b] * rsz, *to = o->shard[b].master;
         for (int64_t at = 0; at < m->layout.shard[b]; at += PIECE) {
             int64_t n = MIN(PIECE, m->layout.shard[b] - at);
@@ -384,7 +386,7 @@ static int arrays(const struct optim *o, int b, struct array a[3])
 
 void optim_save(const struct optim *o, struct ckpt_writer *w)
 {
-    for (int b = 0; b < BUFFERS; b++) {
+    for (int b = 0; b < BUFFERS_LEARNT; b++) {
         struct array a[3];
         int n = arrays(o, b, a);
         for (int i = 0; i < n; i++)
@@ -400,7 +402,7 @@ void optim_save(const struct optim *o, struct ckpt_writer *w)
 void optim_load(struct optim *o, struct ckpt *k)
 {
     struct lane *l = o->m->lane;
-    for (int b = 0; b < BUFFERS; b++) {
+    for (int b = 0; b < BUFFERS_LEARNT; b++) {
         struct array a[3];
         int n = arrays(o, b, a);
         for (int i = 0; i < n; i++)

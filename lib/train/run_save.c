@@ -175,8 +175,9 @@ void run_save(struct run *r, int goes_on)
     s->writer = ckpt_writer_open(s->tmp, rank, world_size(r->world));
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
+        enum dtype type = model_type(m, l->buffer);
         if (l->writes)
-            ckpt_put(s->writer, "model", l->p, l->r, model_weight(m, l), m->op->real, m->op->real);
+            ckpt_put(s->writer, "model", l->p, l->r, model_weight(m, l), type, type);
     }
     optim_save(&r->t.optim, s->writer);
     int64_t bytes = ckpt_writer_bytes(s->writer);

@@ -265,7 +265,7 @@ void trainer_step(struct trainer *t, struct step_result *r)
 
 void trainer_blame(const struct trainer *t, const struct step_result *r, int64_t step)
 {
-    for (int b = 0; b < BUFFERS; b++)
+    for (int b = 0; b < BUFFERS_LEARNT; b++)
         for (int64_t i = t->optim.shard[b].pieces - 1; r->bad[b] >= 0 && i >= 0; i--) {
             const struct optim_piece *p = &t->optim.shard[b].piece[i];
             if (p->at > r->bad[b])

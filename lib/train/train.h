@@ -92,10 +92,11 @@ struct optim {
         struct optim_piece *piece; /* (pieces) the shard as rectangles of tensors */
         int64_t pieces;
         struct stretches stretches; /* the same for the device */
-    } shard[BUFFERS];
+    } shard[BUFFERS_LEARNT];
     void *state;  /* S (STEP_STATE) */
     void *sum;    /* S (1) of squared gradients */
-    int64_t *bad; /* (BUFFERS) the first element of each shard whose gradient is not finite, or -1 */
+    int64_t *bad; /* (BUFFERS_LEARNT) the first element of each shard whose gradient is not finite,
+                     or -1 */
 };
 static inline int choice_is(const char *choice, const char *what)
 {
@@ -150,7 +151,7 @@ struct step_result {
     double squares;  /* sum of squared document lengths, over all ranks */
     int64_t tokens;  /* live, over all ranks */
     int ok, skipped; /* committed; nothing to learn from (denominator 0) */
-    int64_t bad[BUFFERS]; /* where not ok: the optimizer's bad elements on this rank */
+    int64_t bad[BUFFERS_LEARNT]; /* where not ok: the optimizer's bad elements on this rank */
 };
 enum { ON_THEIR_WAY = 2 }; /* steps queued, at most, whose results have not been taken */
 struct trainer {

@@ -12,7 +12,7 @@ const char *trainer_fault(const struct mesh *m, const struct config *c,
     static _Thread_local char why[256];
     int64_t n, share = o->micro * m->dp;
     struct param *p = arch_params(c, &n);
-    const char *model = mesh_check(m, p, n, c->experts);
+    const char *model = mesh_check(m, p, n, c->layers, c->experts);
     params_free(p, n);
     if (model || (model = arch_check(c, m)))
         return model;

@@ -348,7 +348,7 @@ static void case_balance(struct run *r)
     for (int64_t i = 0; i < e; i++)
         set(load, r->op->stat, i, floor(get(load, r->op->stat, i)));
     set(state, r->op->stat, STEP_OK, !r->variant);
-    void *bias = inout(r, "bias", e);
+    void *bias = inout_stat(r, "bias", e);
     RUN(r, balance, bias, load, state, e, 0.25);
     if (!stating(r))
         return;
