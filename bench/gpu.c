@@ -2,12 +2,13 @@
  * width.
  *
  *   gpu qwen3-30b-a3b-4l | mixtral8x7b-2l | olmoe-8l | qwen2-57b-a14b-2l | llama3-8b-4l [bf16]
- *   mpirun -n 2 gpu olmoe [f32 [TP CP PP ETP EP [auto|rows|all]]]
- *   gpu olmoe f32 TP CP PP ETP EP auto 2    rank 0 of 2 alone: what calls between ranks cost is the
+ *   mpirun -n 2 gpu olmoe [f32 [TP CP PP ETP EP [DISPATCH [ROWS]]]]
+ *   gpu olmoe f32 TP CP PP ETP EP auto 2 2  rank 0 of 2 alone: what calls between ranks cost is the
  *                                           difference, since here they are local copies
  *
- * Random tokens, rows of 4096 in one document each, 16,384 tokens a step; of several GPUs 8,192 on
- * each, and unless a mapping is given the experts are dealt to them.  f32 gradients, moments and
+ * Random tokens, rows of 4096 in one document each, 16,384 tokens a step; of several GPUs, or with
+ * a mapping, ROWS (2) rows a GPU, two at a time or, in stages of a pipeline, one.  Unless a mapping
+ * is given the experts are dealt to the GPUs.  f32 gradients, moments and
  * master weights (18 bytes a parameter); with "bf16" these are bf16 and weights are their own
  * masters (8 bytes), as the peer has it on one GPU.  Operations are counted as bench/torch_peer.py
  * of the peer does: 6 x active matrix parameters a token (head in, embedding out) and causal
@@ -62,15 +63,16 @@ static const struct shape {
 
 static int64_t needed; /* bytes of memory, as was computed beforehand */
 
-enum { SEQ = 4096, ROWS = 4, ROWS_OF_SEVERAL = 2, WARM = 3, TIMED = 8 };
+enum { SEQ = 4096, WARM = 3, TIMED = 8 };
 
-static int first = 1; /* this rank prints */
+static int first = 1;                      /* this rank prints */
+static int64_t rows_each = 4, at_once = 4; /* rows a GPU, of a step and of a micro-batch */
 
 static void make_trainer(struct trainer *t, struct world *w, const struct shape *s,
                          const char *state, const int *map /* TP CP PP ETP EP */,
                          const char *dispatch)
 {
-    int n = world_size(w), rows = n > 1 ? ROWS_OF_SEVERAL * n : ROWS;
+    int n = world_size(w);
     struct trainer_options o = {.device = "cuda",
                                 .type = "bf16",
                                 .grads = state,
@@ -79,8 +81,8 @@ static void make_trainer(struct trainer *t, struct world *w, const struct shape 
                                 .optim.master = strcmp(state, "bf16") ? "f32" : "none",
                                 .loss = "nll",
                                 .dispatch = dispatch,
-                                .batch = rows,
-                                .micro = rows * map[0] * map[1] * map[2] / n,
+                                .batch = rows_each * n,
+                                .micro = map[2] > 1 ? 1 : at_once * map[0] * map[1],
                                 .seq = SEQ,
                                 .optim.decay = 0.1,
                                 .aux = -1,
@@ -99,8 +101,6 @@ static void make_trainer(struct trainer *t, struct world *w, const struct shape 
     const char *why = mesh_init(&mesh, n, world_rank(w), map[0], map[1], map[2], map[3], map[4]);
     if (why)
         die_misused("this mapping does not fit %d ranks: %s", n, why);
-    if (map[2] > 1)
-        o.micro = 1;
     config_parse(&c, s->config, strlen(s->config), s->name);
     needed = trainer_bytes(&mesh, &c, &o);
     config_parse(&c, s->config, strlen(s->config), s->name);
@@ -234,10 +234,14 @@ int main(int argc, char **argv)
         return 0;
     }
     struct world *w = world_open(120);
-    if (argc > 9) { /* rank 0 of so many */
+    if (argc > 10) { /* rank 0 of so many */
         world_free(w);
-        w = world_dry(0, atoi(argv[9]));
+        w = world_dry(0, atoi(argv[10]));
     }
+    if (argc > 3 || world_size(w) > 1)
+        rows_each = at_once = 2;
+    if (argc > 9)
+        rows_each = atoi(argv[9]);
     first = world_rank(w) == 0;
     struct trainer t;
     const char *state = argc > 2 ? argv[2] : "f32";

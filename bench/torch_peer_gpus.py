@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""torch_peer_gpus.py -- the peer on several GPUs: OLMoE-1B-7B whole, under FSDP2.
+"""torch_peer_gpus.py -- the peer on several GPUs: collectives, and OLMoE-1B-7B whole under FSDP2.
 
     torchrun --nproc-per-node 2 bench/torch_peer_gpus.py
 
 Hugging Face transformers, each layer compiled, grouped matrix products for the experts, bf16 arithmetic, f32
-masters, moments and reduction, rows of 4096 random tokens, 8,192 a GPU and update.  One JSON line from rank 0.
+masters, moments and reduction, rows of 4096 random tokens, 8,192 a GPU and update.  Collectives are those of
+bench/comm.c.  JSON lines from rank 0.
 """
 import json
+import os
 
 import torch
 import torch.distributed as dist
@@ -18,10 +20,30 @@ from torch_peer import SEQ, flops_a_token, seconds
 ROWS = 2
 
 
+def collectives(rank, ranks):
+    """GB/s that leave a GPU, of bytes that a rank brings or takes in all."""
+    for mib in 16, 256:
+        n = mib * 2**20
+        whole = torch.zeros(n // 4, device='cuda')
+        part = whole.chunk(ranks)[rank].clone()
+        other = torch.empty_like(whole)
+        for call, sent, run in (
+                ('all_gather', 1, lambda: dist.all_gather_into_tensor(whole, part)),
+                ('reduce_scatter', 1, lambda: dist.reduce_scatter_tensor(part, whole)),
+                ('all_reduce', 2, lambda: dist.all_reduce(whole)),
+                ('all_to_all', 1, lambda: dist.all_to_all_single(other, whole))):
+            took = seconds(run, 20)
+            if rank == 0:
+                print(json.dumps({'call': call, 'MiB': mib, 'us': round(took * 1e6, 1),
+                                  'GBps_sent': round(sent * (ranks - 1) / ranks * n / took / 1e9, 1)}), flush=True)
+
+
 def main():
-    dist.init_process_group('nccl')
-    rank, ranks = dist.get_rank(), dist.get_world_size()
+    rank = int(os.environ['LOCAL_RANK'])
     torch.cuda.set_device(rank)
+    dist.init_process_group('nccl', device_id=torch.device('cuda', rank))
+    ranks = dist.get_world_size()
+    collectives(rank, ranks)
     torch.manual_seed(0)
     config = transformers.OlmoeConfig(
         num_hidden_layers=16, hidden_size=2048, intermediate_size=1024, num_attention_heads=16,
