@@ -43,11 +43,25 @@ tokenizers deepseek-v3 8
 tiktoken cl100k.tiktoken 1.5
 PEERS
 done
-for jobs in $(seq "$(nproc)"); do
-    for turn in 1 2 3 4 5; do
-        "$BUILD/bench/tok" "$dir/qwen3" "$dir/english" "$dir/ids" "$jobs"
-    done | sort -n | sed -n 3p
-done | awk -v bytes="$(stat -c %s "$dir/english")" '
-    { if (NR == 1) one = $1
-      printf "qwen3, english, %d at a time: %.1f MB/s, %.2f of one; loading %.2f s\n",
-             NR, bytes / 1e6 / $1, one / $1, $3 }'
+
+# Threads: one and two in turns.  What two cores give at all is the yardstick: two processes at once.
+python3 - "$dir/english" >"$dir/rows" <<'ROWS'
+import json, sys
+text = open(sys.argv[1]).read()
+for at in range(0, len(text), 4096):
+    print(json.dumps({"text": text[at:at + 4096]}, ensure_ascii=False))
+ROWS
+for n in 1 2 3 4 5 6; do cat "$dir/rows"; done >"$dir/rows.jsonl"
+for n in 1 2 3 4 5 6; do cat "$dir/english"; done >"$dir/text"
+pack() { local from=$EPOCHREALTIME to
+    "$BUILD/bin/shard-pack" -q -j "$1" -t "$dir/qwen3" --seq 4096 --overlong split -o "$dir/set$1/" "$dir/rows.jsonl"
+    to=$EPOCHREALTIME; echo $((${to/./} - ${from/./})); }
+encode() { "$BUILD/bench/tok" "$dir/qwen3" "$dir/text" "$dir/ids$1" "$1"; }
+both() { if [ "$1" = 1 ]; then encode 1; else encode 1 >"$dir/other" & encode 1; wait; cat "$dir/other"; fi |
+    awk '{ if ($1 > t) t = $1 } END { print t / NR }'; }
+for what in both encode pack; do
+    for turn in 1 2 3 4 5 6 7; do
+        echo "$($what 1 | cut -d' ' -f1) $($what 2 | cut -d' ' -f1)"
+    done | awk '{print $1 / $2}' | sort -g | sed -n 4p
+done | paste -sd' ' | awk '{ printf "qwen3, english, 2 / 1: processes %.2f, threads of the encoder %.2f, of shard-pack whole %.2f\n", $1, $2, $3 }'
+cmp "$dir/ids1" "$dir/ids2" && diff -r "$dir/set1" "$dir/set2" && echo "the same ids and bytes"

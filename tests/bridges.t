@@ -70,7 +70,7 @@ x  'what is no array'                                       4 're.tar: 000000001
 x  'what is no JSON'                                        4 're.tar: 000000001.json: ' 'repack 000000001.json <(echo "{")'
 x  'a weight below 0'                                       3 're.tar: document 2: "weight" is negative' 'repack 000000001.json <(echo "{\"weight\":-1,\"pair\":0,\"margin\":0.3,\"ref_logp\":-4.25}")'
 x  'half a pair'                                            3 're.tar: document 2: the other document of its pair' 'repack 000000001.json <(echo "{\"pair\":7,\"margin\":1,\"ref_logp\":-1}")'
-x  'a later document of another kind'                       3 're.tar: document 2: not a pair, and the first row is one' 'repack 000000002.json <(echo "{}")'
+x  'a later document of another kind'                       3 're.tar: document 3: not a pair, and the first row is one' 'repack 000000002.json <(echo "{}")'
 x  'longer than --seq'                                      3 'text.tar: document 1: longer than --seq' 'shard-pack -t $T --seq 8 --from webdataset -o no/ text.tar'
 ok 'unless they may be cut'                                 'shard-pack -q -t $T --seq 8 --overlong truncate --from webdataset -o eight/ text.tar && shard-pack -q -t $T --seq 8 --overlong truncate -o eight2/ text.jsonl && shard-show --diff eight eight2'
 x  'or dropped'                                             3 'no document is kept' 'shard-pack -t $T --seq 2 --overlong drop --from webdataset -o no/ text.tar'

@@ -76,6 +76,24 @@ x  'and fills the sequences' 0 '9[89]\.[0-9] % full' 'shard-pack -t $T --seq 128
 x  'the accounts are printed' 0 'in 600, kept 600, dropped 0' 'shard-pack -t $T --seq 128 many.jsonl >/dev/null'
 ok 'many files are one set' '[ $(ls next/data-* | wc -l) -gt 5 ] && shard-show --check next/ >/dev/null'
 
+# Threads.
+python3 - >mixed.jsonl <<'ROWS'
+import json, random
+random.seed(3)
+word = lambda: random.choice(["sea", "the ", "L'\u00e9t\u00e9 ", "\u4e2d\u6587", "12 ", "\n", "<|end|>"])
+for i in range(9000):
+    text = "".join(word() for _ in range(random.randrange(1, 1500 if i % 100 == 0 else 60)))
+    row = {"prompt": text[:9], "response": text[9:], "reward": i, "tag": "<|rw_%d|>" % (i % 3)}
+    print({0: "{\"prompt\": 3}", 1: "", 2: json.dumps({"text": text}), 3: json.dumps({**row, "weight": -1})}.get(i % 500, json.dumps(row)))
+ROWS
+split -n l/3 mixed.jsonl part.
+packed() { shard-pack -j "$@" -t $T --seq 200 --overlong drop --max-bad 99 --rejects r$1 -o j$1/ part.a? 2>said$1; }
+export -f packed
+ok 'more threads write the same bytes, and say the same' 'packed 1 && grep -q "in 9000, kept 7223, dropped 1706 .*, bad 71 " said1 &&
+    for j in 2 3 16; do packed $j && diff -r j1 j$j && cmp r1 r$j && cmp said1 said$j || exit 1; done; [ "$(shard-show --rows j1/ | wc -l)" = 7223 ]'
+ok 'so where they end at a bad row' 'for j in 1 2 5; do ! shard-pack -j $j -t $T --seq 200 --max-bad 9 -o jbad/ part.a? 2>said$j && [ ! -e jbad ] && cmp said1 said$j || exit 1; done; tail -n 1 said1 | grep -q "more bad rows than --max-bad 9"'
+x  'fewer than none'  2 'threads -1'                    'shard-pack -j -1 -t $T $S/text.jsonl'
+
 # Rows that are too long.
 yes sea | head -n 100 | tr "\n" " " | sed 's/.*/{"text":"&"}/' >long.jsonl
 printf '{"prompt":"a","response":"%s"}\n' "$(yes sea | head -n 60 | tr '\n' ' ')" >long-answer.jsonl

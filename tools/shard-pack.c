@@ -15,7 +15,7 @@
 static const char *output, *tokenizer, *template = "plain", *overlong = "error",
                                        *control = "escape", *from = "rows", *to = "shards";
 enum { SEQ_MAX = 1 << 24 };
-static int64_t seq = 256, window = 1, group_bytes = 32 << 20;
+static int64_t seq = 256, window = 1, group_bytes = 32 << 20, threads;
 static int zstd;
 
 static const struct opt options[] = {
@@ -34,36 +34,39 @@ static const struct opt options[] = {
     OPT_INT(0, "window", &window, "n", "pack n items at a time best fit; 1: next fit, in order"),
     OPT_INT(0, "group-bytes", &group_bytes, "n",
             "size of a row group: one blob, one file of a set"),
+    OPT_INT('j', "threads", &threads, "n", "threads; 0: all cores"),
     OPT_FLAG(0, "zstd", &zstd, "a stream in zstd frames, whatever its name"),
     ROW_OPTIONS,
     OPT_END,
 };
 
-static struct tok *tok;
+static struct tok **tok; /* (threads), twins of the first */
 static const struct chat *chat;
 static struct packer *packer; /* opened by the first good row, or else */
 static const struct docs_format *docs_in, *docs_out;
 static void *docs; /* docs_out's writer */
 
-/* The columns a row may have beside the weight, and what is wrong when it differs from the first.
- */
-enum { PAIR, REWARD, MARGIN, REF_LOGP, COLUMNS };
+/* What a row may have beside its weight, and what is wrong when it differs from the first. */
 static const struct {
-    const char *name, *extra, *missing;
     unsigned part;
-} column[COLUMNS] = {
-    {"pair", "a pair, and the first row is none", "not a pair, and the first row is one", DOC_PAIR},
-    {"reward", "has a reward, and the first row has none",
-     "has no reward, and the first row has one", DOC_REWARD},
-    {"margin", "has a margin, and the first row has none",
-     "has no margin, and the first row has one", DOC_MARGIN},
-    {"ref_logp", "has ref_logp, and the first row has none",
-     "has no ref_logp, and the first row has it", DOC_REF_LOGP},
+    const char *extra, *missing;
+} column[] = {
+    {ROW_PAIR, "a pair, and the first row is none", "not a pair, and the first row is one"},
+    {ROW_REWARD, "has a reward, and the first row has none",
+     "has no reward, and the first row has one"},
+    {ROW_MARGIN, "has a margin, and the first row has none",
+     "has no margin, and the first row has one"},
+    {ROW_REF_LOGP, "has ref_logp, and the first row has none",
+     "has no ref_logp, and the first row has it"},
 };
-static int has[COLUMNS]; /* the first row's */
-static int64_t tokens, learnt, rows_out, cut_rows, split_rows, dropped;
-static struct rendered rendered[2]; /* chosen and rejected; else the first only */
+_Static_assert((int)ROW_PAIR == (int)DOC_PAIR && (int)ROW_REWARD == (int)DOC_REWARD &&
+                   (int)ROW_MARGIN == (int)DOC_MARGIN && (int)ROW_REF_LOGP == (int)DOC_REF_LOGP,
+               "a row's parts are a document's");
+static unsigned has; /* the first row's */
+static int64_t tokens, learnt, rows_out, kept, cut_rows, split_rows, dropped;
 static struct tag_count *tags;
+static struct hash_stream *input;
+static struct progress progress;
 
 static int is_open(void)
 {
@@ -73,232 +76,192 @@ static int is_open(void)
 static void open_output(void)
 {
     if (docs_out) {
-        docs = docs_out->create(output, tok_size(tok));
+        docs = docs_out->create(output, tok_size(*tok));
         return;
     }
     struct set_info info = {.seq = seq,
-                            .tokenizer_hash = (char *)tok_hash(tok),
+                            .tokenizer_hash = (char *)tok_hash(*tok),
                             .template = (char *)chat_name(chat),
-                            .bos = tok_bos(tok),
-                            .eos = chat_stop(chat, tok)};
-    static const int order[COLUMNS] = {REWARD, PAIR, MARGIN, REF_LOGP};
-    struct buf columns = {0};
-    buf_str(&columns, "weight");
-    for (int k = 0; k < COLUMNS; k++)
-        if (has[order[k]])
-            buf_printf(&columns, ",%s", column[order[k]].name);
-    info.columns = columns.data;
+                            .bos = tok_bos(*tok),
+                            .eos = chat_stop(chat, *tok)};
+    const struct buf *json = tok_json(*tok), *config = tok_config(*tok);
+    char columns[64];
+    snprintf(columns, sizeof columns, "weight%s%s%s%s", has & ROW_REWARD ? ",reward" : "",
+             has & ROW_PAIR ? ",pair" : "", has & ROW_MARGIN ? ",margin" : "",
+             has & ROW_REF_LOGP ? ",ref_logp" : "");
+    info.columns = columns;
     packer = packer_open(output, &info, group_bytes / 5); /* a token and its target flag */
     packer_window(packer, window);
     if (zstd)
         packer_zstd(packer);
-    packer_file(packer, "tokenizer.json", tok_json(tok)->data, tok_json(tok)->len);
-    if (tok_config(tok)->len)
-        packer_file(packer, "tokenizer_config.json", tok_config(tok)->data, tok_config(tok)->len);
-    buf_release(&columns);
+    packer_file(packer, "tokenizer.json", json->data, json->len);
+    if (config->len)
+        packer_file(packer, "tokenizer_config.json", config->data, config->len);
 }
 
-/* d: what is known of the document but its tokens. */
-static const char *put(const struct rendered *r, int64_t at, int64_t n, struct doc d)
+/* Puts n tokens of a document from the one at `at` on. */
+static const char *put(const struct row_docs *d, int64_t i, int64_t at, int64_t n)
 {
-    unsigned parts = 0;
+    struct doc doc = {.token = d->doc[i].token.id + at,                      /* (n) */
+                      .target = (const uint8_t *)d->doc[i].target.data + at, /* (n) */
+                      .n = n,
+                      .weight = d->weight,
+                      .reward = d->reward[i],
+                      .pair = d->n > 1 ? (rows_out - i) / 2 : -1,
+                      .margin = d->margin,
+                      .ref_logp = d->ref_logp[i]};
     const char *why = NULL;
-    d.token = r->token.id + at;                      /* (n) */
-    d.target = (const uint8_t *)r->target.data + at; /* (n) */
-    d.n = n;
-    for (int k = 0; k < COLUMNS; k++)
-        parts |= has[k] ? column[k].part : 0;
     if (docs_out)
-        why = docs_out->put(docs, &d, parts);
+        why = docs_out->put(docs, &doc, has);
     else
-        packer_add(packer, &d);
+        packer_add(packer, &doc);
     if (why)
         return why;
     tokens += n;
-    learnt += rendered_learnt(r, at, n);
+    learnt += rendered_learnt(&d->doc[i], at, n);
     rows_out++;
     return NULL;
 }
 
-static const char *numbers_fault(const struct doc *d, const int in[COLUMNS])
-{
-    if (!(d->weight >= 0) || !isfinite((float)d->weight))
-        return "\"weight\" is negative or too large";
-    if (in[REWARD] && !isfinite((float)d->reward))
-        return "a reward is too large";
-    if (!isfinite((float)d->margin) || !isfinite((float)d->ref_logp))
-        return "\"margin\" or ref_logp is too large";
-    return NULL;
-}
-
 /* What a row has more or less than the first had, or NULL. */
-static const char *columns_differ(const int in[COLUMNS])
+static const char *columns_differ(unsigned parts)
 {
-    for (int k = 0; is_open() && k < COLUMNS; k++)
-        if (in[k] != has[k])
-            return in[k] ? column[k].extra : column[k].missing;
+    for (int64_t k = 0; is_open() && k < ARRAY_LEN(column); k++)
+        if ((parts ^ has) & column[k].part)
+            return parts & column[k].part ? column[k].extra : column[k].missing;
     return NULL;
 }
 
-/* Fills in what goes along with a row's one or two documents, and which columns it has.  Returns
- * NULL, or why the row is bad. */
-static const char *values(const struct row *row, struct doc d[2], int in[COLUMNS])
+/* Puts a document or a pair.  Returns NULL, or why it is bad; *drop: it is fine, but not wanted. */
+static const char *place(struct row_docs *d, int *drop)
 {
-    int pair = row->chosen && row->rejected;
-    double weight = isnan(row->weight) ? 1 : row->weight;
-    double margin = pair ? row->margin : NAN;
-    double reward[2] = {pair ? row->reward_chosen : row->reward, row->reward_rejected};
-    double ref_logp[2] = {pair ? row->ref_logp_chosen : NAN, row->ref_logp_rejected};
-    in[PAIR] = pair;
-    in[REWARD] = !isnan(reward[0]) && (!pair || !isnan(reward[1]));
-    in[MARGIN] = !isnan(margin);
-    in[REF_LOGP] = !isnan(ref_logp[0]) && !isnan(ref_logp[1]);
-    if (pair && isnan(reward[0]) != isnan(reward[1]))
-        return "one side of the pair has a reward, the other has none";
-    if (pair && isnan(ref_logp[0]) != isnan(ref_logp[1]))
-        return "one side of the pair has ref_logp, the other has none";
-    const char *why = columns_differ(in);
-    for (int i = 0; i <= pair && !why; i++) {
-        d[i] = (struct doc){.weight = weight,
-                            .reward = reward[i],
-                            .pair = pair ? rows_out / 2 : -1,
-                            .margin = in[MARGIN] ? margin : 0,
-                            .ref_logp = in[REF_LOGP] ? ref_logp[i] : 0};
-        why = numbers_fault(&d[i], in);
-    }
-    return why;
-}
-
-/* Puts the row's one or two documents into the template.  Returns NULL, or why the row is bad. */
-static const char *render(const struct row *row, int docs)
-{
-    int allowed = !strcmp(control, "allow");
-    if (!strcmp(control, "error") && row_spells_control(row, tok))
-        return "its text spells a control token";
-    if (!allowed && row_spells_tag(row))
-        return "its text spells a tag in words, which cannot be escaped";
-    for (int i = 0; i < docs; i++) {
-        struct row one = *row;
-        one.control = allowed;
-        if (docs > 1) {
-            one.response = i ? row->rejected : row->chosen;
-            one.response_len = i ? row->rejected_len : row->chosen_len;
-        }
-        const char *why = chat_render_row(chat, tok, &one, &rendered[i]);
-        if (why)
-            return why;
-        if (!rendered_learnt(&rendered[i], 0, rendered[i].token.n))
-            return "nothing in it is learnt";
-    }
-    return NULL;
-}
-
-/* Puts what is rendered, a document or a pair.  whole: all of it is learnt, so that it may be
- * split. Returns NULL, or why it is bad; *drop: it is fine, but not wanted. */
-static const char *place(const struct doc doc[2], const int in[COLUMNS], int whole, int *drop)
-{
-    const char *why = NULL;
-    int number = 1 + in[PAIR];
-    int too_long = rendered[0].token.n + (in[PAIR] ? rendered[1].token.n : 0) > seq;
-    int splits = too_long && whole && !strcmp(overlong, "split");
-    if (in[PAIR] && rendered_equal(&rendered[0], &rendered[1]))
+    const char *why = columns_differ(d->has);
+    int pair = d->n > 1, too_long = d->doc[0].token.n + (pair ? d->doc[1].token.n : 0) > seq;
+    int splits = too_long && d->all_learnt && !pair && !strcmp(overlong, "split");
+    if (why)
+        return why;
+    if (pair && rendered_equal(&d->doc[0], &d->doc[1]))
         return "chosen and rejected are the same";
     if (too_long && !strcmp(overlong, "error"))
-        return in[PAIR] ? "the pair is longer than --seq" : "longer than --seq";
+        return pair ? "the pair is longer than --seq" : "longer than --seq";
     if (too_long && !splits) {
-        int stale = in[REF_LOGP] && strcmp(overlong, "drop");
+        int stale = (d->has & ROW_REF_LOGP) && strcmp(overlong, "drop");
         why = stale ? "its ref_logp is of more than fits into --seq"
-                    : overlong_cut(rendered, number, seq, overlong);
+                    : overlong_cut(d->doc, d->n, seq, overlong);
         *drop = why != NULL;
         if (why)
             return why;
         cut_rows++;
     }
     if (!is_open()) {
-        memcpy(has, in, sizeof has);
+        has = d->has;
         open_output();
     }
     split_rows += splits;
-    for (int i = 0; i < number; i++)
-        for (int64_t n = rendered[i].token.n, at = 0; at < n && !why; at += seq)
-            why = put(&rendered[i], at, MIN(seq, n - at), doc[i]);
+    for (int64_t i = 0; i < d->n; i++)
+        for (int64_t n = d->doc[i].token.n, at = 0; at < n && !why; at += seq)
+            why = put(d, i, at, MIN(seq, n - at));
     return why;
 }
 
-/* Packs the reader's row; as place(). */
-static const char *take(const struct row *row, int *drop)
+/* ---- rows: rendered by several threads, placed in their order ---- */
+
+static void render_row(void *arg, int64_t lane, const struct row *row, struct buf *out)
 {
-    struct doc doc[2];
-    int in[COLUMNS];
-    const char *why = values(row, doc, in);
-    if (why || (why = render(row, 1 + in[PAIR])) || (why = place(doc, in, !row->has_prompt, drop)))
-        return why;
-    if (in[REWARD] && !in[PAIR])
-        tag_count_add(tags, row->tag, row->reward);
-    return NULL;
+    struct row_docs *d = (struct row_docs *)arg + lane;
+    const char *why = row_docs_render(d, chat, tok[lane], row, control);
+    buf_add(out, &why, sizeof why);
+    if (!why)
+        row_docs_save(d, out);
 }
 
-/* Takes the i-th of one or two documents that are tokens already.  Returns NULL, or why it is bad.
- */
-static const char *take_tokens(const struct doc *d, int i)
+static void place_row(void *arg, struct row_reader *r, char *made)
 {
-    struct rendered *r = &rendered[i];
-    r->token.n = 0;
-    buf_reset(&r->target);
-    for (int64_t k = 0; k < d->n; k++) {
-        if (d->token[k] < 0 || d->token[k] >= tok_size(tok))
-            return "a token that is none of the tokenizer's";
-        ids_add(&r->token, d->token[k]);
-        buf_char(&r->target, d->target[k] && (k || d->token[k] != tok_bos(tok)));
+    struct row_docs d;
+    const char *why;
+    int drop = 0;
+    hash_stream_add(input, r->row.line, r->row.len);
+    hash_stream_add(input, "\n", 1);
+    memcpy(&why, made, sizeof why);
+    if (!why) {
+        row_docs_load(&d, made + sizeof why);
+        why = place(&d, &drop);
     }
-    if (!rendered_learnt(r, 0, d->n))
-        return "nothing in it is learnt";
-    int64_t masked = 0;
-    while (!r->target.data[masked])
-        masked++;
-    int is_prompt = masked > 1;
-    r->loose = is_prompt ? r->token.id[0] == tok_bos(tok) : masked;
-    r->tight = is_prompt ? masked : r->token.n - 1;
+    if (why && drop)
+        row_drop(r, why);
+    else if (why)
+        row_bad(r, why);
+    else if ((d.has & (ROW_REWARD | ROW_PAIR)) == ROW_REWARD)
+        tag_count_add(tags, d.tag, d.reward[0]);
+    kept += !why;
+    progress_add(&progress, 1);
+}
+
+static int64_t take_rows(char *const *paths, int64_t n)
+{
+    struct row_reader reader;
+    struct row_docs *made = xcalloc((size_t)threads, sizeof *made);
+    row_reader_init(&reader, paths, n);
+    progress_start(&progress, "packing", "rows", 0);
+    row_each(&reader, &(struct row_each){threads, made, render_row, place_row});
+    progress_end(&progress);
+    int64_t read = reader.in;
+    row_reader_close(&reader, kept);
+    for (int64_t i = 0; i < threads; i++)
+        row_docs_release(&made[i]);
+    free(made);
+    return read;
+}
+
+/* ---- documents of another program, tokens already ---- */
+
+/* Takes the i-th document of d.  Returns NULL, or why it is bad. */
+static const char *take_doc(struct row_docs *d, int64_t i, const struct doc *doc)
+{
+    d->n = i + 1;
+    d->weight = doc->weight;
+    d->margin = doc->margin;
+    d->reward[i] = doc->reward;
+    d->ref_logp[i] = doc->ref_logp;
+    const char *why = row_docs_fault(d);
+    if (why || (why = rendered_of_tokens(*tok, doc->token, doc->target, doc->n, &d->doc[i])))
+        return why;
+    hash_stream_add(input, d->doc[i].token.id, (size_t)doc->n * sizeof(int32_t));
+    d->all_learnt = rendered_learnt(&d->doc[i], 1, doc->n - 1) == doc->n - 1;
     return NULL;
 }
 
 /* Packs the documents of a path; returns how many. */
-static int64_t take_docs(const char *path, struct hash_stream *hash)
+static int64_t take_docs(const char *path)
 {
     void *reader = docs_in->open(path);
-    struct doc doc[2];
-    unsigned parts;
+    struct row_docs d = {0};
+    struct doc doc;
     int64_t number = 0;
-    while (docs_in->next(reader, &doc[0], &parts)) {
-        int in[COLUMNS], drop = 0, whole = 1;
-        for (int k = 0; k < COLUMNS; k++)
-            in[k] = (parts & column[k].part) != 0;
-        const char *why = columns_differ(in);
-        for (int i = 0; i <= in[PAIR] && !why; i++, number++) {
-            unsigned other = parts;
-            if (i && (!docs_in->next(reader, &doc[1], &other) || other != parts ||
-                      doc[1].pair != doc[0].pair))
+    while (docs_in->next(reader, &doc, &d.has)) {
+        const char *why = NULL;
+        int64_t pair = doc.pair;
+        int drop = 0;
+        for (int64_t i = 0; i <= (d.has & DOC_PAIR) && !why; i++, number++) {
+            unsigned other = d.has;
+            if (i && (!docs_in->next(reader, &doc, &other) || other != d.has || doc.pair != pair))
                 why = "the other document of its pair does not follow";
-            else if (!(why = numbers_fault(&doc[i], in)) && !(why = take_tokens(&doc[i], i))) {
-                int64_t n = rendered[i].token.n;
-                whole &= rendered_learnt(&rendered[i], 1, n - 1) == n - 1;
-                hash_stream_add(hash, rendered[i].token.id, (size_t)n * sizeof(int32_t));
-            }
+            else
+                why = take_doc(&d, i, &doc);
         }
-        for (int i = 0; i <= in[PAIR]; i++) /* of one path as of several */
-            doc[i].pair = in[PAIR] ? rows_out / 2 : -1;
         if (!why)
-            why = place(doc, in, whole && !in[PAIR], &drop);
+            why = place(&d, &drop);
         if (why && !drop)
             die_with(EXIT_BAD_DATA, "%s: document %lld: %s", path, (long long)number, why);
         dropped += drop;
     }
     docs_in->close(reader);
+    row_docs_release(&d);
     return number;
 }
 
 /* Names no place and no time, so that the same command on the same rows writes the same bytes. */
-static char *provenance(int64_t rows, const struct hash_stream *input, const struct buf *tag_json)
+static char *provenance(int64_t rows, const struct buf *tag_json)
 {
     struct buf b = {0};
     char hex[17];
@@ -319,32 +282,6 @@ static char *provenance(int64_t rows, const struct hash_stream *input, const str
     return b.data;
 }
 
-/* Packs the rows of all paths; returns how many. */
-static int64_t take_rows(char *const *paths, int64_t n, struct hash_stream *hash)
-{
-    struct row_reader reader;
-    struct progress progress;
-    int64_t read = 0, kept = 0;
-    row_reader_init(&reader, paths, n);
-    progress_start(&progress, "packing", "rows", 0);
-    while (row_next(&reader)) {
-        int drop = 0;
-        hash_stream_add(hash, reader.row.line, reader.row.len);
-        hash_stream_add(hash, "\n", 1);
-        const char *why = take(&reader.row, &drop);
-        if (why && drop)
-            row_drop(&reader, why);
-        else if (why)
-            row_bad(&reader, why);
-        kept += !why;
-        read++;
-        progress_add(&progress, 1);
-    }
-    progress_end(&progress);
-    row_reader_close(&reader, kept);
-    return read;
-}
-
 int main(int argc, char **argv)
 {
     int first = opt_parse(argc, argv, options, "shard-pack -t tokenizer [options] [rows ...]",
@@ -357,6 +294,8 @@ int main(int argc, char **argv)
         die_misused("--window and --group-bytes are at least 1");
     if (!output && isatty(STDOUT_FILENO))
         die_misused("binary data are not for a terminal; use -o or a pipe");
+    if (threads < 0)
+        die_misused("--threads %lld is negative", (long long)threads);
     docs_in = docs_format_find(from);
     docs_out = docs_format_find(to);
     if (docs_out && (zstd || opt_given("window") || opt_given("group-bytes")))
@@ -365,14 +304,18 @@ int main(int argc, char **argv)
         seq = SEQ_MAX; /* nothing is packed */
     if (docs_in && (opt_given("control") || row_rejects))
         die_misused("--control and --rejects are for rows, not --from %s", from);
-    tok = tok_open(tokenizer);
-    chat = strcmp(template, "auto") ? chat_find(template) : chat_recognise(tok);
+    threads = threads ? threads : opt_threads();
+    tok = xcalloc((size_t)threads, sizeof(struct tok *));
+    *tok = tok_open(tokenizer);
+    for (int64_t i = 1; i < threads; i++)
+        tok[i] = tok_twin(*tok);
+    chat = strcmp(template, "auto") ? chat_find(template) : chat_recognise(*tok);
     tags = tag_count_new();
+    input = hash_stream_new();
 
-    struct hash_stream *input = hash_stream_new();
-    int64_t read = docs_in ? 0 : take_rows(argv + first, argc - first, input);
+    int64_t read = docs_in ? 0 : take_rows(argv + first, argc - first);
     for (int i = first; docs_in && i < argc; i++)
-        read += take_docs(argv[i], input);
+        read += take_docs(argv[i]);
     if (docs_in && !rows_out && !row_allow_empty)
         die_with(EXIT_BAD_DATA, "no document is kept");
     if (dropped)
@@ -380,7 +323,7 @@ int main(int argc, char **argv)
 
     struct buf tag_json = {0};
     tag_count_json(tags, &tag_json);
-    char *origin = provenance(read, input, &tag_json);
+    char *origin = provenance(read, &tag_json);
     if (!is_open())
         open_output();
     if (docs_out)
@@ -400,10 +343,10 @@ int main(int argc, char **argv)
             (long long)split_rows);
     hash_stream_free(input);
     free(origin);
-    for (int i = 0; i < 2; i++)
-        rendered_release(&rendered[i]);
     tag_count_free(tags);
     buf_release(&tag_json);
-    tok_free(tok);
+    for (int64_t i = threads; i-- > 0;)
+        tok_free(tok[i]);
+    free(tok);
     return EXIT_DONE;
 }

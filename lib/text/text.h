@@ -129,6 +129,21 @@ void row_prompt_canonical(const struct row *r, struct buf *out);
  * prompt. */
 void row_group(const struct row *r, struct buf *out);
 
+/* ---- row_each.c: rows worked on by several threads ---- */
+
+struct row_each {
+    int64_t lanes; /* threads, each with a number from 0 */
+    void *arg;
+    /* Appends what is made of a row to out, where it begins at a multiple of 8.  Any thread, many
+     * at once, one at a time of a lane. */
+    void (*make)(void *arg, int64_t lane, const struct row *row, struct buf *out);
+    /* Takes it, in the order of the rows and one at a time, on any thread.  r->row has its bytes,
+     * file and number, and nothing that was parsed of it. */
+    void (*take)(void *arg, struct row_reader *r, char *made);
+};
+/* Works on all rows; those that are none are bad, as in row_next(). */
+void row_each(struct row_reader *r, struct row_each *each);
+
 /* ---- row_edit.c: a row changed member by member; all other bytes stay ---- */
 
 struct row_edit { /* a zeroed struct is ready; line is the row being made */
@@ -267,8 +282,10 @@ void ids_add(struct ids *v, int32_t id);
 void ids_release(struct ids *v);
 /* Appends the ids of text, without bos and eos; special tokens in the text are recognised only
  * where `special`.  Bytes that are not UTF-8 count as U+FFFD.  A tokenizer remembers words, so it
- * serves one thread at a time. */
+ * serves one thread at a time; tok_twin() makes another one for another thread, which shares what
+ * the first has read and is freed before it. */
 void tok_encode(struct tok *t, const char *text, size_t len, int special, struct ids *out);
+struct tok *tok_twin(const struct tok *t);
 /* The same for a part of a longer text: its beginning; what follows an added token; what follows
  * other text, so that nothing is put before it. */
 enum tok_place { TOK_FIRST, TOK_NEXT, TOK_WITHIN };
@@ -326,6 +343,9 @@ struct rendered {
 };
 const char *chat_render_row(const struct chat *c, struct tok *t, const struct row *r,
                             struct rendered *out); /* replaces what was there */
+/* The same of a document that is tokens already. */
+const char *rendered_of_tokens(const struct tok *t, const int32_t *token, const uint8_t *target,
+                               int64_t n, struct rendered *out);
 void rendered_release(struct rendered *d);
 int rendered_equal(const struct rendered *a, const struct rendered *b); /* the same tokens */
 /* overlong.c.  Makes one document, or the two of a pair, fit into seq tokens: "left" takes tokens
@@ -338,6 +358,27 @@ int row_spells_control(const struct row *r, const struct tok *t);
 /* Whether it spells the words that tell its own tag from other text, where the tag is one in words:
  * "<rm_score>". */
 int row_spells_tag(const struct row *r);
+/* row_docs.c.  A row's document, or a pair's chosen and rejected one, with what goes along.  A
+ * zeroed struct is empty; row_docs_release() frees it. */
+enum { ROW_PAIR = 1, ROW_REWARD = 2, ROW_MARGIN = 4, ROW_REF_LOGP = 8 };
+struct row_docs {
+    int64_t n; /* 1 or 2 */
+    struct rendered doc[2];
+    unsigned has;                                  /* ROW_PAIR | ... */
+    double weight, margin, reward[2], ref_logp[2]; /* 0 where it has none; reward NaN */
+    const char *tag;                               /* of the row, or NULL */
+    int all_learnt;                                /* but for the first token */
+};
+/* control: what becomes of control tokens that the row's own text spells: error, escape, allow.
+ * Returns NULL, or why the row is bad. */
+const char *row_docs_render(struct row_docs *d, const struct chat *c, struct tok *t,
+                            const struct row *row, const char *control);
+const char *row_docs_fault(const struct row_docs *d); /* what is wrong with its numbers, or NULL */
+void row_docs_release(struct row_docs *d);
+/* Appends it, which begins at a multiple of 8; the loaded one is good while the bytes are, and not
+ * released. */
+void row_docs_save(const struct row_docs *d, struct buf *out);
+void row_docs_load(struct row_docs *d, char *saved);
 /* The same up to where the response begins: what moe-sample continues.  tag may be NULL. */
 const char *chat_render_prompt(const struct chat *c, struct tok *t, const struct row *r,
                                const char *tag, struct ids *token);

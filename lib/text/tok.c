@@ -194,7 +194,23 @@ int64_t tok_bos_token(const struct tok *t)
     return t->bos >= 0 ? t->bos : t->bos_token;
 }
 
-void tok_free(struct tok *t)
+struct tok *tok_twin(const struct tok *t)
+{
+    struct tok *twin = xmemdup(t, sizeof *t);
+
+    twin->is_twin = 1;
+    twin->word = regex_twin(t->word);
+    for (int64_t i = 0; i < t->norms; i++)
+        twin->norm[i].regex = regex_twin(t->norm[i].regex);
+    for (int64_t i = 0; i < t->splits; i++)
+        twin->split[i].regex = regex_twin(t->split[i].regex);
+    memset((char *)twin + offsetof(struct tok, cache), 0,
+           sizeof *twin - offsetof(struct tok, cache));
+    return twin;
+}
+
+/* What twins share. */
+static void free_shared(struct tok *t)
 {
     for (int64_t i = 0; i < t->size; i++)
         buf_release(&t->token[i]);
@@ -203,32 +219,39 @@ void tok_free(struct tok *t)
     for (int64_t i = 0; i < t->norms; i++) {
         buf_release(&t->norm[i].a);
         buf_release(&t->norm[i].b);
-        regex_free(t->norm[i].regex);
         free(t->norm[i].plain);
     }
-    for (int64_t i = 0; i < t->splits; i++) {
-        regex_free(t->split[i].regex);
+    for (int64_t i = 0; i < t->splits; i++)
         buf_release(&t->split[i].space);
-    }
     for (int64_t i = 0; i < t->decodes; i++) {
         buf_release(&t->decode[i].a);
         buf_release(&t->decode[i].b);
     }
-    regex_free(t->word);
     map_release(&t->ids);
     pairs_release(&t->merges);
-    free(t->cache);
     buf_release(&t->json);
     buf_release(&t->config);
     buf_release(&t->chat_template);
     free(t->token);
     free(t->special);
-    free(t->first);
-    free(t->known);
-    free(t->beside);
     free(t->added_pair[0]);
     free(t->added_pair[1]);
     free(t->added);
+}
+
+void tok_free(struct tok *t)
+{
+    regex_free(t->word);
+    for (int64_t i = 0; i < t->norms; i++)
+        regex_free(t->norm[i].regex);
+    for (int64_t i = 0; i < t->splits; i++)
+        regex_free(t->split[i].regex);
+    if (!t->is_twin)
+        free_shared(t);
+    free(t->cache);
+    free(t->known);
+    free(t->beside);
+    free(t->first);
     free(t->symbol);
     free(t->heap);
     free(t);

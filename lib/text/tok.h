@@ -16,6 +16,8 @@ struct regex;
 struct regex *regex_new(const char *pattern, size_t len, int literal, const char *who);
 /* The next match at or after from; 1 and its place (never empty), or 0. */
 int regex_next(struct regex *r, const char *s, size_t n, size_t from, size_t *start, size_t *end);
+struct regex *
+regex_twin(const struct regex *r); /* for another thread; freed before r; NULL of NULL */
 void regex_free(struct regex *r);
 extern const char regex_gpt2[]; /* the pattern of ByteLevel with use_regex */
 extern const char regex_word[]; /* a character of a word, as a token of its own may not touch it */
@@ -85,17 +87,17 @@ struct tok {
     struct decode_step decode[8];
     int64_t norms, splits, decodes;
     int64_t bos, eos;
-    int64_t bos_token; /* tokenizer_config.json's, -1: none */
-    int within; /* the text that is encoded goes on with one that was: nothing is put before it */
+    int64_t bos_token;      /* tokenizer_config.json's, -1: none */
+    uint8_t *added_pair[2]; /* [256 x 32] by `normalized`: sets of the bytes an added token's first
+                               byte is followed by; NULL: there are none */
 
+    int is_twin; /* what is above is another's, but for the regexes, which match for one thread */
+
+    /* What one thread has seen, and its scratch. */
     struct tok_cache *cache; /* pieces seen; made when first wanted */
-    uint8_t *added_pair[2];  /* [256 x 32] by `normalized`: sets of the bytes an added token's first
-                                byte is followed by; NULL: there are none */
-
     uint8_t *known,
         *beside; /* tok_bpe.c: where pieces of characters may be cut; made when wanted */
-
-    /* Scratch of one encoding. */
+    int within;  /* the text that is encoded goes on with one that was: nothing is put before it */
     int32_t *first; /* [symbols_cap] */
     struct symbol {
         int32_t id, prev, next, rank; /* rank of the merge with next, -1 for none */

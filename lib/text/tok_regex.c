@@ -63,6 +63,7 @@ struct regex {
     pcre2_match_context *context;
     pcre2_jit_stack *stack;
     char *who;
+    int is_twin; /* code and who are another's */
 };
 
 /* Appends the members of a class, to stand inside brackets. */
@@ -127,6 +128,19 @@ static void rewrite(struct buf *out, const char *p, size_t n, const char *who)
     }
 }
 
+/* What one match uses. */
+static void scratch(struct regex *r)
+{
+    r->match = pcre2_match_data_create_from_pattern(r->code, NULL);
+    r->context = pcre2_match_context_create(NULL);
+    r->stack = pcre2_jit_stack_create(32 << 10, 8 << 20, NULL);
+    if (!r->match || !r->context)
+        die("out of memory");
+    pcre2_jit_stack_assign(r->context, NULL, r->stack);
+    /* Enough for a run of some million spaces, and an end for a pattern that would never stop. */
+    pcre2_set_match_limit(r->context, 50000000);
+}
+
 struct regex *regex_new(const char *pattern, size_t len, int literal, const char *who)
 {
     struct regex *r = xcalloc(1, sizeof *r);
@@ -149,16 +163,20 @@ struct regex *regex_new(const char *pattern, size_t len, int literal, const char
     }
     /* Without the compiler the interpreter runs; the answers are the same. */
     pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE);
-    r->match = pcre2_match_data_create_from_pattern(r->code, NULL);
-    r->context = pcre2_match_context_create(NULL);
-    r->stack = pcre2_jit_stack_create(32 << 10, 8 << 20, NULL);
-    if (!r->match || !r->context)
-        die("out of memory");
-    pcre2_jit_stack_assign(r->context, NULL, r->stack);
-    /* Enough for a run of some million spaces, and an end for a pattern that would never stop. */
-    pcre2_set_match_limit(r->context, 50000000);
+    scratch(r);
     buf_release(&b);
     return r;
+}
+
+struct regex *regex_twin(const struct regex *r)
+{
+    struct regex *twin = r ? xmemdup(r, sizeof *r) : NULL;
+
+    if (!r)
+        return NULL;
+    twin->is_twin = 1;
+    scratch(twin);
+    return twin;
 }
 
 int regex_next(struct regex *r, const char *s, size_t n, size_t from, size_t *start, size_t *end)
@@ -193,10 +211,12 @@ void regex_free(struct regex *r)
 {
     if (!r)
         return;
-    pcre2_code_free(r->code);
     pcre2_match_data_free(r->match);
     pcre2_match_context_free(r->context);
     pcre2_jit_stack_free(r->stack);
-    free(r->who);
+    if (!r->is_twin) {
+        pcre2_code_free(r->code);
+        free(r->who);
+    }
     free(r);
 }
