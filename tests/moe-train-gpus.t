@@ -9,7 +9,7 @@
 sed 's/"hidden_size":16/"hidden_size":64/; s/"intermediate_size":12/"intermediate_size":64/' tiny.json >wide.json
 train='moe-train --device cuda --type bf16 --data set/ --model wide.json --batch 4 --micro 1 --steps 10 --lr 1e-3 --warmup 2'
 two="mpirun --bind-to none -n 2 $train"
-endless="${two/--steps 10/--steps 20000 --save-every 50} --ep 2 --dispatch window"
+endless="${two/--steps 10/--steps 20000 --save-every 50} --ep 2"
 near='10 5e-3' # losses of bf16
 export two endless near
 
@@ -19,10 +19,12 @@ why=$(moe-train --device cuda --model tiny.json --data set/ --steps 1 -o probe/ 
     finish
 }
 ok 'one GPU'                       "$train -q -o one/"
-for map in '' '--tp 2 --ep 2' '--cp 2 --etp 2' '--pp 2' '--ep 2 --dispatch rows' '--ep 2 --dispatch window'; do
+for map in '' '--tp 2 --ep 2' '--cp 2 --etp 2' '--pp 2' '--ep 2 --dispatch rows' '--ep 2 --dispatch all' '--ep 2'; do
     ok "two GPUs${map:+, }$map: the losses of one" "rm -rf two && $two -q $map -o two/ && agree one two $near"
 done
-ok 'a step is one launch'          "$two -v --ep 2 --dispatch window -o v/ 2>&1 | grep -Eq 'are one launch of [0-9]+ kernels'"
+ok 'a step is one launch'          "$two -v --ep 2 -o v/ 2>v.err && grep -E 'are one launch of [0-9]+ kernels' v.err"
+ok 'which goes through windows where there can be any' \
+   "way=window; $two -q --ep 2 --dispatch window -o w/ 2>w.err || { grep 'has no windows' w.err && way=all; } && grep \"by --dispatch \$way\$\" v.err"
 ok 'the same bits again'           "$two -q --deterministic --ep 2 -o a/ && $two -q --deterministic --ep 2 -o b/ && diff -r a/last/ b/last/"
 ok 'one GPU goes on where two stopped' \
    "$two -q --ep 2 --save-every 5 --keep 0 -o cut/ && rm -r cut/done.json cut/step-000010 && ln -sfn step-000005 cut/last &&

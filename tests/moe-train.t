@@ -189,6 +189,10 @@ x 'a flipped bit in a checkpoint' 4 'flip.*safetensors' \
   'cp -r whole/last/ flip && f=$(ls flip/model-*.safetensors) && printf "\377" | dd of=$f bs=1 seek=$(($(stat -c %s $f) - 5)) conv=notrunc 2>/dev/null && moe-train --init flip/ --data set/ -o wrong/'
 x 'a truncated set' 4 'cut.*data-00000' 'cp -r set cut && truncate -s -8 cut/data-00000.safetensors && moe-train --model tiny.json --data cut/ -o wrong/'
 x 'a vocabulary too small for the data' 1 'outside the model.s vocabulary of 300' "sed 's/:340/:300/' tiny.json >few.json && moe-train --model few.json --data set/ -o wrong/"
+x '-v says how tokens travel' 0 'by --dispatch all$' \
+  'moe-train -v -j 1 --model tiny.json --data set/ --batch 4 --steps 1 --ranks 2 --ep 2 -o way/'
+x 'windows without GPUs' 2 'group etp-ep has no windows: ' \
+  'moe-train --model tiny.json --data set/ --batch 4 --steps 1 --ranks 2 --ep 2 --dispatch window -o window/'
 x 'a mapping that does not fit' 2 'does not fit' 'moe-train --model tiny.json --data set/ --ranks 3 --ep 2 -o wrong/'
 x 'a batch that ranks cannot share' 2 'batch 3 is not a multiple' 'moe-train --model tiny.json --data set/ --ranks 2 --batch 3 -o wrong/'
 x 'an unknown loss' 2 'no such loss' 'moe-train --model tiny.json --data set/ --loss hinge -o wrong/'

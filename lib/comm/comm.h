@@ -89,8 +89,8 @@ struct window_part { /* one of several arrays whose rows travel together, a row 
     int64_t cols;
     enum dtype type;
 };
-/* Bytes that window_open() is asked for where so many bytes of n rows travel together, and what it
- * then takes of the device. */
+/* Bytes that window_open() is asked for where so many bytes of n rows travel together (0 of more ranks than
+ * a window has), and what it then takes of the device. */
 int64_t window_half(int64_t ranks, int64_t n, int64_t row_bytes);
 int64_t window_bytes(int64_t half);
 /* By every member at once.  Movements then come in one order, whatever lanes they are on.  NULL and why where

@@ -330,12 +330,12 @@ static __global__ void find_peers(ncclWindow_t handle, int ranks, char **peer)
 
 int64_t window_half(int64_t ranks, int64_t n, int64_t row_bytes)
 {
-    return (ranks * n * row_bytes + PARTS * 256 + 4095) / 4096 * 4096;
+    return ranks > RANKS ? 0 : (ranks * n * row_bytes + PARTS * 256 + 4095) / 4096 * 4096;
 }
 
 int64_t window_bytes(int64_t half)
 {
-    return HEAD + 2 * half;
+    return half ? HEAD + 2 * half : 0;
 }
 
 static void nccl_ok(ncclResult_t r, const struct comm *c, const char *call)

@@ -28,10 +28,17 @@ static double wanted_share(const struct model *m)
     return 1 - none;
 }
 
+static const char *const ways[DISPATCH_WAYS] = {
+    [DISPATCH_ROWS] = "rows", [DISPATCH_ALL] = "all", [DISPATCH_WINDOW] = "window"};
+
+const char *model_dispatch_name(const struct model *m)
+{
+    return ways[m->dispatch];
+}
+
 void model_dispatch(struct model *m, const char *how)
 {
-    static const char *const ways[] = {
-        [DISPATCH_ROWS] = "rows", [DISPATCH_ALL] = "all", [DISPATCH_WINDOW] = "window"};
+    m->any_dispatch = 0;
     for (int i = 0; i < DISPATCH_WAYS; i++)
         if (!strcmp(how, ways[i])) {
             m->dispatch = (enum dispatch_way)i;
@@ -40,6 +47,7 @@ void model_dispatch(struct model *m, const char *how)
     if (strcmp(how, "auto"))
         die_misused("--dispatch %s: there is no such way (auto, rows, all or window)", how);
     m->dispatch = wanted_share(m) >= 0.75 ? DISPATCH_ALL : DISPATCH_ROWS;
+    m->any_dispatch = 1; /* model_window() may find a better one */
 }
 
 /* Bytes of a window's half, for all that travels together of n rows. */
@@ -49,27 +57,33 @@ static int64_t half_of(const struct model *m, int64_t n)
     return window_half(comm_size(m->comm[GROUP_ETP_EP]), n, row);
 }
 
-static int uses_windows(const struct model *m)
+static int wants_windows(const struct model *m)
 {
-    return m->dispatch == DISPATCH_WINDOW && comm_size(m->comm[GROUP_ETP_EP]) > 1;
+    return (m->dispatch == DISPATCH_WINDOW || m->any_dispatch) &&
+           comm_size(m->comm[GROUP_ETP_EP]) > 1;
 }
 
 int64_t model_window_bytes(const struct model *m, int64_t n)
 {
-    return uses_windows(m) ? window_bytes(half_of(m, n)) : 0;
+    return wants_windows(m) ? window_bytes(half_of(m, n)) : 0;
 }
 
 void model_window(struct model *m, struct lane *l, int64_t n)
 {
     const char *why;
-    if (!uses_windows(m) || m->window_rows >= n)
+    if (!wants_windows(m) || m->window_rows >= n)
         return;
-    m->window = xrealloc(m->window, (m->windows + 1) * sizeof *m->window);
-    m->window[m->windows] = window_open(m->comm[GROUP_ETP_EP], l, half_of(m, n), &why);
-    if (!m->window[m->windows])
+    struct window *w = window_open(m->comm[GROUP_ETP_EP], l, half_of(m, n), &why);
+    int any = m->any_dispatch;
+    m->any_dispatch = 0;
+    if (!w && any)
+        return;
+    if (!w)
         die_misused("--dispatch window: group %s has no windows: %s (auto, rows and all need none)",
                     mesh_group_name(GROUP_ETP_EP), why);
-    m->windows++;
+    m->dispatch = DISPATCH_WINDOW;
+    m->window = xrealloc(m->window, (m->windows + 1) * sizeof *m->window);
+    m->window[m->windows++] = w;
     m->window_rows = n;
 }
 

@@ -185,6 +185,7 @@ struct model {
     double scale;                  /* of <query, key> */
     double capacity; /* of an expert, in mean loads (op_list.h, drop); 0: no choice is dropped */
     enum dispatch_way dispatch;    /* dispatch.c */
+    int any_dispatch;              /* it was chosen here, and may become the window */
     int32_t *everywhere;           /* (Tl, ranks) where the answers to them are then */
     int64_t everywhere_rows;       /* Tl */
     struct window **window;        /* (windows) the last one is in use, the others were too small */
@@ -201,12 +202,15 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
 void model_gradients(struct model *m, enum dtype type); /* memory for them: the model can train */
 void model_random(struct model *m, uint64_t seed); /* the initial weights of arch.h */
 /* How tokens reach the ranks of their experts: "rows" by count, "all" to all, "window" straight into
- * their memory, or "auto". */
+ * their memory, or "auto": the window where there can be one. */
 void model_dispatch(struct model *m, const char *how);
-/* What the last way takes of the device for n tokens a rank (Tl), beside the step's memory. */
+const char *model_dispatch_name(const struct model *m);
+/* What the window takes of the device for n tokens a rank (Tl), beside the step's memory; 0 where it is not
+ * to be used. */
 int64_t model_window_bytes(const struct model *m, int64_t n);
-/* Opens what that way needs for n tokens a rank, with all members of the group; dies (2) where it is not
- * possible.  A window that has become too small stays, since what was captured goes on using it. */
+/* Opens what it needs for n tokens a rank, with all members of the group; where that is not possible
+ * "auto" is another way, and "window" dies (2).  A window that has become too small stays, since what
+ * was captured goes on using it. */
 void model_window(struct model *m, struct lane *l, int64_t n);
 /* Weights from a checkpoint.  A tensor of the role `fresh` (-1: none) that is not in it keeps what
  * it has: a language model that becomes a reward model has no score yet, and a head too many.  Else a

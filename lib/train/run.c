@@ -156,6 +156,9 @@ static void run_rank(struct world *world, void *arg)
     run_map(&r, &cfg, &t, &mesh);
     run_memory(&r, resume, &mesh, &t);
     trainer_init(&r.t, world, &mesh, &cfg, &t);
+    if (opt_verbose && world_rank(world) == 0 && comm_size(r.t.model.comm[GROUP_ETP_EP]) > 1)
+        say("tokens reach the ranks of their experts by --dispatch %s",
+            model_dispatch_name(&r.t.model));
 
     if (o->eval_only) {
         run_start(&r, NULL);
