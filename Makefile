@@ -112,8 +112,9 @@ check: setup
 	@$(MAKE) --no-print-directory -s -j$$(nproc) tests
 	@BUILD=$B SAN=$(SAN) prove -j$$(nproc) --timer -e '' tests/*.t $(ctests)
 
-check-long: $B/tests/parallel $B/tests/reshard
+check-long: $B/tests/parallel $B/tests/stops $B/tests/reshard
 	@$B/tests/parallel --long
+	@$B/tests/stops --long
 	@$B/tests/reshard --long
 
 # Any bytes as rows, mutated for FUZZ_SECONDS (60) a target.
