@@ -1,7 +1,7 @@
 """Chat templates against transformers.
 
-  make FOLDER          writes golden/tok-import/chat.jsonl: what apply_chat_template() makes of the conversations with
-                       each FOLDER/NAME.jinja, a model's own program (these are theirs and not kept here)
+  make FOLDER          adds to golden/tok-import/chat.jsonl what apply_chat_template() makes of the conversations with
+                       each FOLDER/NAME.jinja or NAME@OF.jinja, a model's own program (these are theirs and not kept here)
   rows                 prints the conversations as rows
   tokenizer OURS OUT   writes a tokenizer.json that has every template's tokens, beside it a tokenizer_config.json
   compare TOKENIZER NAME OUT   OUT is what "tests/text chat NAME TOKENIZER" printed for them
@@ -27,23 +27,37 @@ def prompts():
     yield [{"role": "system", "content": " one"}, {"role": "system", "content": "two"}, {"role": "user", "content": "three"}]
 
 
+FIRST = 9  # conversations that the templates in golden before the others have
+
+
 def conversations():
     for i, prompt in enumerate(prompts()):
         yield from ((prompt, a) for a in (ANSWERS if i == 0 else ANSWERS[i % 4:][:1]))
+    turn = lambda *turns: [{"role": "system user assistant".split()["sua".index(c)], "content": s} for c, s in turns]
+    yield turn(("u", "")), "ok"
+    yield turn(("s", ""), ("u", "x")), ""
+    yield turn(("u", "\u3000 h\u00e9\u00a0\n"), ("a", " \u200bA "), ("u", "\U0001f600\t")), " \n spaced \u2028"
+    yield turn(("s", " \u4f60 "), ("u", "1"), ("a", ""), ("u", "2 [x]")), "z\n"
 
 
 def make(folder):
     from transformers import PreTrainedTokenizerFast
     from tokenizers import Tokenizer, models
     t = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), bos_token="<s>", eos_token="</s>")
-    with open(GOLDEN, "w") as f:
+    # Some would say what day it is; ours has the other branch's date.
+    say = lambda turns, **how: t.apply_chat_template(turns, tokenize=False, date_string="26 Jul 2024", **how)
+    with open(GOLDEN, "a") as f:
         for name in sorted(os.listdir(folder)):
             t.chat_template = open(os.path.join(folder, name)).read()
             for prompt, answer in conversations():
-                row = {"template": name[:-6]}
+                row, said = {"template": name[:-6]}, [{"role": "assistant", "content": answer}]
                 try:
-                    row["asked"] = t.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-                    row["all"] = t.apply_chat_template(prompt + [{"role": "assistant", "content": answer}], tokenize=False)
+                    row["asked"] = say(prompt, add_generation_prompt=True)
+                    row["all"] = say(prompt + said)
+                    # These have the system's words in the last turn if it is a user's: where an answer follows, nowhere.
+                    # Ours learns to answer what it is asked.
+                    if name.startswith("mistral-v3") and prompt[0]["role"] == "system":
+                        row["all"] = row["asked"] + say(prompt[1:] + said)[len(say(prompt[1:])):]
                 except Exception as e:
                     row["why"] = type(e).__name__
                 f.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -59,7 +73,7 @@ def rows():
 
 
 TOKENS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
-          "<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<think>", "</think>"]
+          "[INST]", "[/INST]", "<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<think>", "</think>"]
 
 
 def tokenizer(ours, out):
@@ -84,7 +98,7 @@ def compare(path, name, got):
         token = config.get(key) or s
         config[s] = token if isinstance(token, str) else token["content"]
     ids = lambda s: t.encode(s.replace("<s>", config["<s>"]).replace("</s>", config["</s>"]), add_special_tokens=False).ids
-    for want, ours in zip(golden(name), map(json.loads, open(got)), strict=True):
+    for want, ours in zip(golden(name), map(json.loads, open(got))):
         n += 1
         whys += "why" in want
         if "why" in want:
@@ -95,7 +109,7 @@ def compare(path, name, got):
             print(want, ours["why"], "\n", ids(want.get("asked", "")), "\n", ours["prompt"], "\n", ids(want.get("all", "")), "\n", ours["all"])
         wrong += bad
     print(n, "conversations,", whys, "refused,", wrong, "differ")
-    return wrong or n != 9
+    return wrong or n not in (FIRST, sum(1 for _ in conversations()))
 
 
 if __name__ == "__main__":

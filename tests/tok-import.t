@@ -88,7 +88,7 @@ python3 "$G" rows >asked.jsonl
 for base in ours llama metaspace-first; do
     mkdir -p "chat-$base" && python3 "$G" tokenizer $base.json "chat-$base/tokenizer.json"
     for name in $(sed 's/.*"template": "\([^"]*\)".*/\1/' "$TOP/tests/golden/tok-import/chat.jsonl" | sort -u); do
-        ok "$base, $name: the ids of what transformers makes" "\$TEXT chat $name chat-$base <asked.jsonl >got 2>/dev/null && python3 $G compare chat-$base/tokenizer.json $name got"
+        ok "$base, $name: the ids of what transformers makes" "\$TEXT chat ${name%@*} chat-$base <asked.jsonl >got 2>/dev/null && python3 $G compare chat-$base/tokenizer.json $name got"
     done
 done
 program() { cp chat-ours/tokenizer.json "$1" && python3 -c 'import json, sys
@@ -102,6 +102,14 @@ program beside "" && echo -n "${CHATML//message/ message }" >beside/chat_templat
 echo '{"prompt":"p","response":"r"}' >asked
 ok 'auto: recognised' 'shard-pack -q -t known --template auto -o c/ asked && python3 -c "import json; assert json.load(open(\"c/manifest.json\"))[\"template\"] == \"chatml\""'
 ok 'whatever its white space, and beside' '$TEXT chat auto beside <asked 2>/dev/null | grep chatml'
+TRL=$(python3 -c 'import importlib.util as u, os; s = u.find_spec("trl"); print(os.path.join(os.path.dirname(s.origin), "chat_templates") if s else "")')
+for pair in llama3=llama3 llama3_1=llama3.1 llama3_2=llama3.1 qwen2_5=qwen2.5 qwen3=qwen3 qwen3_instruct_2507=chatml; do
+    if [ -e "$TRL/${pair%=*}.jinja" ]; then
+        ok "auto: the package trl's ${pair%=*}" "cp '$TRL/${pair%=*}.jinja' beside/chat_template.jinja && \$TEXT chat auto beside <asked 2>/dev/null | grep '\"template\":\"${pair#*=}\"'"
+    else
+        skip "auto: the package trl's ${pair%=*}" 'no Python package trl'
+    fi
+done
 x 'not recognised' 2 'chat_template \([0-9a-f]{16}\) is none of those that are recognised; by name there are: plain .*qwen3' 'shard-pack -q -t unknown --template auto -o c/ asked'
 x 'none there' 2 'has no chat_template' 'cp ours.json none/tokenizer.json; shard-pack -q -t none --template auto -o c/ asked'
 x 'an unknown name' 2 'no chat template "nonesuch"; there are: plain chat' 'shard-pack -q -t known --template nonesuch -o c/ asked'

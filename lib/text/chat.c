@@ -90,77 +90,11 @@ static void fixed(struct render *r, const char *s)
     }
 }
 
-/* White space as Python's str.strip() has it. */
-static int is_white(uint32_t c)
-{
-    return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 ||
-           c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
-           c == 0x202f || c == 0x205f || c == 0x3000;
-}
-
-static void strip(const char **s, size_t *n)
-{
-    const char *p = *s, *end = *s + *n, *last = *s;
-
-    while (p < end && (last = p, is_white(utf8_next(&p))))
-        *s = p;
-    for (p = last = *s; p < end;)
-        if (!is_white(utf8_next(&p)))
-            last = p;
-    *n = (size_t)(last - *s);
-}
-
 /* Appends what a turn says. */
-static void content(struct render *r, const char *s, size_t n)
+static void content(struct render *r, int role, const char *s, size_t n)
 {
-    if (r->c->rules & CHAT_STRIP)
-        strip(&s, &n);
+    chat_strip(r->c, role, &s, &n);
     buf_add(&r->text, s, n);
-}
-
-/* ---- thoughts ---- */
-
-static const char think[] = "<think>", unthink[] = "</think>";
-
-static const char *last_of(const char *s, size_t n, const char *what)
-{
-    const char *hit = NULL, *end = s + n, *next;
-
-    while ((next = memmem(s, (size_t)(end - s), what, strlen(what)))) {
-        hit = next;
-        s = next + strlen(what);
-    }
-    return hit;
-}
-
-static void strip_lines(const char **s, size_t *n)
-{
-    while (*n && **s == '\n')
-        ++*s, --*n;
-    while (*n && (*s)[*n - 1] == '\n')
-        --*n;
-}
-
-/* Cuts an answer behind its last thought; the thought is what the first one holds. */
-static void cut_thought(const char **s, size_t *n, const char **thought, size_t *length)
-{
-    const char *end = last_of(*s, *n, unthink), *from;
-
-    *thought = *s;
-    *length = 0;
-    if (!end)
-        return;
-    *length = (size_t)((const char *)memmem(*s, *n, unthink, strlen(unthink)) - *s);
-    if ((from = last_of(*s, *length, think))) {
-        *thought = from + strlen(think);
-        *length -= (size_t)(*thought - *s);
-    }
-    strip_lines(thought, length);
-    end += strlen(unthink);
-    *n -= (size_t)(end - *s);
-    *s = end;
-    while (*n && **s == '\n')
-        ++*s, --*n;
 }
 
 /* ---- prompt ---- */
@@ -175,15 +109,22 @@ static int role_of(const char *role)
     return i;
 }
 
-/* system: what the turn's content begins with, or NULL. */
-static void turn(struct render *r, int role, struct json value, const struct json *system)
+/* What a system's turn begins with. */
+static const char *system_before(const struct chat *c, int64_t number)
 {
-    size_t n, length, sn;
-    const char *s = json_string(value, &n), *thought;
+    return c->first_system && !number ? c->first_system : c->turn[ROLE_SYSTEM].before;
+}
 
-    fixed(r, r->c->turn[role].before);
+/* The number-th turn.  system: what its content begins with, or NULL. */
+static void turn(struct render *r, int role, int64_t number, struct json value,
+                 const struct json *system)
+{
+    size_t n, sn;
+    const char *s = json_string(value, &n);
+
+    fixed(r, role == ROLE_SYSTEM ? system_before(r->c, number) : r->c->turn[role].before);
     if (role == ROLE_ASSISTANT && (r->c->rules & CHAT_THINK))
-        cut_thought(&s, &n, &thought, &length);
+        chat_cut_thought(&s, &n, NULL);
     if (system) {
         struct buf both = {0};
         const char *said = json_string(*system, &sn);
@@ -191,10 +132,10 @@ static void turn(struct render *r, int role, struct json value, const struct jso
         buf_add(&both, said, sn);
         buf_str(&both, r->c->turn[ROLE_SYSTEM].after);
         buf_add(&both, s, n);
-        content(r, both.data, both.len);
+        content(r, role, both.data, both.len);
         buf_release(&both);
     } else {
-        content(r, s, n);
+        content(r, role, s, n);
     }
     fixed(r, r->c->turn[role].after);
 }
@@ -223,7 +164,7 @@ static void turns(struct render *r, struct json list)
     unsigned rules = r->c->rules;
     struct json_iter i;
     struct json role, value, system;
-    int64_t number = 0, spoken = 0, has_system = 0;
+    int64_t number = 0, spoken = 0, has_system = 0, last = json_count(list) - 1;
     size_t n;
 
     for (json_iter_init(&i, list); !r->why && json_iter_next(&i); number++) {
@@ -234,7 +175,7 @@ static void turns(struct render *r, struct json list)
             r->why = "a role in \"prompt\" is not system, user or assistant";
         } else if (who == ROLE_SYSTEM && (rules & CHAT_NO_SYSTEM)) {
             r->why = "the chat template has no place for a system's turn";
-        } else if (who == ROLE_SYSTEM && (rules & CHAT_IN_USER) && !number) {
+        } else if (who == ROLE_SYSTEM && (rules & (CHAT_IN_USER | CHAT_IN_LAST_USER)) && !number) {
             system = value;
             has_system = 1;
         } else if ((rules & CHAT_ALTERNATE) && who != (spoken % 2 ? ROLE_ASSISTANT : ROLE_USER)) {
@@ -242,7 +183,8 @@ static void turns(struct render *r, struct json list)
         } else if (who != ROLE_SYSTEM || !(rules & CHAT_SYSTEMS_LEAD)) {
             if (!number && who != ROLE_SYSTEM)
                 fixed(r, r->c->without_system);
-            turn(r, who, value, has_system && !spoken ? &system : NULL);
+            int holds_system = rules & CHAT_IN_LAST_USER ? number == last : !spoken;
+            turn(r, who, number, value, has_system && holds_system ? &system : NULL);
             spoken++;
         }
     }
@@ -255,7 +197,7 @@ static void prompt(struct render *r, const struct row *row, const char *tag)
     fixed(r, r->c->begin);
     if (json_type(row->prompt) == JSON_STRING) {
         fixed(r, r->c->without_system);
-        turn(r, ROLE_USER, row->prompt, NULL);
+        turn(r, ROLE_USER, 0, row->prompt, NULL);
     } else if ((r->c->rules & CHAT_ONE_TURN) && json_count(row->prompt) > 1) {
         r->why = "a prompt of several turns cannot be told apart in the template \"plain\"";
     } else {
@@ -300,20 +242,10 @@ const char *chat_render_prompt(const struct chat *c, struct tok *t, const struct
 
 static void answer(struct render *r, const char *s, size_t n)
 {
-    const char *thought;
-    size_t length;
-
     fixed(r, r->c->before_answer);
-    if (r->c->rules & CHAT_THINK) {
-        cut_thought(&s, &n, &thought, &length);
-        while (n && *s == '\n')
-            s++, n--;
-        buf_str(&r->text, think);
-        buf_char(&r->text, '\n');
-        buf_add(&r->text, thought, length);
-        buf_printf(&r->text, "\n%s\n\n", unthink);
-    }
-    content(r, s, n);
+    if (r->c->rules & CHAT_THINK)
+        chat_cut_thought(&s, &n, &r->text);
+    content(r, ROLE_ASSISTANT, s, n);
     fixed(r, r->c->after_answer);
     flush(r, r->control);
 }

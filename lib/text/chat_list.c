@@ -16,6 +16,9 @@
         IM("assistant")
 #define HEADER(role) CHAT_TOKEN("<|start_header_id|>") role CHAT_TOKEN("<|end_header_id|>") "\n\n"
 #define EOT          CHAT_TOKEN("<|eot_id|>")
+/* Llama 3.2's program would write today's date; where it cannot tell, as here, 3.1's. */
+#define LLAMA31_DATES                                                                              \
+    HEADER("system") "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
 #define TULU_TURNS                                                                                 \
     {{"<|system|>\n", "\n"}, {"<|user|>\n", "\n"}, {"<|assistant|>\n", CHAT_EOS "\n"}},            \
         "<|assistant|>\n", "", CHAT_EOS
@@ -46,6 +49,10 @@ const struct chat chats[] = {
      "\n"},
     {"qwen2", 0, "", IM("system") "You are a helpful assistant." IM_END "\n", IM_TURNS, "", IM_END,
      "\n"},
+    {"qwen2.5", 0, "",
+     IM("system") "You are Qwen, created by Alibaba Cloud. You are a helpful assistant." IM_END
+                  "\n",
+     IM_TURNS, "", IM_END, "\n"},
     {"qwen3", CHAT_THINK, "", "", IM_TURNS, "", IM_END, "\n"},
     {"llama2",
      CHAT_ALTERNATE | CHAT_IN_USER | CHAT_STRIP,
@@ -65,11 +72,39 @@ const struct chat chats[] = {
      "",
      EOT,
      ""},
+    {"llama3.1",
+     CHAT_STRIP,
+     CHAT_BOS,
+     LLAMA31_DATES EOT,
+     {{HEADER("system"), EOT}, {HEADER("user"), EOT}, {HEADER("assistant"), EOT}},
+     HEADER("assistant"),
+     "",
+     EOT,
+     "",
+     LLAMA31_DATES},
     {"mistral",
      CHAT_ALTERNATE | CHAT_NO_SYSTEM,
      CHAT_BOS,
      "",
      {{"", ""}, {"[INST] ", " [/INST]"}, {"", CHAT_EOS}},
+     "",
+     "",
+     CHAT_EOS,
+     ""},
+    {"mistral-v3",
+     CHAT_ALTERNATE | CHAT_IN_LAST_USER | CHAT_STRIP_ANSWERS,
+     CHAT_BOS,
+     "",
+     {{"", "\n\n"}, {"[INST] ", "[/INST]"}, {" ", CHAT_EOS}},
+     "",
+     " ",
+     CHAT_EOS,
+     ""},
+    {"mistral-v3-tekken",
+     CHAT_ALTERNATE | CHAT_IN_LAST_USER,
+     CHAT_BOS,
+     "",
+     {{"", "\n\n"}, {"[INST]", "[/INST]"}, {"", CHAT_EOS}},
      "",
      "",
      CHAT_EOS,
@@ -127,6 +162,10 @@ static const struct {
     {"4fb13c905012e6fe", "mixtral-8x22b"}, {"bcaf37227377aaaa", "deepseek-v2"},
     {"1f479538ae4685c6", "deepseek-v3"},   {"8be36a65ee966449", "olmoe"},
     {"6b74d539e76aa9e1", "olmo2"},         {"8b04cb2e973f7f99", "tulu3"},
+    {"e12a377345e3352a", "qwen2.5"},       {"7d1294cbecbce23c", "llama3.1"}, /* and 3.3 */
+    {"acd5494c4df7fa53", "mistral-v3"},    {"a4dc0f0c6c30966e", "llama3.1"}, /* 3.2 */
+    {"6d56cb3b00d24dde", "chatml"},        {"8391c942def5042e", "mistral-v3-tekken"},
+    {"aa0c12caed7fc870", "qwen3"}, /* chatml: Qwen 3 Instruct of July 2025, and the others' then */
 };
 
 /* Appends the program without the white space in its tags, either quote as ", \n in a string as a
