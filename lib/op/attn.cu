@@ -80,7 +80,7 @@ static int attn_by_cudnn(struct lane *l, void *o, void *lse, const void *q, cons
 {
     struct attn_shape shape = shape_of(s, x, 0);
     const struct dnn_plan *p = NULL;
-    if (dnn_takes(x, 0, (uintptr_t)o | (uintptr_t)lse | (uintptr_t)q | (uintptr_t)k | (uintptr_t)v))
+    if (dnn_takes(x, (uintptr_t)o | (uintptr_t)lse | (uintptr_t)q | (uintptr_t)k | (uintptr_t)v))
         p = attn_plan_of(l, &shape, attn_graph);
     if (!p)
         return 0;

@@ -228,13 +228,12 @@ static inline const struct dnn_plan *attn_plan_of(struct lane *l, const struct a
     return p->plan.desc ? &p->plan : NULL;
 }
 
-/* Whether cuDNN may be asked: heads and rows that it can load 16 bytes at a time.  Of latent
- * attention's heads, wider than their values, it computes the forward pass. */
-static inline int dnn_takes(const struct heads &x, int grad,
-                            uintptr_t pointers /* of all tensors, or-ed */)
+/* Whether cuDNN may be asked: heads and rows that it can load 16 bytes at a time, of latent
+ * attention those of DeepSeek's models. */
+static inline int dnn_takes(const struct heads &x, uintptr_t pointers /* of all tensors, or-ed */)
 {
     int usual = x.c % 16 == 0 && x.c <= WIDEST_HEAD && x.cv == x.c;
-    int latent = x.c == 192 && x.cv == 128 && !grad;
+    int latent = x.c == 192 && x.cv == 128;
     return REAL_TYPE == DT_BF16 && (usual || latent) && x.ldq % 8 == 0 && x.ldk % 8 == 0 &&
            pointers % 16 == 0;
 }

@@ -155,10 +155,9 @@ static int attn_grad_by_cudnn(struct lane *l, real *dq, real *dk, real *dv, stru
     struct attn_shape shape = shape_of(s, x, 1);
     const struct dnn_plan *p = NULL;
     if ((s.whole || x.h == x.g) &&
-        dnn_takes(x, 1,
-                  (uintptr_t)dq | (uintptr_t)dk | (uintptr_t)dv | (uintptr_t)y.d_o |
-                      (uintptr_t)y.q | (uintptr_t)y.k | (uintptr_t)y.v | (uintptr_t)y.o |
-                      (uintptr_t)y.lse))
+        dnn_takes(x, (uintptr_t)dq | (uintptr_t)dk | (uintptr_t)dv | (uintptr_t)y.d_o |
+                         (uintptr_t)y.q | (uintptr_t)y.k | (uintptr_t)y.v | (uintptr_t)y.o |
+                         (uintptr_t)y.lse))
         p = attn_plan_of(l, &shape, attn_grad_graph);
     if (!p)
         return 0;

@@ -19,11 +19,20 @@ static const struct bench_shape cpu_shapes[] = {
     {                                                                                              \
         t, 2048, 32, 4, 128, 128, 8, 768, 151936, 4, span                                          \
     }
+#define V2LITE(t, span)                                                                            \
+    {                                                                                              \
+        t, 2048, 16, 16, 192, 64, 6, 1408, 102400, 4, span                                         \
+    }
 static const struct bench_shape cuda_shapes[] = {
     {"qwen3-30b-a3b", QWEN3(16384, 4096), NULL, -1},
     {"mixtral-8x7b", {16384, 4096, 32, 8, 128, 8, 2, 14336, 32000, 4, 4096}, NULL, -1},
     {"olmoe-1b-7b", {16384, 2048, 16, 16, 128, 64, 8, 1024, 50304, 4, 4096}, NULL, -1},
-    {"v2-lite", {16384, 2048, 16, 16, 192, 64, 6, 1408, 102400, 4, 4096}, "attn", WHOLE + SPAN_KINDS},
+    {"v2-lite", V2LITE(16384, 4096), "attn", WHOLE + SPAN_KINDS},
+    {"v2-lite packed", V2LITE(16384, 1024), "attn", DOCUMENTS + SPAN_KINDS},
+    {"v2-lite 16k", V2LITE(16384, 16384), "attn", WHOLE + SPAN_KINDS},
+    {"v2-lite", V2LITE(16384, 4096), "turn_pairs", -1},
+    {"v2-lite", V2LITE(16384, 4096), "join_heads", -1},
+    {"v2-lite", V2LITE(16384, 4096), "part_heads", -1},
     {"4k whole", QWEN3(16384, 4096), "attn", WHOLE},
     {"4k packed", QWEN3(16384, 1024), "attn", DOCUMENTS},
     {"16k whole", QWEN3(16384, 16384), "attn", WHOLE},
