@@ -19,8 +19,8 @@ void *attn_normed(struct task_context *t, void *rstd)
 struct spans attn_spans(const struct batch *b)
 {
     int self = !b->context && !b->cache;
-    return (struct spans){b->q_at,    b->k_beg, b->k_end, b->spans,
-                          b->queries, b->keys,  self,     self && b->whole};
+    return (struct spans){b->q_at, b->k_beg, b->k_end,         b->spans,        b->queries,
+                          b->keys, self,     self && b->whole, b->cache != NULL};
 }
 
 void attn_out(struct task_context *t)

@@ -88,9 +88,31 @@ static __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ONE_THR
     int64_t t = x.s.q_at[blockIdx.z], begin = x.s.k_beg[blockIdx.z], end = x.s.k_end[blockIdx.z];
     int warp = threadIdx.x / 32, row = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
     int part = threadIdx.x % PER_KEY, first = threadIdx.x / PER_KEY;
-    uint4 q[STEPS];
+    uint4 q[STEPS], k[STEPS][2] = {}, v[ROUNDS] = {};
     float acc[EIGHT][8] = {};
-    call_and_wait();
+    auto fetch = [&](int64_t at, int64_t from,
+                     int64_t to) { /* of a chunk those in from .. to */
+#pragma unroll
+                                   for (int h = 0; h < 2; h++) {
+                                       int64_t j = at + warp * 16 + h * 8 + row;
+#pragma unroll
+                                       for (int i = 0; i < STEPS; i++)
+                                           if (j >= from && j < to)
+                                               k[i][h] = load_once(x.k + j * x.x.ldk + kv * C +
+                                                                   i * 32 + quad * 8);
+                                   }
+#pragma unroll
+                                   for (int i = 0; i < ROUNDS; i++) {
+                                       int64_t j = at + i * AT_ONCE + first;
+                                       if (j >= from && j < to)
+                                           v[i] = load_once(x.v + j * x.x.ldk + kv * C + part * 8);
+                                   }
+    };
+    int64_t mine = begin + rank * CHUNK, old = x.s.cached ? end - 1 : begin;
+    call_next();
+    fetch(mine, mine, old);
+    await_turn();
+    fetch(mine, old, end);
     if (t == x.s.q_at[blockIdx.z + 1]) /* no query: the whole cluster leaves */
         return;
 #pragma unroll
@@ -103,23 +125,8 @@ static __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ONE_THR
         s.sum[threadIdx.x] = 0;
     }
     __syncthreads();
-    for (int64_t at = begin + rank * CHUNK; at < end; at += CLUSTER * CHUNK) {
-        uint4 k[STEPS][2], v[ROUNDS];
+    for (int64_t at = mine; at < end; at += CLUSTER * CHUNK) {
         float d[4] = {};
-#pragma unroll
-        for (int i = 0; i < STEPS; i++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                int64_t j = at + warp * 16 + h * 8 + row;
-                k[i][h] = j < end ? load_once(x.k + j * x.x.ldk + kv * C + i * 32 + quad * 8)
-                                  : make_uint4(0, 0, 0, 0);
-            }
-#pragma unroll
-        for (int i = 0; i < ROUNDS; i++) {
-            int64_t j = at + i * AT_ONCE + first;
-            v[i] =
-                j < end ? load_once(x.v + j * x.x.ldk + kv * C + part * 8) : make_uint4(0, 0, 0, 0);
-        }
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
             uint4 a = k[i][0], b = k[i][1];
@@ -152,6 +159,7 @@ static __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ONE_THR
                     acc[h][c] += p[h] * f[c];
         }
         __syncthreads(); /* p is free again */
+        fetch(at + CLUSTER * CHUNK, at, end);
     }
 #pragma unroll
     for (int h = 0; h < EIGHT; h++) {

@@ -20,20 +20,30 @@ struct few_expert {
 };
 
 /* The i-th expert that has rows; without rows when there are not so many.  Every warp looks for
- * itself. */
+ * itself, at 128 experts at a time. */
 static __device__ __forceinline__ few_expert expert_with_rows(const struct map &r, int i)
 {
+    enum { PARTS = 4 };
     int lane = threadIdx.x % 32;
-    for (int x = 0; x < r.e; x += 32) {
-        int here = x + lane < r.e, rows = here ? r.count[x + lane] : 0;
-        int at = here ? r.at[x + lane] : 0;
-        unsigned some = __ballot_sync(~0u, rows > 0);
-        unsigned found = __ballot_sync(~0u, rows && __popc(some & ((1u << lane) - 1)) == i);
-        if (found) {
-            int from = __ffs(found) - 1;
-            return {x + from, __shfl_sync(~0u, at, from), __shfl_sync(~0u, rows, from)};
+    for (int x = 0; x < r.e; x += 32 * PARTS) {
+        int rows[PARTS], at[PARTS];
+#pragma unroll
+        for (int p = 0; p < PARTS; p++) {
+            int mine = x + 32 * p + lane, here = mine < r.e;
+            rows[p] = here ? r.count[mine] : 0;
+            at[p] = here ? r.at[mine] : 0;
         }
-        i -= __popc(some);
+#pragma unroll
+        for (int p = 0; p < PARTS; p++) {
+            unsigned some = __ballot_sync(~0u, rows[p] > 0);
+            unsigned found = __ballot_sync(~0u, rows[p] && __popc(some & ((1u << lane) - 1)) == i);
+            if (found) {
+                int from = __ffs(found) - 1;
+                return {x + 32 * p + from, __shfl_sync(~0u, at[p], from),
+                        __shfl_sync(~0u, rows[p], from)};
+            }
+            i -= __popc(some);
+        }
     }
     return {};
 }
@@ -53,14 +63,10 @@ static __device__ __forceinline__ void few_tile(const few_args &g, int expert, i
 {
     float d[2][NB][4], sum[2];
     int j0 = blockIdx.x * (UP ? 16 : 32), second = UP ? g.n : 16;
-    const bf16 *w = g.w + ((int64_t)expert * (UP ? 2 : 1) * g.n + j0) * g.k, *x[NB];
+    const bf16 *w = g.w + ((int64_t)expert * (UP ? 2 : 1) * g.n + j0) * g.k;
     const bf16 *tile[2] = {w, UP || j0 + 16 < g.n ? w + (int64_t)second * g.k : w};
-#pragma unroll
-    for (int b = 0; b < NB; b++) {
-        int i = 8 * b + threadIdx.x % 32 / 4;
-        x[b] = i < rows ? g.in + source_row(g.r, m0 + i, UP) * g.k : NULL;
-    }
-    few_product<FEW_WARPS, 2, NB>(d, tile, g.k, x, g.k);
+    auto row_of = [&](int i) { return i < rows ? g.in + source_row(g.r, m0 + i, UP) * g.k : NULL; };
+    few_product<FEW_WARPS, 2, NB>(d, tile, g.k, row_of, g.k);
 #pragma unroll
     for (int b = 0; b < NB; b++) {
         int i = 8 * b + threadIdx.x / 16, j = j0 + threadIdx.x % 16;
@@ -83,7 +89,7 @@ static __device__ __forceinline__ void few_tile(const few_args &g, int expert, i
 }
 
 template <int UP>
-static __global__ void __launch_bounds__(FEW_WARPS * 32) few_experts_kernel(const few_args g)
+static __global__ void __launch_bounds__(FEW_WARPS * 32, 4) few_experts_kernel(const few_args g)
 {
     if (UP) /* the row map is the work of the kernel before; `down`, called after it, may read it */
         take_turn();

@@ -18,14 +18,16 @@
 
 enum { FEW_K = 32 };
 
-/* w: each tile's first of 16 rows; x: the lane's row, number lane / 4 of each block of 8, NULL
- * where there is none.  d[tile][block] as mma leaves it: rows of w, columns are rows of x. */
-template <int WARPS, int TILES, int NB>
+/* w: each tile's first of 16 rows; row_of(i): where row i of x is, NULL where there is none, asked
+ * for rows lane / 4 of each block of 8 once the kernel's turn is there.  d[tile][block] as mma
+ * leaves it: rows of w, columns are rows of x. */
+template <int WARPS, int TILES, int NB, typename ROW_OF>
 static __device__ __forceinline__ void few_product(float (*d)[NB][4], const bf16 *const *w,
-                                                   int64_t ldw, const bf16 *const *x, int k)
+                                                   int64_t ldw, ROW_OF row_of, int k)
 {
     constexpr int DEEP = TILES * NB == 1 ? 8 : 4; /* loads of w in flight, a row and lane */
     int warp = threadIdx.x / 32, row = threadIdx.x % 32 / 4, at = threadIdx.x % 4 * 8;
+    const bf16 *x[NB];
 #pragma unroll
     for (int t = 0; t < TILES; t++)
 #pragma unroll
@@ -34,36 +36,40 @@ static __device__ __forceinline__ void few_product(float (*d)[NB][4], const bf16
     for (int k0 = warp * FEW_K, turn = 0; k0 < k || !turn; k0 += WARPS * FEW_K * DEEP) {
         uint4 a[DEEP][TILES][2];
 #pragma unroll
+        for (int t = 0; t < TILES; t++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const bf16 *from = w[t] + (row + 8 * h) * ldw + k0 + at;
+#pragma unroll
+                for (int i = 0; i < DEEP; i++)
+                    a[i][t][h] = k0 + i * WARPS * FEW_K < k ? load_once(from + i * WARPS * FEW_K)
+                                                            : make_uint4(0, 0, 0, 0);
+            }
+        if (!turn) {
+            await_turn();
+#pragma unroll
+            for (int b = 0; b < NB; b++)
+                x[b] = row_of(8 * b + row);
+            turn = 1;
+        }
+        uint4 v[DEEP][NB]; /* on their way together, too */
+#pragma unroll
         for (int i = 0; i < DEEP; i++)
 #pragma unroll
-            for (int t = 0; t < TILES; t++)
+            for (int b = 0; b < NB; b++)
+                v[i][b] = x[b] && k0 + i * WARPS * FEW_K < k
+                              ? *(const uint4 *)(x[b] + k0 + at + i * WARPS * FEW_K)
+                              : make_uint4(0, 0, 0, 0);
 #pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    int64_t from = (row + 8 * h) * ldw + k0 + i * WARPS * FEW_K + at;
-                    a[i][t][h] = k0 + i * WARPS * FEW_K < k ? load_once(w[t] + from)
-                                                            : make_uint4(0, 0, 0, 0);
-                }
-        if (!turn)
-            await_turn();
-        turn = 1;
+        for (int i = 0; i < DEEP; i++)
 #pragma unroll
-        for (int i = 0; i < DEEP; i++) {
-            int from = k0 + i * WARPS * FEW_K;
-            if (from >= k)
-                break;
-#pragma unroll
-            for (int b = 0; b < NB; b++) {
-                uint4 v = make_uint4(0, 0, 0, 0);
-                if (x[b])
-                    v = *(const uint4 *)(x[b] + from + at);
+            for (int b = 0; b < NB; b++)
 #pragma unroll
                 for (int t = 0; t < TILES; t++) {
-                    uint4 p = a[i][t][0], q = a[i][t][1];
-                    mma16(d[t][b], p.x, q.x, p.y, q.y, v.x, v.y);
-                    mma16(d[t][b], p.z, q.z, p.w, q.w, v.z, v.w);
+                    uint4 p = a[i][t][0], q = a[i][t][1], y = v[i][b];
+                    mma16(d[t][b], p.x, q.x, p.y, q.y, y.x, y.y);
+                    mma16(d[t][b], p.z, q.z, p.w, q.w, y.z, y.w);
                 }
-            }
-        }
     }
 }
 

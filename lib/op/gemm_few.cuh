@@ -12,23 +12,19 @@ enum { FEW_M = 16, GEMM_WARPS = 8 };
 
 /* Block x makes columns 16 TILES x and on. */
 template <typename C, int TILES, int NB>
-static __global__ void __launch_bounds__(GEMM_WARPS * 32)
+static __global__ void __launch_bounds__(GEMM_WARPS * 32, 2)
     few_gemm_kernel(C *c, const bf16 *a, const bf16 *b, int m, int n, int k, int64_t lda,
                     int64_t ldb, int64_t ldc)
 {
     float d[TILES][NB][4], sum[TILES];
-    const bf16 *w[TILES], *x[NB];
+    const bf16 *w[TILES];
     int j0 = blockIdx.x * 16 * TILES, i = threadIdx.x / 16, j = threadIdx.x % 16;
     call_next();
 #pragma unroll
     for (int t = 0; t < TILES; t++)
         w[t] = b + (j0 + 16 * t < n ? j0 + 16 * t : j0) * ldb;
-#pragma unroll
-    for (int y = 0; y < NB; y++) {
-        int row = 8 * y + threadIdx.x % 32 / 4;
-        x[y] = row < m ? a + row * lda : NULL;
-    }
-    few_product<GEMM_WARPS, TILES, NB>(d, w, ldb, x, k);
+    auto row_of = [&](int y) { return y < m ? a + y * lda : NULL; };
+    few_product<GEMM_WARPS, TILES, NB>(d, w, ldb, row_of, k);
 #pragma unroll
     for (int y = 0; y < NB; y++) {
         few_join<GEMM_WARPS, TILES, NB>(sum, d, y);

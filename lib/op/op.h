@@ -39,6 +39,7 @@ struct spans {
     int64_t queries, keys; /* no span has more */
     int self;              /* the keys of a span, if any, lie among the rows of its own queries */
     int whole;             /* all spans have so many queries, and these rows are their keys */
+    int cached;            /* keys but those of a span's queries are of earlier steps */
 };
 
 /* How a router chooses experts and weighs them. */

@@ -29,8 +29,8 @@ static __device__ __forceinline__ void await_turn()
     asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 /* A kernel that calls the next at once may have several come behind it, each with its first weights
- * in registers when its turn is there.  So before its turn a kernel reads what no kernel has written
- * since the last that was not launched early: weights, and what the host has put there. */
+ * in registers when its turn is there.  So before its turn a kernel reads what no kernel has
+ * written since the last that was not launched early: weights, and what the host has put there. */
 static __device__ __forceinline__ void call_and_wait()
 {
     call_next();
@@ -305,9 +305,9 @@ static __device__ __forceinline__ void wgmma_regs(float *d, const uint32_t *a, u
 
 /* ---- mma: a warp's 16 rows, operands in registers ---- */
 
-/* d (16,8) += a (16,16) b (16,8).  Lane l has, of rows l / 4 and l / 4 + 8 of d, columns l % 4 * 2 +
- * {0, 1}; of the same rows of a, and of column l / 4 of b, k = l % 4 * 2 + {0, 1} and these + 8.  The
- * order of k is the caller's, as long as a and b agree. */
+/* d (16,8) += a (16,16) b (16,8).  Lane l has, of rows l / 4 and l / 4 + 8 of d, columns l % 4 * 2
+ * + {0, 1}; of the same rows of a, and of column l / 4 of b, k = l % 4 * 2 + {0, 1} and these + 8.
+ * The order of k is the caller's, as long as a and b agree. */
 static __device__ __forceinline__ void mma16(float *d, uint32_t a0, uint32_t a1, uint32_t a2,
                                              uint32_t a3, uint32_t b0, uint32_t b1)
 {
@@ -317,13 +317,15 @@ static __device__ __forceinline__ void mma16(float *d, uint32_t a0, uint32_t a1,
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-/* 16 bytes that are read once: they do not stay in L1. */
+/* 16 bytes that are read once: they do not stay in L1.  Not by the path for what never changes
+ * (.nc): the compiler would move that past a kernel's turn. */
 static __device__ __forceinline__ uint4 load_once(const void *p)
 {
     uint4 x;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-                 : "l"(p));
+                 : "l"(p)
+                 : "memory");
     return x;
 }
 

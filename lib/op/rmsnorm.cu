@@ -1,22 +1,30 @@
 /* rmsnorm.cu -- y = x * rstd * w, rstd = 1 / sqrt(mean(x^2) + eps), and its gradients; rows (T,D).
  *
  * Bound: memory: 2 T D forward (4 where it adds first), 4 T D backward with a residual.  A block
- * takes a row, 16 bytes a thread at a time.  Forward, the second pass over the row finds it in the
- * cache; backward, the threads hold it. */
+ * takes a row, 16 bytes a thread at a time, and its threads hold it between the sum and the rest.
+ */
 #include "parts.cuh"
 #include "ptx.cuh"
 
-enum { THREADS = 256, RESIDENT = 1024 }; /* of a block; of a multiprocessor where rows are held */
+enum {
+    MOST = 512,
+    RESIDENT = 1024
+}; /* threads of a block; of a multiprocessor where rows are held */
 
-/* x, or where there is b: a + b, rounded and written to x, and the norm is of that. */
+/* x, or where there is b: a + b, rounded and written to x, and the norm is of that.  A thread holds
+ * the first V columns of its own, which are mostly all; w is on its way before the kernel's turn.
+ */
 template <int V>
 static __global__ void norm_kernel(real *y, stat *rstd, real *x, const real *a, const real *b,
                                    const real *w, int64_t d, float eps)
 {
-    int64_t at = blockIdx.x * d;
-    float sum = 0, u[V], v[V];
-    call_and_wait();
-    for (int64_t j = threadIdx.x * V; j < d; j += THREADS * V) {
+    int64_t at = blockIdx.x * d, first = threadIdx.x * V, next = blockDim.x * V;
+    float sum = 0, held[V], scale[V], u[V], v[V];
+    call_next();
+    if (first < d)
+        load_n<V>(scale, w + first);
+    await_turn();
+    for (int64_t j = first; j < d; j += next) {
         load_n<V>(u, a + at + j);
         if (b) {
             load_n<V>(v, b + at + j);
@@ -26,18 +34,22 @@ static __global__ void norm_kernel(real *y, stat *rstd, real *x, const real *a, 
             store_n<V>(x + at + j, u);
         }
 #pragma unroll
-        for (int i = 0; i < V; i++)
+        for (int i = 0; i < V; i++) {
             sum += u[i] * u[i];
+            held[i] = j == first ? u[i] : held[i];
+        }
     }
     float r = 1 / sqrtf(block_sum(sum) / (float)d + eps);
     if (threadIdx.x == 0)
         rstd[blockIdx.x] = r;
-    for (int64_t j = threadIdx.x * V; j < d; j += THREADS * V) {
-        load_n<V>(u, x + at + j);
-        load_n<V>(v, w + j);
+    for (int64_t j = first; j < d; j += next) {
+        if (j != first) {
+            load_n<V>(held, x + at + j);
+            load_n<V>(scale, w + j);
+        }
 #pragma unroll
         for (int i = 0; i < V; i++)
-            u[i] = u[i] * r * v[i];
+            u[i] = held[i] * r * scale[i];
         store_n<V>(y + at + j, u);
     }
 }
@@ -46,9 +58,10 @@ static void norm_rows(struct lane *l, void *y, void *rstd, void *x, const void *
                       const void *w, int64_t t, int64_t d, double eps)
 {
     int wide = is_wide(y, d) && is_wide(x, d) && is_wide(a, d) && is_wide(b, d) && is_wide(w, d);
+    int64_t threads = MIN((int64_t)MOST, ceil_div(d, 32 * (wide ? WIDE : 1)) * 32);
     if (!t)
         return;
-    launch_early(l, wide ? norm_kernel<WIDE> : norm_kernel<1>, (unsigned)t, THREADS, (real *)y,
+    launch_early(l, wide ? norm_kernel<WIDE> : norm_kernel<1>, (unsigned)t, (int)threads, (real *)y,
                  (stat *)rstd, (real *)x, (const real *)a, (const real *)b, (const real *)w, d,
                  (float)eps);
     launched("rmsnorm", "%lld,%lld", (long long)t, (long long)d);

@@ -143,13 +143,18 @@ static __global__ void __launch_bounds__(MOST)
     const int64_t first = (int64_t)blockIdx.x * FORWARD, at = s.head * n.c + s.at;
     struct both<W> in[FORWARD], w;
     float r[FORWARD];
-    call_and_wait();
+    call_next();
+    if (NORM != NORM_NONE)
+        w = fetch<W>((const real *)n.w + weight_at(n, NORM, s), half, s.left);
+    int few = gridDim.x == 1; /* then nothing else hides how long turns take */
+    if (few)
+        turns<FORWARD>(turn, pitch, half, position, freq, first, 1, t);
+    await_turn();
 #pragma unroll
     for (int b = 0; b < FORWARD; b++)
         in[b] = fetch<W>(x + (first + b) * n.ld + at, half, first + b < t ? s.left : 0);
-    if (NORM != NORM_NONE)
-        w = fetch<W>((const real *)n.w + weight_at(n, NORM, s), half, s.left);
-    turns<FORWARD>(turn, pitch, half, position, freq, first, 1, t);
+    if (!few)
+        turns<FORWARD>(turn, pitch, half, position, freq, first, 1, t);
     __syncthreads();
     if (NORM != NORM_NONE) {
 #pragma unroll

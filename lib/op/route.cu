@@ -84,6 +84,7 @@ static __global__ void __launch_bounds__(WARPS * 32)
     call_and_wait();
     if (t >= tokens)
         return;
+    int pad = group[t] < 0, chosen = -1; /* lane j keeps choice j */
 #pragma unroll
     for (int i = 0; i < N; i++) {
         p[i] = lane + 32 * i < e ? logits[t * e + lane + 32 * i] : -INFINITY;
@@ -110,7 +111,6 @@ static __global__ void __launch_bounds__(WARPS * 32)
     if (x.limit < x.groups)
         groups_close(key, lane, e, x);
 
-    int pad = group[t] < 0, chosen = -1; /* lane j keeps choice j */
     float mine = 0;
     for (int j = 0; j < (int)x.k; j++) {
         best_key(key, lane, &at);

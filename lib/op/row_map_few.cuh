@@ -18,12 +18,12 @@ static __global__ void few_map_kernel(int32_t *at, int32_t *count, int32_t *sour
     __shared__ int32_t warp_rows[FEW / 32];
     int i = threadIdx.x, lane = i % 32, rank = 0, before = 0;
     call_and_wait();
-    for (int64_t j = i; j < m; j += FEW)
-        source[j] = -1;
     int x = i < choices ? index[i] - first : -1;
     chosen[i] = x >= 0 && x < e ? x : -1;
     rows[i] = 0;
     __syncthreads();
+    for (int64_t j = i; j < m; j += FEW)
+        source[j] = -1;
     if (chosen[i] >= 0)
         atomicAdd(&rows[chosen[i]], 1);
     for (int j = 0; j < i && i < choices; j++)
