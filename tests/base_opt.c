@@ -4,9 +4,11 @@
 #include "tap.h"
 
 #include <fcntl.h>
+#include <math.h>
 
 static int64_t count = 64, threads = 1;
-static double rate = 0.1;
+static int64_t seed;
+static double rate = 0.1, share = NAN;
 static const char *method = "fa", *output;
 static struct strv data;
 static int all;
@@ -17,6 +19,8 @@ static const struct opt table[] = {OPT_INT('n', "count", &count, "n", "how many"
                                    OPT_LIST('d', "data", &data, "set", "what to read"),
                                    OPT_FLAG('a', "all", &all, "everything"),
                                    OPT_INT('j', "threads", &threads, "n", "threads"),
+                                   OPT_SEED(&seed, "of draws"),
+                                   OPT_REAL(0, "share", &share, "x", "if any"),
                                    OPT_END};
 
 /* Parses a command line given as words and prints what came of it. */
@@ -60,7 +64,7 @@ static void test_flags(void)
     static const char *const sizes[][2] = {{"64k", "65536"},
                                            {"2m", "2097152"},
                                            {"1G", "1073741824"},
-                                           {"-3k", "-3072"},
+                                           {"0", "0"},
                                            {"9223372036854775807", "9223372036854775807"}};
     for (int i = 0; i < ARRAY_LEN(sizes); i++) {
         char *want = xasprintf("tool --count %s|0 operands|count given", sizes[i][1]);
@@ -85,6 +89,14 @@ static void test_misuse(void)
         {"-an", NULL, "option -n wants a value (see --help)"},
         {"--all=1", NULL, "option --all takes no value (see --help)"},
         {"--ver", NULL, "ambiguous option --ver (see --help)"},
+        {"--cuont", NULL, "unknown option --cuont (did you mean --count?)"},
+        {"--metod=fa", NULL, "unknown option --metod (did you mean --method?)"},
+        {"--quietly", NULL, "unknown option --quietly (did you mean --quiet?)"},
+        {"--lck", "x", "unknown option --lck (did you mean --lock?)"},
+        {"--rrrate", NULL, "unknown option --rrrate (did you mean --rate?)"},
+        {"--moment", NULL, "unknown option --moment (see --help)"},
+        {"-n", "-3", "--count -3: must be 0 or more"},
+        {"-n", "-1k", "--count -1k: must be 0 or more"},
         {"-n", "3x", "--count: \"3x\" is not an integer"},
         {"-n", "", "--count: \"\" is not an integer"},
         {"-n", " 3", "--count: \" 3\" is not an integer"},
@@ -136,25 +148,26 @@ static void test_sources(void)
     ok(says(&e, "tool --threads 9|0 operands|count default"), "a flag wins over the environment");
     unsetenv("MOEUTILS_CONFIG");
     unsetenv("MOEUTILS_THREADS");
-    e = PARSE("--print-config", "-o", " x", "-d", "\"q", "-d", "", "--rate", "1e-9", "-a");
+    e = PARSE("--print-config", "-o", " x", "-d", "\"q", "-d", "", "--rate", "1e-9", "-a", "-s",
+              "-5");
     ok(says(&e, "count = 64\nrate = 1e-09\nmethod = fa\noutput = \" x\"\ndata = \"\\\"q\"\ndata = "
                 "\"\"\nall = 1\n"
-                "threads = 1\n"),
+                "threads = 1\nseed = -5\n# share =\n"),
        "--print-config prints every option");
     write_text("p", e.out);
     e = PARSE("--config", "p");
-    ok(says(&e,
-            "tool --rate 1e-09 --output ' x' --data '\"q' --data '' --all|0 operands|count given"),
+    ok(says(&e, "tool --rate 1e-09 --output ' x' --data '\"q' --data '' --all --seed -5|0 "
+                "operands|count given"),
        "and --config reads it back");
     e = PARSE("--print-config");
-    ok(says(&e,
-            "count = 64\nrate = 0.1\nmethod = fa\n# output =\n# data =\nall = 0\nthreads = 1\n"),
+    ok(says(&e, "count = 64\nrate = 0.1\nmethod = fa\n# output =\n# data =\nall = 0\nthreads = "
+                "1\nseed = 0\n# share =\n"),
        "what has no value is a comment");
     static const struct {
         const char *text, *err;
     } bad[] = {
-        {"count = 1\n\ncuont = 2\n", "tool: f:3: unknown option \"cuont\"\n"},
-        {"help = 1\n", "tool: f:1: unknown option \"help\"\n"},
+        {"count = 1\n\ncuont = 2\n", "tool: f:3: unknown option cuont (did you mean count?)\n"},
+        {"help = 1\n", "tool: f:1: unknown option help (see --help)\n"},
         {"count\n", "tool: f:1: not a line `name = value`\n"},
         {"count = x\n", "tool: f:1: count: \"x\" is not an integer\n"},
         {"all = maybe\n", "tool: f:1: all: \"maybe\" is neither 0 nor 1\n"},

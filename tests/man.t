@@ -20,6 +20,8 @@ for c in "$TOP"/tools/*.c; do
     ok "$tool: the page has its sections" \
        "for s in NAME SYNOPSIS DESCRIPTION 'EXIT STATUS' EXAMPLES 'SEE ALSO'; do
             grep -q \"^\\.Sh \$s\$\" \$TOP/man/$tool.1 || { echo no \$s; exit 1; }; done"
+    ok "$tool reads the configuration that it prints" \
+       "$tool --print-config >c && $tool --config c --print-config | cmp - c"
     x  "$tool refuses an unknown option" 2 "^$tool: .*no-such-option" "$tool --no-such-option"
 done
 

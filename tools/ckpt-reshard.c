@@ -16,7 +16,7 @@ static const struct opt options[] = {
                "type of the weights, with --from-hf and --to-hf"),
     OPT_STR(0, "upcycle", &upcycle, "e,k[,parts]",
             "a dense checkpoint as one of e experts, k chosen, that are whole networks or parts"),
-    OPT_INT('s', "seed", &seed, "n", "of the routers, with --upcycle"),
+    OPT_SEED(&seed, "of the routers, with --upcycle"),
     OPT_INT(0, "max-shard-size", &file_bytes, "bytes",
             "the most a file of weights may hold, with --from-hf, --to-hf and --upcycle"),
     OPT_INT(0, "files", &files, "n", "files to cut a checkpoint into by rows, without them"),

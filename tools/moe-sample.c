@@ -21,7 +21,7 @@ static const struct opt options[] = {
     OPT_INT('k', "max-tokens", &max_tokens, "n", "longest response"),
     OPT_REAL(0, "temperature", &temperature, "x", "0 takes the likeliest token"),
     OPT_REAL(0, "top-p", &top_p, "x", "draw from the likeliest tokens that reach this probability"),
-    OPT_INT('s', "seed", &seed, "n", "of the draws"),
+    OPT_SEED(&seed, "of the draws"),
     OPT_INT('b', "batch", &slots, "n", "sequences decoded side by side"),
     OPT_INT('c', "context", &context, "n",
             "most tokens of a prompt and its response; 0: the model's positions"),

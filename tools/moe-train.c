@@ -50,7 +50,7 @@ static const struct opt options[] = {
              "choices an expert takes, as a multiple of the mean; the rest are dropped; 0: all"),
     OPT_INT(0, "group", &o.train.group, "rows",
             "packed sequences over which capacity and auxiliary loss are counted"),
-    OPT_INT('s', "seed", &o.seed, "n", "of initial weights and of the order of data"),
+    OPT_SEED(&o.seed, "of initial weights and of the order of data"),
     OPT_CHOICE(0, "type", &o.train.type, "f32|f64|bf16", "arithmetic; f64: cpu, bf16: cuda"),
     OPT_CHOICE(0, "grads", &o.train.grads, "f32|bf16", "what weight gradients are kept in"),
     OPT_CHOICE(0, "moments", &o.train.optim.moments, "f32|bf16",
@@ -92,10 +92,8 @@ static void check_numbers(void)
         double value;
         int good;
     } numbers[] = {
-        {"steps", "0 or more", (double)o.steps, o.steps >= 0},
         {"epochs", "above 0", o.epochs, o.epochs > 0 && isfinite(o.epochs)},
         {"batch", "1 or more", (double)o.train.batch, o.train.batch >= 1},
-        {"micro", "0 or more", (double)o.train.micro, o.train.micro >= 0},
         {"beta", "above 0", o.train.beta, o.train.beta > 0 && isfinite(o.train.beta)},
         {"capacity", "0 or more", o.train.capacity,
          o.train.capacity >= 0 && isfinite(o.train.capacity)},
@@ -108,11 +106,6 @@ static void check_numbers(void)
         {"eps", "above 0", p->eps, p->eps > 0},
         {"clip", "0 or more", p->clip, p->clip >= 0},
         {"decay", "0 or more", o.train.optim.decay, o.train.optim.decay >= 0},
-        {"save-every", "0 or more", (double)o.save_every, o.save_every >= 0},
-        {"keep", "0 or more", (double)o.keep, o.keep >= 0},
-        {"valid-every", "0 or more", (double)o.valid_every, o.valid_every >= 0},
-        {"max-bad-steps", "0 or more", (double)o.max_bad_steps, o.max_bad_steps >= 0},
-        {"threads", "0 or more", (double)o.train.threads, o.train.threads >= 0},
         {"deadline", "above 0", o.deadline_s, o.deadline_s > 0},
     };
     for (int64_t i = 0; i < ARRAY_LEN(numbers); i++)

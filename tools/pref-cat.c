@@ -170,10 +170,6 @@ int main(int argc, char **argv)
                        "Reads text, JSON lines and JSON arrays, plain, compressed or in archives,\n"
                        "and writes canonical rows.");
 
-    if (reshape.prompt_words < 0)
-        die_misused("--prompt-words %lld: at least 1", (long long)reshape.prompt_words);
-    if (reshape.max_chars < 0)
-        die_misused("--max-chars %lld: at least 1", (long long)reshape.max_chars);
     if (reshape.max_chars && reshape.prompt_words)
         die_misused("--max-chars with --prompt-words: let one pref-cat follow the other");
     if (split_on && text_unescape(&separator, split_on))

@@ -68,7 +68,7 @@ static const struct opt options[] = {
              "drop prompts whose rewards differ by less"),
     OPT_STR(0, "field", &plan.field, "name", "the field that holds the reward"),
     OPT_CHOICE(0, "bad-reward", &bad_reward, "error|drop", "rows without a usable reward"),
-    OPT_INT('s', "seed", &plan.seed, "n", "of --part, --ca-drop and --method random"),
+    OPT_SEED(&plan.seed, "of --part, --ca-drop and --method random"),
     OPT_STR('o', "output", &output, "file", "write here instead of stdout"),
     ROW_OPTIONS,
     OPT_END,
@@ -138,14 +138,12 @@ static void check_numbers(void)
         double value;
         int good;
     } numbers[] = {
-        {"top-k", "0 or more", (double)plan.top_k, plan.top_k >= 0},
         {"top-frac", "in (0, 1]", plan.top_frac, plan.top_frac > 0 && plan.top_frac <= 1},
         {"top-frac-per-prompt", "in (0, 1]", plan.top_share,
          plan.top_share > 0 && plan.top_share <= 1},
         {"quantile-threshold", "in [0, 1]", plan.quantile,
          isnan(plan.quantile) || (plan.quantile >= 0 && plan.quantile <= 1)},
         {"clip", "above 0", plan.clip, plan.clip > 0},
-        {"min-reward", "a number", plan.min_reward, !isnan(plan.min_reward)},
         {"beta", "above 0", plan.rwr.beta, plan.rwr.beta > 0},
         {"max-weight", "above 0", plan.rwr.max_weight, plan.rwr.max_weight > 0},
         {"bins", "from 2 to 10", (double)plan.bins, plan.bins >= 2 && plan.bins <= PREF_BINS_MAX},
@@ -154,9 +152,6 @@ static void check_numbers(void)
         {"min-margin", "0 or more", plan.pairs.min_margin, plan.pairs.min_margin >= 0},
         {"near", "in (0, 1]", near, near > 0 && near <= 1},
         {"require-spread", "0 or more", plan.require_spread, plan.require_spread >= 0},
-        {"min-group", "0 or more", (double)plan.min_group, plan.min_group >= 0},
-        {"min-chars", "0 or more", (double)min_chars, min_chars >= 0},
-        {"max-chars", "0 or more", (double)max_chars, max_chars >= 0},
     };
     for (int64_t i = 0; i < ARRAY_LEN(numbers); i++)
         if (!numbers[i].good)

@@ -14,7 +14,7 @@ static int distinct, tsv;
 
 static const struct opt options[] = {
     OPT_STR(0, "field", &field, "name", "the field that holds the reward"),
-    OPT_INT('s', "seed", &seed, "n", "of the bootstrap"),
+    OPT_SEED(&seed, "of the bootstrap"),
     OPT_INT(0, "resamples", &resamples, "n", "of the bootstrap"),
     OPT_FLAG(0, "distinct", &distinct, "count distinct words and pairs of words, too"),
     OPT_INT(0, "show", &show_rows, "n", "print the first n rows of each file instead, for the eye"),
@@ -118,8 +118,8 @@ int main(int argc, char **argv)
     if (resamples < 1)
         die_misused("--resamples %lld is not positive", (long long)resamples);
     int64_t n = MAX(argc - first, 1);
-    if (show_rows < 0 || (show_rows && json_path))
-        die_misused(json_path ? "--json has no meaning for --show" : "--show is negative");
+    if (show_rows && json_path)
+        die_misused("--json has no meaning for --show");
     if (show_rows) {
         struct out *o = out_open(output);
         for (int64_t j = 0; j < n; j++)

@@ -80,7 +80,8 @@ void dtype_convert(void *dst, enum dtype to, const void *src, enum dtype from, i
 
 /* ---- opt.c: options as a table beside their variables ---- */
 
-enum opt_type { OPT_T_FLAG, OPT_T_INT, OPT_T_REAL, OPT_T_STR, OPT_T_CHOICE, OPT_T_LIST };
+enum opt_type { OPT_T_FLAG, OPT_T_INT, OPT_T_SEED, OPT_T_REAL, OPT_T_STR, OPT_T_CHOICE,
+                OPT_T_LIST };
 struct opt {
     int letter;        /* 0: none */
     const char *name;  /* "min-reward" */
@@ -93,8 +94,10 @@ struct strv { /* values of an option given several times */
     const char **v;
     int64_t n;
 };
+/* OPT_INT counts something and is 0 or more, a seed is any integer. */
 #define OPT_FLAG(l, name, var, help) {l, name, OPT_T_FLAG, (int *){var}, NULL, help}
 #define OPT_INT(l, name, var, arg, help) {l, name, OPT_T_INT, (int64_t *){var}, arg, help}
+#define OPT_SEED(var, help) {'s', "seed", OPT_T_SEED, (int64_t *){var}, "n", help}
 #define OPT_REAL(l, name, var, arg, help) {l, name, OPT_T_REAL, (double *){var}, arg, help}
 #define OPT_STR(l, name, var, arg, help) {l, name, OPT_T_STR, (const char **){var}, arg, help}
 #define OPT_CHOICE(l, name, var, arg, help) {l, name, OPT_T_CHOICE, (const char **){var}, arg, help}
@@ -104,11 +107,12 @@ struct strv { /* values of an option given several times */
 #define MOEUTILS_VERSION "0.1.0"
 extern int opt_quiet, opt_verbose; /* -q, -v */
 
-/* Parses options (getopt_long; "64k", "2m", "1g" are integers) and returns the index of the first
- * operand in argv, which is permuted so that operands come last.  Order of precedence: the file of
- * --config (or $MOEUTILS_CONFIG), lines `long-name = value`; then flags.  --help prints synopsis,
- * about and the table with the current values as defaults; -h, --version, --print-config, -q, -v
- * and --lock FILE are in every tool.  Exits 2 on an unknown option or a malformed value. */
+/* Parses options (getopt_long; "64k", "2m", "1g" are integers; a real whose default is NAN has no
+ * value) and returns the index of the first operand in argv, which is permuted so that operands come
+ * last.  Order of precedence: the file of --config (or $MOEUTILS_CONFIG), lines `long-name = value`;
+ * then flags.  --help prints synopsis, about and the table with the current values as defaults; -h,
+ * --version, --print-config, -q, -v and --lock FILE are in every tool.  Exits 2 on an unknown option
+ * or a malformed value. */
 int opt_parse(int argc, char **argv, const struct opt *table, const char *synopsis,
               const char *about);
 /* Whether a flag, the config file or the environment set this option.  By long name. */

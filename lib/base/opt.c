@@ -40,6 +40,7 @@ struct entry { /* an option of this tool, the common ones last */
 };
 static struct entry *entries;
 static int64_t entry_count, own_count; /* own: of the tool's table */
+static const struct opt *tables[] = {NULL, common};
 static char **operands;
 
 static struct entry *entry_find(const char *name, size_t len)
@@ -48,6 +49,14 @@ static struct entry *entry_find(const char *name, size_t len)
         if (strlen(entries[i].opt->name) == len && !memcmp(entries[i].opt->name, name, len))
             return &entries[i];
     return NULL;
+}
+
+static _Noreturn void die_unknown(const char *where, const char *dashes, const char *name, int len)
+{
+    const char *near = opt_near(name, (size_t)len, tables, ARRAY_LEN(tables));
+    die_misused(near ? "%sunknown option %s%.*s (did you mean %s%s?)"
+                     : "%sunknown option %s%.*s (see --help)",
+                where, dashes, len, name, dashes, near);
 }
 
 static void set(struct entry *e, enum opt_source source, const char *who, const char *text)
@@ -75,7 +84,7 @@ static void config_line(const char *path, int64_t number, char *line)
     struct entry *e = entry_find(key, len);
     if (!e || e->opt->value == &wants_help || e->opt->value == &wants_version ||
         e->opt->value == &config_path || e->opt->value == &wants_config)
-        die_misused("%s:%lld: unknown option \"%.*s\"", path, (long long)number, (int)len, key);
+        die_unknown(xasprintf("%s:%lld: ", path, (long long)number), "", key, (int)len);
     char *value = equals + 1 + strspn(equals + 1, blank), *end = value + strlen(value);
     while (end > value && strchr(blank, end[-1]))
         *--end = 0;
@@ -131,7 +140,7 @@ struct given { /* a flag on the command line */
 static _Noreturn void complain(char **argv, int wants_value)
 {
     const char *word = argv[optind - 1];
-    int len = (int)strcspn(word, "="), matches = 0;
+    int len = (int)strcspn(word, "=") - 2, matches = 0; /* of its name */
     if (optopt >= LONG_FIRST)
         die_misused("option --%s %s (see --help)", entries[optopt - LONG_FIRST].opt->name,
                     wants_value ? "wants a value" : "takes no value");
@@ -140,8 +149,10 @@ static _Noreturn void complain(char **argv, int wants_value)
                                 : "unknown option -%c (see --help)",
                     optopt);
     for (int64_t i = 0; i < entry_count; i++)
-        matches += !strncmp(entries[i].opt->name, word + 2, (size_t)len - 2);
-    die_misused("%s option %.*s (see --help)", matches > 1 ? "ambiguous" : "unknown", len, word);
+        matches += !strncmp(entries[i].opt->name, word + 2, (size_t)len);
+    if (matches > 1)
+        die_misused("ambiguous option --%.*s (see --help)", len, word + 2);
+    die_unknown("", "--", word + 2, len);
 }
 
 /* Returns the flags in their order; argv is permuted. */
@@ -189,9 +200,9 @@ static _Noreturn void print_and_exit(struct buf *text)
 
 static void make_entries(const struct opt *table)
 {
-    const struct opt *tables[] = {table, common};
+    tables[0] = table;
     entry_count = 0;
-    for (int t = 0; t < 2; t++)
+    for (int t = 0; t < ARRAY_LEN(tables); t++)
         for (const struct opt *o = tables[t]; o->name; o++) {
             entries = xrealloc(entries, (size_t)(entry_count + 1) * sizeof(*entries));
             entries[entry_count++] = (struct entry){o, OPT_FROM_PROGRAM, opt_value_text(o)};

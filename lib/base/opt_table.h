@@ -21,5 +21,7 @@ void opt_help(struct buf *b, const struct opt *table, const struct opt *common,
               const char *synopsis, const char *about);
 /* A config file that sets every option of the table to its value. */
 void opt_config(struct buf *b, const struct opt *table);
+/* The name in the tables that word could be a slip of the finger for, or NULL. */
+const char *opt_near(const char *word, size_t len, const struct opt *const tables[], int count);
 
 #endif

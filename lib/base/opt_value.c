@@ -10,7 +10,8 @@
 #include <string.h>
 #include <strings.h>
 
-static int64_t parse_int(const char *who, const char *text)
+/* Whole numbers count something, so only a seed may be below 0. */
+static int64_t parse_int(const char *who, const char *text, int may_be_negative)
 {
     static const char suffix[] = "kmgt";
     char *end;
@@ -28,6 +29,8 @@ static int64_t parse_int(const char *who, const char *text)
         die_misused("%s: \"%s\" is not an integer", who, text);
     if (errno)
         die_misused("%s: \"%s\" is too large", who, text);
+    if (n < 0 && !may_be_negative)
+        die_misused("%s %s: must be 0 or more", who, text);
     return n;
 }
 
@@ -79,7 +82,8 @@ void opt_value_set(const struct opt *o, const char *who, const char *text, int f
         *(int *)o->value = parse_flag(who, text);
         break;
     case OPT_T_INT:
-        *(int64_t *)o->value = parse_int(who, text);
+    case OPT_T_SEED:
+        *(int64_t *)o->value = parse_int(who, text, o->type == OPT_T_SEED);
         break;
     case OPT_T_REAL:
         *(double *)o->value = parse_real(who, text);
@@ -111,6 +115,7 @@ char *opt_value_text(const struct opt *o)
         buf_str(&b, *(int *)o->value ? "1" : "0");
         break;
     case OPT_T_INT:
+    case OPT_T_SEED:
         buf_printf(&b, "%lld", (long long)*(int64_t *)o->value);
         break;
     case OPT_T_REAL:
@@ -150,16 +155,18 @@ void opt_shell_quote(struct buf *b, const char *s)
     buf_char(b, '\'');
 }
 
-/* Calls write(b, o, value) for each value: none for a string that is NULL, several for a list. */
+/* Calls write(b, o, value) for each value: none for a string that is NULL and a real that is not a
+ * number, several for a list. */
 static void each_value(struct buf *b, const struct opt *o,
                        void (*write)(struct buf *, const struct opt *, const char *))
 {
     const struct strv *list = o->value;
-    int is_text = o->type == OPT_T_STR || o->type == OPT_T_CHOICE;
+    int is_none = ((o->type == OPT_T_STR || o->type == OPT_T_CHOICE) && !*(char **)o->value) ||
+                  (o->type == OPT_T_REAL && isnan(*(double *)o->value));
     if (o->type == OPT_T_LIST) {
         for (int64_t i = 0; i < list->n; i++)
             write(b, o, list->v[i]);
-    } else if (!is_text || *(const char **)o->value) {
+    } else if (!is_none) {
         char *text = opt_value_text(o);
         write(b, o, text);
         free(text);
