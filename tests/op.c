@@ -53,6 +53,7 @@ static const struct op_case {
     CASE(route_loss, 1, 1),
     CASE(drop, 8, 4),
     CASE(row_map, 2, 1),
+    CASE(pack_rows, 2, 1),
     CASE(experts_up, 2, 1),
     CASE(experts_down, 2, 1),
     CASE(experts_dh, 4, 1),

@@ -182,6 +182,14 @@ OP(swiglu_dgrad, (struct lane *l, void *dh /* R= (T,2F) */, void *a /* R= (T,F) 
                   void *dz /* S= (T) or NULL */, const void *da /* R (T,F) */, const void *h,
                   const void *z, int64_t t, int64_t f))
 
+/* Rows for each of R ranks in a buffer of `room` rows.  index holds, for each of n rows, K expert numbers;
+ * rank r has the experts r / share el .. r / share el + el.  Row t is the i-th that has one of them:
+ * row[r room + i] = t, place[t R + r] = r room + i, there[(r room + i) K + j] = index[t K + j]; -1 wherever
+ * there is no such row.  Rows for which there is no room are left out. */
+OP(pack_rows, (struct lane *l, int32_t *row /* = (R,room) */, int32_t *there /* = (R,room,K) */,
+               int32_t *place /* = (N,R) */, const int32_t *index /* (N,K) */, int64_t n, int64_t k,
+               int64_t ranks, int64_t share, int64_t el, int64_t room))
+
 /* Moving rows; mats say their type, so these serve R and S alike.  gather_rows: y[i] = x[row[i]], 0
  * where row[i] < 0.  scatter_rows: y[row[i]] = x[i].  gather_sum: y[i] = res[i] + sum over j < K of
  * x[place[i * K + j]], entries < 0 left out; res has the rows of y side by side, or is NULL. */

@@ -340,6 +340,43 @@ static void case_row_map(struct run *r)
     expect(r, "place", want_place);
 }
 
+/* Two ranks share each set of experts; variant 1: no room for all rows. */
+static void case_pack_rows(struct run *r)
+{
+    const struct shape *s = r->s;
+    int64_t n = s->t, k = s->k, el = (s->e + 1) / 2, ranks = 4;
+    int64_t room = r->variant ? (n + 2) / 3 : n;
+    const int32_t *index = draw_choices(r);
+    int32_t *row = output_int(r, "row", ranks * room);
+    int32_t *there = output_int(r, "there", ranks * room * k);
+    int32_t *place = output_int(r, "place", n * ranks);
+    r->bytes = (double)(ranks * (n * k + n + room * (k + 1))) * 4;
+    RUN(r, pack_rows, row, there, place, index, n, k, ranks, 2, el, room);
+    if (!stating(r))
+        return;
+    double *want_row = work(r, ranks * room), *want_there = work(r, ranks * room * k);
+    double *want_place = work(r, n * ranks);
+    for (int64_t i = 0; i < ranks * room; i++)
+        want_row[i] = -1;
+    for (int64_t i = 0; i < ranks * room * k; i++)
+        want_there[i] = -1;
+    for (int64_t q = 0; q < ranks; q++)
+        for (int64_t t = 0, at = q * room; t < n; t++) {
+            int wanted = 0;
+            for (int64_t j = 0; j < k; j++)
+                wanted |= index[t * k + j] >= 0 && index[t * k + j] / el == q / 2;
+            want_place[t * ranks + q] = wanted && at < (q + 1) * room ? (double)at : -1;
+            if (!wanted || at == (q + 1) * room)
+                continue;
+            for (int64_t j = 0; j < k; j++)
+                want_there[at * k + j] = index[t * k + j];
+            want_row[at++] = (double)t;
+        }
+    expect(r, "row", want_row);
+    expect(r, "there", want_there);
+    expect(r, "place", want_place);
+}
+
 /* Variant 1: the step does not commit. */
 static void case_balance(struct run *r)
 {
