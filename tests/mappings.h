@@ -43,6 +43,13 @@ static const struct mapping chosen[] = {
     {4, 1, 2, 1, 2, 2, 2, NULL, "rows"},
     {4, 1, 1, 1, 1, 4, 2, NULL, "all"},
     {8, 2, 2, 1, 1, 4, 2, NULL, "all"},
+    {2, 1, 1, 1, 1, 2, 2, NULL, "padded"}, /* of limited capacity only */
+    {2, 1, 1, 1, 2, 1, 2, NULL, "padded"},
+    {4, 1, 2, 1, 2, 2, 2, NULL, "padded"},
+    {4, 1, 1, 1, 1, 4, 2, NULL, "padded"},
+    {4, 2, 1, 2, 1, 2, 2, NULL, "padded"},
+    {8, 2, 2, 1, 1, 4, 2, NULL, "padded"},
+    {8, 1, 1, 1, 1, 8, 1, NULL, "padded"},
     {4, 1, 1, 4, 1, 1, 2}, /* pipelines: deep, uneven, interleaved */
     {2, 1, 1, 2, 1, 1, 2, "3,1"},
     {2, 1, 1, 2, 1, 1, 1, "1,1,1,1"},
@@ -50,6 +57,13 @@ static const struct mapping chosen[] = {
     {4, 1, 2, 2, 2, 1, 2, "1,1,1,1"},
     {8, 1, 2, 2, 1, 4, 1, "1,1,1,1"},
 };
+
+/* Whether a method can be tried on a mapping. */
+static int fits(const struct mapping *x, const struct method *m)
+{
+    int padded = x->dispatch && !strcmp(x->dispatch, "padded");
+    return x->micro % MAX(m->group, 1) == 0 && (!padded || m->capacity > 0);
+}
 
 static int is_listed(const struct mapping *list, int64_t n, struct mapping x)
 {

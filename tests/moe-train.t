@@ -191,6 +191,11 @@ x 'a truncated set' 4 'cut.*data-00000' 'cp -r set cut && truncate -s -8 cut/dat
 x 'a vocabulary too small for the data' 1 'outside the model.s vocabulary of 300' "sed 's/:340/:300/' tiny.json >few.json && moe-train --model few.json --data set/ -o wrong/"
 x '-v says how tokens travel' 0 'by --dispatch all$' \
   'moe-train -v -j 1 --model tiny.json --data set/ --batch 4 --steps 1 --ranks 2 --ep 2 -o way/'
+x 'padded buffers of no capacity' 2 'dispatch padded: its buffers are as large as --capacity says' \
+  'moe-train --model tiny.json --data set/ --batch 4 --steps 1 --ranks 2 --ep 2 --dispatch padded -o padded/'
+ok 'padded buffers: the losses of counted rows, also of a validation, where nothing is dropped' \
+  'for way in rows padded; do moe-train -q -j 1 --type f64 --model tiny.json --data set/ --batch 4 --steps 4 --ranks 4 --ep 4 --capacity 1 --dispatch $way --valid set/ --valid-every 2 -o way.$way/ || exit 1
+   grep -Eo "\"(loss|valid|dropped)[a-z_]*\":[^,]*" way.$way/log.jsonl >$way.said; done; grep -q valid rows.said && grep -q dropped rows.said && diff rows.said padded.said'
 x 'windows without GPUs' 2 'group etp-ep has no windows: ' \
   'moe-train --model tiny.json --data set/ --batch 4 --steps 1 --ranks 2 --ep 2 --dispatch window -o window/'
 x 'a mapping that does not fit' 2 'does not fit' 'moe-train --model tiny.json --data set/ --ranks 3 --ep 2 -o wrong/'

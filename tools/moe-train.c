@@ -79,8 +79,8 @@ static const struct opt options[] = {
             "layers of each chunk, dealt to the stages in turn"),
     OPT_INT(0, "etp", &o.etp, "n", "tensor parallelism of experts"),
     OPT_INT(0, "ep", &o.ep, "n", "expert parallelism"),
-    OPT_CHOICE(0, "dispatch", &o.train.dispatch, "auto|rows|all|window",
-               "tokens to ranks: as wanted, all to all, or from GPU to GPU"),
+    OPT_CHOICE(0, "dispatch", &o.train.dispatch, "auto|rows|all|padded|window",
+               "tokens to ranks: as wanted, all to all, by capacity, or from GPU to GPU"),
     OPT_END};
 
 /* What would train nonsense without a word. */

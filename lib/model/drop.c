@@ -6,6 +6,16 @@
  * choices are dropped under every mapping. */
 #include "model/model_priv.h"
 
+#include <math.h>
+
+int64_t expert_room(const struct task_context *t)
+{
+    const struct model *m = t->m;
+    int64_t groups = t->b->groups, tokens = local_tokens(t) * comm_size(m->comm[GROUP_TP_CP]);
+    double mean = (double)((tokens + groups - 1) / groups * m->cfg.k) / (double)m->cfg.experts;
+    return groups * (int64_t)ceil(mean * m->capacity - 1e-9);
+}
+
 /* What all ranks hold of an array (Tl,K), in the order of the whole rows: scratch. */
 static void *gather(struct task_context *t, const void *own, enum dtype type)
 {

@@ -120,7 +120,7 @@ enum slot { /* activations of one (micro-batch, layer) */
     SLOT_KEPT,                               /* (Tl,K) the choices that are not dropped */
     SLOT_DENSE_H, SLOT_DENSE_Z, SLOT_X2,     /* R (T,2F) dense or shared, S (T), R (Tl,D) */
     SLOT_RX, SLOT_RINDEX, SLOT_RGATE,        /* R (R,D), I32 (R,K), S (R,K): as received */
-    SLOT_SEND_ROW, SLOT_SEND_PLACE,          /* I32 (sent), I32 (Tl, ranks) */
+    SLOT_SEND_ROW, SLOT_SEND_PLACE, SLOT_SEND_INDEX, /* I32 (sent), (Tl, ranks), (sent,K) */
     SLOT_MAP_AT, SLOT_MAP_COUNT, SLOT_MAP_SOURCE, SLOT_MAP_PLACE,
     SLOT_H,                                  /* R (M,2F) before the activation; becomes SLOT_DH */
     SLOT_RY,                                 /* R (R,D) */
@@ -160,7 +160,6 @@ enum {
     LOSS_DROPPED,
     LOSS_SUMS
 }; /* the loss, pairs won, the router's two, choices dropped */
-enum dispatch_way { DISPATCH_ROWS, DISPATCH_ALL, DISPATCH_WINDOW, DISPATCH_WAYS };
 struct model {
     struct config cfg;
     struct mesh mesh;
@@ -184,7 +183,7 @@ struct model {
     void *freq;                    /* S (C/2) rotary frequencies, of the part that turns */
     double scale;                  /* of <query, key> */
     double capacity; /* of an expert, in mean loads (op_list.h, drop); 0: no choice is dropped */
-    enum dispatch_way dispatch;    /* dispatch.c */
+    const struct dispatcher *dispatch; /* dispatch.h */
     int any_dispatch;              /* it was chosen here, and may become the window */
     int32_t *everywhere;           /* (Tl, ranks) where the answers to them are then */
     int64_t everywhere_rows;       /* Tl */
@@ -201,10 +200,12 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
                 struct lane *lane, const struct op *op);
 void model_gradients(struct model *m, enum dtype type); /* memory for them: the model can train */
 void model_random(struct model *m, uint64_t seed); /* the initial weights of arch.h */
-/* How tokens reach the ranks of their experts: "rows" by count, "all" to all, "window" straight into
- * their memory, or "auto": the window where there can be one. */
+/* How tokens reach the ranks of their experts: "rows" by count, "all" to all, "padded" to what capacity
+ * allows (set before), "window" straight into their memory, or "auto": the window where there can be
+ * one. */
 void model_dispatch(struct model *m, const char *how);
 const char *model_dispatch_name(const struct model *m);
+int model_asks_host(const struct model *m); /* so that a step cannot be captured */
 /* What the window takes of the device for n tokens a rank (Tl), beside the step's memory; 0 where it is not
  * to be used. */
 int64_t model_window_bytes(const struct model *m, int64_t n);

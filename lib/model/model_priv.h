@@ -65,6 +65,8 @@ void dense_dgrad(struct task_context *t);
 void dense_wgrad(struct task_context *t);
 void route_forward(struct task_context *t);
 void drop_choices(struct task_context *t); /* of SLOT_INDEX; leaves SLOT_KEPT */
+/* Where capacity is limited: choices of one expert that a micro-batch can have, of all its groups. */
+int64_t expert_room(const struct task_context *t);
 void route_dgrad(struct task_context *t);
 void route_wgrad(struct task_context *t);
 void dispatch_forward(struct task_context *t);

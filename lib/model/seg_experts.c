@@ -8,8 +8,11 @@
 
 static int64_t map_capacity(const struct task_context *t, int64_t r)
 {
-    int64_t choices = MIN(t->m->cfg.k, t->m->el);
-    int64_t rows = r * choices + t->m->el * (ROW_ALIGN - 1);
+    const struct model *m = t->m;
+    int64_t live = r * MIN(m->cfg.k, m->el);
+    if (m->capacity > 0) /* of each rank's micro-batch */
+        live = MIN(live, m->el * comm_size(m->comm[GROUP_ETP_EP]) * expert_room(t));
+    int64_t rows = live + m->el * (ROW_ALIGN - 1);
     return (rows + ROW_ALIGN - 1) / ROW_ALIGN * ROW_ALIGN;
 }
 

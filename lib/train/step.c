@@ -181,8 +181,7 @@ void whole_step(struct trainer *t)
  * no message is on its way on a stream of its own. */
 static int asks_nobody(const struct trainer *t)
 {
-    return t->mesh.pp == 1 && (t->model.dispatch != DISPATCH_ROWS ||
-                               comm_size(t->model.comm[GROUP_ETP_EP]) == 1);
+    return t->mesh.pp == 1 && !model_asks_host(&t->model);
 }
 
 /* The first steps of a shape are done as they come, until plans are there and one has found all the

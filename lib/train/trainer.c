@@ -166,7 +166,7 @@ int64_t trainer_bytes(const struct mesh *mesh, struct config *cfg, struct traine
     struct world *w = world_dry(mesh->rank, mesh->world);
     dry.device = "dry";
     dry.step_bytes = 0;
-    if (mesh->world > 1)
+    if (mesh->world > 1 && !choice_is(o->dispatch, "padded"))
         dry.dispatch = "all"; /* the most rows there can be */
     trainer_init(&t, w, mesh, cfg, &dry);
     int64_t bytes;
