@@ -103,7 +103,7 @@ x 'f32 gradients stay so' 2 'grads bf16 .*for --type bf16, not f32' "$train --gr
 
 # starting from weights
 ok 'starts from a run'                'moe-train -q -j 1 --init whole/ --data set/ --batch 4 --steps 2 -o next/'
-ok 'evaluates'                        'moe-train -j 1 --init whole/ --valid set/ --eval-only 2>&1 | grep -q "validation loss [0-9]"'
+ok 'evaluates: a number on stdout'    'moe-train -q -j 1 --init whole/ --valid set/ --eval-only 2>/dev/null | grep -qxE "[0-9.]+"'
 ok 'mixes sets'                       'moe-train -q -j 1 --model tiny.json --data set/=3 --data set/ --batch 4 --steps 2 -o mix/'
 ok 'a batch with nothing to learn is passed over and reported' \
    "sed 's/}\$/,\"weight\":0}/' rows.jsonl >zero.jsonl && shard-pack -q -t tok.json --seq 32 -o zero/ zero.jsonl &&
@@ -183,7 +183,14 @@ for use in 'moe-sample -m other.ckpt rows.jsonl' 'reward-score --logp -m other.c
       "rm -rf other.ckpt && cp -r whole/last/ other.ckpt && cp other.json other.ckpt/tokenizer.json && $use"
 done
 x 'a checkpoint that has lost its tokenizer' 4 'gone/tokenizer.json: missing' 'cp -r whole/last/ gone && rm gone/tokenizer.json && moe-sample -m gone rows.jsonl'
-x 'sets that disagree' 2 'set/ and other/ disagree' 'moe-train --model tiny.json --data set/ --data other/ -o wrong/'
+x 'sets that disagree' 2 'set/ and --data other/ disagree: tokenizer' 'moe-train --model tiny.json --data set/ --data other/ -o wrong/'
+shard-pack -q -t tok.json --seq 64 -o longer/ rows.jsonl
+for v in longer:sequences other:tokenizer; do
+    x "a validation set that disagrees: ${v#*:}" 2 "set/ and --valid ${v%:*}/ disagree: ${v#*:}" "$train --valid ${v%:*}/ --valid-every 2 -o wrong/"
+done
+x 'a validation set without what the loss needs' 2 'needs the column pair, and set/' 'moe-train --loss bt --init whole/ --data pairs/ --valid set/ --valid-every 1 -o wrong/'
+x '--valid-every without --valid' 2 'valid-every needs --valid' "$train --valid-every 2 -o wrong/"
+ok "a folder's name may have an equals sign" 'mkdir -p lr=3 && cp -r set lr=3/ && moe-train -q -j 1 --model tiny.json --data lr=3/set/ --data lr=3/set/=2 --batch 4 --steps 1 -o equals/'
 x 'a checkpoint without manifest' 4 'no manifest.json' 'cp -r whole/last/ nomani && rm nomani/manifest.json && moe-train --init nomani/ --data set/ -o wrong/'
 x 'a flipped bit in a checkpoint' 4 'flip.*safetensors' \
   'cp -r whole/last/ flip && f=$(ls flip/model-*.safetensors) && printf "\377" | dd of=$f bs=1 seek=$(($(stat -c %s $f) - 5)) conv=notrunc 2>/dev/null && moe-train --init flip/ --data set/ -o wrong/'
@@ -199,6 +206,9 @@ ok 'padded buffers: the losses of counted rows, also of a validation, where noth
 x 'windows without GPUs' 2 'group etp-ep has no windows: ' \
   'moe-train --model tiny.json --data set/ --batch 4 --steps 1 --ranks 2 --ep 2 --dispatch window -o window/'
 x 'a mapping that does not fit' 2 'does not fit' 'moe-train --model tiny.json --data set/ --ranks 3 --ep 2 -o wrong/'
+x 'a size beyond an int' 2 'tp [0-9]+ is larger than the world' 'moe-train --model tiny.json --data set/ --tp 4294967297 -o wrong/'
+x 'too many ranks for threads' 2 'threads are 1 to 1024' 'moe-train --model tiny.json --data set/ --ranks 9999 -o wrong/'
+x 'many ranks that do not fit are told so at once' 2 'no mapping does' 'timeout 30 moe-train --model tiny.json --data set/ --batch 4 --ranks 360 -o wrong/'
 x 'a batch that ranks cannot share' 2 'batch 3 is not a multiple' 'moe-train --model tiny.json --data set/ --ranks 2 --batch 3 -o wrong/'
 x 'an unknown loss' 2 'no such loss' 'moe-train --model tiny.json --data set/ --loss hinge -o wrong/'
 for o in '--beta1 2' '--beta2 1' '--eps 0' '--lr -1' '--lr inf' '--lr-floor 2' '--epochs 0' '--batch 0' '--steps -1' '--keep -1' '--clip -1' '--beta 0 --loss dpo'; do

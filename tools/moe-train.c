@@ -123,6 +123,8 @@ int main(int argc, char **argv)
     if (first < argc)
         die_misused("%s: operands are not taken; name training sets with --data", argv[first]);
     check_numbers();
+    if (o.valid_every && !o.valid)
+        die_misused("--valid-every needs --valid");
     if (o.eval_only) {
         if (!o.init || !o.valid)
             die_misused("--eval-only needs --init and --valid");

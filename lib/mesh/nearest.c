@@ -21,15 +21,25 @@ static struct distance distance_of(const int *want, const int *have)
     return d;
 }
 
+/* The least divisor of n that is greater than d; above n when there is none. */
+static int next_divisor(int n, int d)
+{
+    do
+        d++;
+    while (d <= n && n % d);
+    return d;
+}
+
 int mesh_nearest(struct mesh *best, int world, const int want[MESH_SIZES],
                  const char *(*fault)(void *arg, struct mesh *m), void *arg)
 {
     struct distance least = {MESH_SIZES + 1, 0};
-    for (int pp = 1; pp <= world; pp++)
-        for (int tp = 1; world % pp == 0 && tp <= world / pp; tp++)
-            for (int cp = 1; world / pp % tp == 0 && cp <= world / pp / tp; cp++)
-                for (int etp = 1; world / pp / tp % cp == 0 && etp <= world / pp; etp++)
-                    for (int ep = 1; world / pp % etp == 0 && ep <= world / pp / etp; ep++) {
+    for (int pp = 1; pp <= world; pp = next_divisor(world, pp)) {
+        int stage = world / pp;
+        for (int tp = 1; tp <= stage; tp = next_divisor(stage, tp))
+            for (int cp = 1; cp <= stage / tp; cp = next_divisor(stage / tp, cp))
+                for (int etp = 1; etp <= stage; etp = next_divisor(stage, etp))
+                    for (int ep = 1; ep <= stage / etp; ep = next_divisor(stage / etp, ep)) {
                         struct distance d = distance_of(want, (int[]){tp, cp, pp, etp, ep});
                         struct mesh m;
                         if (d.changes > least.changes ||
@@ -39,5 +49,6 @@ int mesh_nearest(struct mesh *best, int world, const int want[MESH_SIZES],
                         least = d;
                         *best = m;
                     }
+    }
     return least.changes <= MESH_SIZES;
 }

@@ -9,6 +9,8 @@
 #include <signal.h>
 #include <stdlib.h>
 
+enum { THREADS_MAX = 1024 }; /* ranks: each pair of them has a mailbox in each group */
+
 static volatile sig_atomic_t stop_signal;
 
 static void on_signal(int s)
@@ -22,6 +24,18 @@ static double validate(struct run *r)
     if (world_rank(r->world) == 0)
         say("step %lld: validation loss %.4f", (long long)r->step, loss);
     return loss;
+}
+
+static void print_loss(const struct run *r, double loss)
+{
+    struct buf b = {0};
+    if (world_rank(r->world) != 0)
+        return;
+    json_number(&b, loss);
+    struct out *o = out_open(NULL);
+    out_printf(o, "%s\n", b.data);
+    out_close(o);
+    buf_release(&b);
 }
 
 /* Whether a rank was told to stop.  Where the files of a checkpoint are all written it goes on to
@@ -64,6 +78,17 @@ static int take_step(struct run *r, struct step_result *s)
 static int is_due(int64_t step, int64_t every)
 {
     return every > 0 && step % every == 0;
+}
+
+/* The run's last words, in files and to whoever is there; rank 0. */
+static void run_end(const struct run *r)
+{
+    int done = r->status == EXIT_DONE;
+    say("%s: step %lld of %lld, loss %.4f%s", r->o->out, (long long)r->step, (long long)r->steps,
+        r->loss, done ? "" : "; saved: run the same command again");
+    run_status_write(r, done ? "done" : "saved", r->status);
+    if (done)
+        run_done_write(r);
 }
 
 /* While the device works on one step the next is queued, so that it never waits; the result is then
@@ -111,16 +136,13 @@ static void loop(struct run *r)
             saved = r->step;
         }
         if (stop && r->step < r->steps) {
-            if (rank == 0)
-                run_status_write(r, "saved", EXIT_AGAIN);
             r->status = EXIT_AGAIN;
-            return;
+            break;
         }
     }
     if (rank == 0) {
         progress_end(&progress);
-        run_status_write(r, "done", EXIT_DONE);
-        run_done_write(r);
+        run_end(r);
     }
 }
 
@@ -138,9 +160,7 @@ static void run_rank(struct world *world, void *arg)
     r.all = comm_new(world, "run", ranks, n);
     free(ranks);
 
-    run_mix_open(&r);
-    if (o->valid)
-        r.valid = set_open(o->valid);
+    run_sets_open(&r);
     char *last = o->out ? run_last(o->out) : NULL, *resume = of_rank_0(r.all, last ? last : "");
     free(last);
     if (!*resume)
@@ -162,7 +182,7 @@ static void run_rank(struct world *world, void *arg)
 
     if (o->eval_only) {
         run_start(&r, NULL);
-        validate(&r);
+        print_loss(&r, validate(&r));
     } else if (run_finished(&r)) {
         if (world_rank(world) == 0)
             say("%s is finished", o->out);
@@ -195,10 +215,10 @@ int run_train(struct run_options *o)
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGUSR1, &sa, NULL);
     struct world *w = world_open(o->deadline_s);
-    if (o->ranks < 1 || (o->ranks > 1 && world_size(w) > 1))
-        die_misused(
-            "--ranks %lld: ranks as threads are at least 1, and 1 where %d processes are the ranks",
-            (long long)o->ranks, world_size(w));
+    if (o->ranks < 1 || o->ranks > THREADS_MAX || (o->ranks > 1 && world_size(w) > 1))
+        die_misused("--ranks %lld: ranks as threads are 1 to %d, and 1 where %d processes are the "
+                    "ranks",
+                    (long long)o->ranks, THREADS_MAX, world_size(w));
     if (o->out && world_rank(w) == 0) {
         make_dirs(o->out);
         char *lock = path_join(o->out, ".lock");

@@ -24,7 +24,33 @@ static void check_columns(const char *path, const struct set *s, const struct lo
     }
 }
 
-void run_mix_open(struct run *r)
+static void check_same(const char *option, const char *path, const struct set *s,
+                       const char *first_path, const struct set *first)
+{
+    const struct set_info *a = set_info(first), *b = set_info(s);
+    if (a->seq != b->seq)
+        die_misused("%s and %s %s disagree: sequences of %lld and %lld tokens", first_path, option,
+                    path, (long long)a->seq, (long long)b->seq);
+    if (strcmp(a->tokenizer_hash, b->tokenizer_hash))
+        die_misused("%s and %s %s disagree: tokenizer %s and %s", first_path, option, path,
+                    a->tokenizer_hash, b->tokenizer_hash);
+    if (strcmp(a->template, b->template))
+        die_misused("%s and %s %s disagree: template %s and %s", first_path, option, path,
+                    a->template, b->template);
+}
+
+static struct set *open_checked(const struct run *r, const char *option, const char *path)
+{
+    struct set *s = set_open(path);
+    check_columns(path, s, loss_find(r->o->train.loss));
+    if (!set_sequences(s))
+        die("%s: the set has no packed sequence", path);
+    if (r->mix.set[0])
+        check_same(option, path, s, r->o->data.v[0], r->mix.set[0]);
+    return s;
+}
+
+void run_sets_open(struct run *r)
 {
     const struct strv *data = &r->o->data;
     struct mix *x = &r->mix;
@@ -35,26 +61,18 @@ void run_mix_open(struct run *r)
     for (int64_t i = 0; i < x->n; i++) {
         char *path = xstrdup(data->v[i]), *eq = strrchr(path, '='), *end = "";
         x->weight[i] = 1;
-        if (eq) {
+        if (eq && !strchr(eq, '/')) { /* else it is part of a folder's name */
             *eq = 0;
             x->weight[i] = strtoll(eq + 1, &end, 10);
         }
-        if (*end || x->weight[i] < 1)
+        if (*end || x->weight[i] < 1 || x->weight[i] > INT32_MAX)
             die_misused("--data %s: the weight after '=' must be a whole number from 1",
                         data->v[i]);
-        x->set[i] = set_open(path);
-        check_columns(path, x->set[i], loss_find(r->o->train.loss));
-        if (!set_sequences(x->set[i]))
-            die("%s: the set has no packed sequence", path);
-        const struct set_info *a = set_info(x->set[0]), *b = set_info(x->set[i]);
-        if (a->seq != b->seq || strcmp(a->tokenizer_hash, b->tokenizer_hash) ||
-            strcmp(a->template, b->template))
-            die_misused("%s and %s disagree: sequence length %lld and %lld, tokenizer %s and %s, "
-                        "template %s and %s",
-                        data->v[0], data->v[i], (long long)a->seq, (long long)b->seq,
-                        a->tokenizer_hash, b->tokenizer_hash, a->template, b->template);
+        x->set[i] = open_checked(r, "--data", path);
         free(path);
     }
+    if (r->o->valid)
+        r->valid = open_checked(r, "--valid", r->o->valid);
 }
 
 int64_t run_sequences(const struct mix *x)

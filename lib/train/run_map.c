@@ -1,6 +1,7 @@
 /* run_map.c -- how a run lies on its ranks; and where it cannot, on which mapping it could. */
 #include "train/run_priv.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -25,9 +26,12 @@ static const char *fault_of(void *arg, struct mesh *m)
     return why ? why : trainer_fault(m, x->cfg, &t);
 }
 
-static void refuse(const struct wish *x, int ranks, const int *want, const char *why)
+static _Noreturn void refuse(const struct wish *x, int ranks, const int *want, const char *why)
 {
     static const char *const name[MESH_SIZES] = {"tp", "cp", "pp", "etp", "ep"};
+    /* Every rank comes here; of those that are threads one searches, and ends them all. */
+    static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&one);
     struct mesh near;
     struct buf b = {0};
     if (ranks == 1 && want[0] * want[1] * want[2] * want[3] * want[4] == 1)
@@ -49,7 +53,10 @@ void run_map(const struct run *r, const struct config *c, struct trainer_options
 {
     const struct run_options *o = r->o;
     const struct wish x = {o, c, t};
-    const int want[MESH_SIZES] = {(int)o->tp, (int)o->cp, (int)o->pp, (int)o->etp, (int)o->ep};
+    const int64_t sizes[MESH_SIZES] = {o->tp, o->cp, o->pp, o->etp, o->ep};
+    int want[MESH_SIZES];
+    for (int i = 0; i < MESH_SIZES; i++)
+        want[i] = (int)MIN(sizes[i], INT_MAX); /* either is refused */
     int ranks = world_size(r->world);
     const char *why =
         mesh_init(m, ranks, world_rank(r->world), want[0], want[1], want[2], want[3], want[4]);

@@ -45,7 +45,8 @@ struct run { /* one rank's view */
 
 /* ---- run_data.c ---- */
 
-void run_mix_open(struct run *r); /* --data; dies when sets disagree or lack what the loss needs */
+/* --data and --valid; dies when sets disagree or lack what the loss needs. */
+void run_sets_open(struct run *r);
 int64_t run_sequences(const struct mix *x);
 
 /* ---- run_start.c ---- */
