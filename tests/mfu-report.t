@@ -67,6 +67,8 @@ x  'metrics of two runs of one name' 2 'a.run is given twice' \
    'mfu-report --prometheus z.prom a.run/ a.run'
 ok 'stdin is a log' 'mfu-report <a.run/log.jsonl | grep -q "^stdin  *3  *1  *3000 "'
 ok "- is stdin"     "mfu-report - <b.jsonl >one && mfu-report <b.jsonl | cmp - one"
+ok 'names in any letters stay in their column' \
+   'cp -r a.run "größer 日本" && mfu-report a.run "größer 日本" | sed 1d | sed "s/[0-9].*//" | python3 -c "import sys; a, b = (len(l) for l in sys.stdin); sys.exit(a != b)"'
 ok '-o writes what stdout gets' 'mfu-report -o table a.run && mfu-report a.run | cmp - table'
 ok 'a line cut short by a kill is not there' \
    'printf "{\"step\":4,\"lo" | cat a.run/log.jsonl - >cut; mfu-report <cut | grep -q "^stdin  *3 "'

@@ -328,6 +328,7 @@ x  'a quantile above one'                2 '--quantile-threshold' 'pref-filter -
 x  'a clip of zero'                      2 '--clip 0'          'pref-filter --method ca --clip 0 rows.jsonl'
 x  'a fraction of zero'                  2 '--top-frac'        'pref-filter --method fa --top-frac 0 rows.jsonl'
 x  'a negative k'                        2 '--top-k'           'pref-filter --method fa --top-k -1 rows.jsonl'
+x  'a reward that no shard can hold'      3 'rows:2: the reward is too large' 'printf "{\"prompt\":\"p\",\"response\":\"r\",\"reward\":%s}\n" 3e38 -4e38 | pref-filter --method fa -k 1 --rejects rej 2>&1 | sed s/stdin/rows/ >&2'
 x  'a file that is not there'            1 'nowhere.jsonl'     'pref-filter nowhere.jsonl'
 x  'a full disk'                         1 'No space'          'pref-filter rows.jsonl >/dev/full'
 x  'no room for the spool'               1 '/nowhere'          'TMPDIR=/nowhere pref-filter --method fa rows.jsonl'

@@ -37,35 +37,41 @@ static char *cell(const struct arm *a, int64_t k)
     return s;
 }
 
+static int64_t columns_of(const char *s)
+{
+    return utf8_count(s, strlen(s));
+}
+
 static void table_write(struct out *o, const struct arm *a, int64_t n)
 {
-    int label = 0, width[n];
-    for (int64_t j = 0; j < n; j++)
-        width[j] = (int)strlen(a[j].name);
+    struct buf b = {0};
+    int64_t label = 0, width[n];
     int shown[ARM_METRICS] = {0};
+    for (int64_t j = 0; j < n; j++)
+        width[j] = columns_of(a[j].name);
     for (int64_t k = 0; k < ARM_METRICS; k++)
         for (int64_t j = 0; j < n; j++) {
             char *s = cell(&a[j], k);
             shown[k] |= strcmp(s, "-") != 0; /* a line that applies to no arm is left out */
-            width[j] = MAX(width[j], (int)strlen(s));
+            width[j] = MAX(width[j], columns_of(s));
             if (shown[k])
-                label = MAX(label, (int)strlen(arm_metrics[k].label));
+                label = MAX(label, columns_of(arm_metrics[k].label));
             free(s);
         }
-    out_printf(o, "%-*s", label, "");
-    for (int64_t j = 0; j < n; j++)
-        out_printf(o, "  %*s", width[j], a[j].name);
-    for (int64_t k = 0; k < ARM_METRICS; k++) {
-        if (!shown[k])
+    for (int64_t k = -1; k < ARM_METRICS; k++) {
+        if (k >= 0 && !shown[k])
             continue;
-        out_printf(o, "\n%-*s", label, arm_metrics[k].label);
+        buf_cell(&b, k < 0 ? "" : arm_metrics[k].label, -label);
         for (int64_t j = 0; j < n; j++) {
-            char *s = cell(&a[j], k);
-            out_printf(o, "  %*s", width[j], s);
+            char *s = k < 0 ? xstrdup(a[j].name) : cell(&a[j], k);
+            buf_str(&b, "  ");
+            buf_cell(&b, s, width[j]);
             free(s);
         }
+        buf_char(&b, '\n');
     }
-    out_printf(o, "\n");
+    out_write(o, b.data, b.len);
+    buf_release(&b);
 }
 
 static void lines_write(struct out *o, const struct arm *a, int64_t n)

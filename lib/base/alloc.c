@@ -115,6 +115,25 @@ void buf_printf(struct buf *b, const char *fmt, ...)
     va_end(ap);
 }
 
+int64_t utf8_count(const char *s, size_t n)
+{
+    int64_t count = 0;
+    for (size_t i = 0; i < n; i++)
+        count += (s[i] & 0xc0) != 0x80; /* all but continuation bytes */
+    return count;
+}
+
+void buf_cell(struct buf *b, const char *s, int64_t width)
+{
+    int64_t blanks = llabs(width) - utf8_count(s, strlen(s));
+    if (width < 0)
+        buf_str(b, s);
+    for (; blanks > 0; blanks--)
+        buf_char(b, ' ');
+    if (width >= 0)
+        buf_str(b, s);
+}
+
 void buf_reset(struct buf *b)
 {
     b->len = 0;

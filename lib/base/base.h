@@ -65,6 +65,9 @@ void buf_add(struct buf *b, const void *p, size_t n);
 void buf_str(struct buf *b, const char *s);
 void buf_char(struct buf *b, char c);
 void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Appends s and blanks, in a column of so many characters; a negative width puts the blanks behind. */
+void buf_cell(struct buf *b, const char *s, int64_t width);
+int64_t utf8_count(const char *s, size_t n); /* the characters of valid UTF-8 */
 void buf_reset(struct buf *b); /* length 0, memory kept */
 void buf_release(struct buf *b);
 

@@ -38,14 +38,15 @@ void meter_table(struct buf *b, const struct meter_run *r, int64_t n, int headin
     for (int c = -1; c < METER_COLUMNS; c++)
         for (int64_t i = -1; i < n && (is_shown(r, n, c) || width[c + 1]); i++) {
             cell(&text, i < 0 ? NULL : &r[i], c);
-            width[c + 1] = MAX(width[c + 1], (int)text.len);
+            width[c + 1] = MAX(width[c + 1], (int)utf8_count(text.data, text.len));
         }
     for (int64_t i = heading ? -1 : 0; i < n; i++) {
         for (int c = -1; c < METER_COLUMNS; c++) {
             cell(&text, i < 0 ? NULL : &r[i], c);
-            if (width[c + 1])
-                buf_printf(b, "%s%*s", c < 0 ? "" : "  ", c < 0 ? -width[0] : width[c + 1],
-                           text.data);
+            if (!width[c + 1])
+                continue;
+            buf_str(b, c < 0 ? "" : "  ");
+            buf_cell(b, text.data, c < 0 ? -width[0] : width[c + 1]);
         }
         buf_char(b, '\n');
     }

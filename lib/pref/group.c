@@ -4,6 +4,7 @@
  * cannot move an answer to another prompt. */
 #include "pref/pref.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -27,8 +28,8 @@ const char *pref_reward(const struct row *r, const char *field, double *reward)
         return "no reward";
     if (json_real(v, reward))
         return "the reward is no number";
-    if (!isfinite(*reward))
-        return "the reward is not finite";
+    if (!(fabs(*reward) <= FLT_MAX)) /* shards hold rewards in F32 */
+        return "the reward is too large";
     return NULL;
 }
 
@@ -38,19 +39,11 @@ const char *pref_answer(const struct row *r, size_t *len)
     return r->response ? r->response : r->text;
 }
 
-static int64_t characters(const char *s, size_t len)
-{
-    int64_t n = 0;
-    for (size_t i = 0; i < len; i++)
-        n += (s[i] & 0xc0) != 0x80; /* all but UTF-8's continuation bytes */
-    return n;
-}
-
 int64_t pref_length(const struct row *r)
 {
     size_t len;
     const char *s = pref_answer(r, &len);
-    return s ? characters(s, len) : -1;
+    return s ? utf8_count(s, len) : -1;
 }
 
 void pref_lengths(const struct row *r, int64_t *least, int64_t *most)
@@ -58,8 +51,8 @@ void pref_lengths(const struct row *r, int64_t *least, int64_t *most)
     *least = *most = MAX(pref_length(r), 0);
     if (!r->chosen || !r->rejected)
         return;
-    int64_t a = characters(r->chosen, r->chosen_len);
-    int64_t b = characters(r->rejected, r->rejected_len);
+    int64_t a = utf8_count(r->chosen, r->chosen_len);
+    int64_t b = utf8_count(r->rejected, r->rejected_len);
     *least = MIN(a, b);
     *most = MAX(a, b);
 }
