@@ -117,6 +117,7 @@ ok 'a moved bias: resumed with the same bits' \
     ln -sfn step-000004 v3r/last && $v3 -o v3r/ --save-every 2 --keep 0 && same v3 v3r &&
     ${train/tiny.json/v3.json} -o v3.still/ && ! same v3 v3.still"
 x 'another one is another run' 2 'balance 0.01.*says 0.02' "${v3/0.01/0.02} -o v3/"
+x 'so is none' 2 'balance 0.01.*says .none.' "${v3/--balance 0.01/} -o v3/"
 x 'routers without one' 2 'balance: routers of mixtral models choose without a bias' "$train --balance 0.01 -o wrong/"
 
 # experts of limited capacity
@@ -167,6 +168,8 @@ ok 'a reward model goes to Hugging Face and back' 'ckpt-reshard -q --to-hf rm/ -
 
 # refused
 x 'another seed is another run' 2 'whole.*seed 0.*says 1' "$train --seed 1 -o whole/"
+x 'seeds that a double takes for the same' 2 'seed 9007199254740992.*says 9007199254740993' \
+  "$train --seed 9007199254740992 -o big/ && $train --seed 9007199254740993 -o big/"
 x 'more steps are another run' 2 'whole.*steps 6.*says 7' "moe-train -q -j 1 --model tiny.json --data set/ --batch 4 --steps 7 --lr 1e-2 --warmup 2 -o whole/"
 x 'a run in use' 75 'lock' "flock whole/.lock $train -o whole/"
 x 'a loss that is not finite: named, nothing written' 1 'step 2: rank 0: the gradient of [a-z_.0-9]+ is not finite' \

@@ -29,22 +29,30 @@ void agree(struct comm *all, const char *what, const char *mine)
     free(first);
 }
 
+static void write_member(struct buf *b, struct json object, const char *key)
+{
+    struct json v;
+    buf_reset(b);
+    if (json_get(object, key, &v))
+        json_write(b, v);
+    else
+        buf_str(b, "(none)");
+}
+
 char *identity_differs(struct json now, struct json was, struct buf *is, struct buf *other)
 {
-    struct json old;
+    /* Either may have members that the other lacks: an option that is written where it is used. */
+    const struct json both[] = {now, was};
     struct json_iter i;
-    for (json_iter_init(&i, now); json_iter_next(&i);) {
-        char *key = xstrndup(i.key, i.key_len);
-        buf_reset(is), buf_reset(other);
-        json_write(is, i.value);
-        if (json_get(was, key, &old))
-            json_write(other, old);
-        else
-            buf_str(other, "(none)");
-        if (strcmp(is->data, other->data))
-            return key;
-        free(key);
-    }
+    for (int b = 0; b < 2; b++)
+        for (json_iter_init(&i, both[b]); json_iter_next(&i);) {
+            char *key = xstrndup(i.key, i.key_len);
+            write_member(is, now, key);
+            write_member(other, was, key);
+            if (strcmp(is->data, other->data))
+                return key;
+            free(key);
+        }
     return NULL;
 }
 

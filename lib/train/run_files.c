@@ -80,6 +80,11 @@ static void member(struct buf *b, const char *name, const char *text)
     json_quote(b, text, strlen(text));
 }
 
+static void integer(struct buf *b, const char *name, int64_t n)
+{
+    buf_printf(b, "%s\"%s\":%lld", b->data[b->len - 1] == '{' ? "" : ",", name, (long long)n);
+}
+
 static void number(struct buf *b, const char *name, double x)
 {
     buf_printf(b, "%s\"%s\":", b->data[b->len - 1] == '{' ? "" : ",", name);
@@ -107,9 +112,9 @@ void run_identity(struct buf *out, const struct run_options *o, const struct con
     member(out, "optimizer", p->name);
     member(out, "moments", p->moments);
     member(out, "master", p->master);
-    number(out, "seed", o->seed);
-    number(out, "steps", steps);
-    number(out, "batch", t->batch);
+    integer(out, "seed", o->seed);
+    integer(out, "steps", steps);
+    integer(out, "batch", t->batch);
     number(out, "lr", p->plan.lr);
     number(out, "lr-floor", p->plan.floor);
     number(out, "warmup", p->plan.warmup);
@@ -125,7 +130,7 @@ void run_identity(struct buf *out, const struct run_options *o, const struct con
     if (t->optim.balance > 0)
         number(out, "balance", t->optim.balance);
     number(out, "capacity", t->capacity);
-    number(out, "group", t->group);
+    integer(out, "group", t->group);
     buf_str(out, "}");
     buf_release(&config), buf_release(&data);
 }
