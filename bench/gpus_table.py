@@ -3,7 +3,8 @@
 
     gpus_table.py GPUS FILE     FILE: its lines of JSON, each with the name of what was run
 
-A row is ours, what it stands beside, and ours over that; a - where one of the two was not measured.
+A row is ours, what it stands beside, and ours over that; a - where one of the two was not measured, no row
+where neither was.
 """
 import json
 import sys
@@ -19,6 +20,8 @@ def first(**wanted):
 
 
 def row(what, ours, beside, peer, form='%.0f'):
+    if ours is None and peer is None:
+        return
     show = lambda x, f: '-' if x is None else f % x
     ratio = ours / peer if ours is not None and peer else None
     print('%-44s %10s  %-34s %10s %6s' % (what, show(ours, form), beside, show(peer, form), show(ratio, '%.2f')))
@@ -32,7 +35,8 @@ def exposed(what, name, alone):
     """The part of a step that goes when calls between GPUs are local copies."""
     ours, local = first(name=name, get='step_ms'), first(name=alone, get='step_ms')
     part = None if ours is None or local is None else 100 * (ours - local) / ours
-    row(what, part, 'at most', 10, '%.1f')
+    if ours is not None or local is not None:
+        row(what, part, 'at most', 10, '%.1f')
 
 
 print('%-44s %10s  %-34s %10s %6s' % ('', 'ours', 'beside', '', 'ratio'))
@@ -41,13 +45,13 @@ for way in 'window', 'all':
         first(name='peer', model='olmoe', get='tokens_per_s_per_gpu'))
 for way in 'window', 'all':
     exposed('  exposed communication, %s, %% of a step' % way, 'whole ' + way, 'whole alone')
-for name, one in [(f'{kind}{gpus}{more}', one) for kind, more, one in (
-        ('DP', '', 'one'), ('TP', '', 'one'), ('CP', '', 'one'), ('EP', '', 'one'),
-        ('EP', ' window', 'one'), ('PP', ', 8 rows', 'one, 8 rows'))]:
+kinds = [(name.replace('#', str(gpus)), one) for name, one in (
+    ('DP#', 'one'), ('TP#', 'one'), ('CP#', 'one'), ('EP#', 'one'), ('EP# window', 'one'),
+    ('TP# EP#', 'one'), ('CP# EP#', 'one'), ('DP#, 8 rows', 'one, 8 rows'), ('PP#, 8 rows', 'one, 8 rows'))]
+for name, one in kinds:
     row('8 layers of it, %s, tokens/s/GPU' % name, speed(name), 'one GPU, as many tokens', speed(one))
-for kind in 'DP', 'TP', 'CP', 'EP':
-    exposed('  exposed communication, %s%d, %%' % (kind, gpus), f'{kind}{gpus}', f'{kind}{gpus} alone')
-exposed('  exposed communication, EP%d window, %%' % gpus, f'EP{gpus} window', f'EP{gpus} alone')
+for name, one in kinds[:-1]:
+    exposed('  exposed communication, %s, %%' % name, name, name.replace(' window', '') + ' alone')
 sizes = sorted({r['sent_MB'] for r in rows if r.get('call') == 'ncclAlltoAll over windows'})
 for mb in sizes:
     nccl = first(call='ncclAlltoAll over windows', sent_MB=mb, get='GBps_sent')

@@ -31,8 +31,8 @@ ok 'one GPU goes on where two stopped' \
     $train -q --save-every 5 -o cut/ && agree one cut $near"
 ok 'SIGKILL of a rank amid its steps ends the job within 10 s' \
    '$endless -q -o kill/ & saved kill && kill -KILL $(rank_of 1) && s=$SECONDS; wait $!; test $? != 0 -a $((SECONDS - s)) -le 10'
-x  'and it goes on from its last checkpoint; told to stop it saves: 75' 75 'kill/: resumed at step [1-9][0-9]*$' \
-   '$endless -o kill/ 2>resumed & logged kill 5; for _ in $(seq 1500); do grep resumed resumed && break; sleep 0.02; done; kill -USR1 $!; wait $!; s=$?; cat resumed; exit $s'
+x  'and it goes on from its last checkpoint; a rank told to stop: saved, and 75' 75 'kill/: resumed at step [1-9][0-9]*$' \
+   '$endless -o kill/ 2>resumed & for _ in $(seq 1500); do grep resumed resumed && break; sleep 0.02; done; kill -USR1 $(rank_of 1); wait $!; s=$?; cat resumed kill/status.json; grep -q "\"state\":\"saved\",\"exit\":75" kill/status.json && exit $s'
 x  'a rank that stands still: the deadline names rank, group and call' 1 'rank 0: group [a-z-]+ of 2: [a-z_]+ is not done after 2 s' \
    '$endless -q --deadline 2 -o still/ & logged still 60 && kill -STOP $(rank_of 1); wait $!'
 x  'more than there is'            1 'needs [0-9]{3,}\.[0-9] GiB of memory on the device' \

@@ -31,6 +31,8 @@ ok 'each validation is a line of the log' "$train -o val/ --valid set/ --valid-e
 # stopped and resumed
 x  'SIGTERM saves and exits 75' 75 '' \
    "moe-train -j 1 --model tiny.json --data set/ --batch 4 --steps 100000 -o sig/ & p=\$!; while [ ! -s sig/log.jsonl ] || [ \$(wc -l <sig/log.jsonl) -lt 4 ]; do sleep 0.02; done; kill -TERM \$p; wait \$p"
+x  'also where whoever started it had blocked the signal' 75 '' \
+   "perl -MPOSIX -e 'sigprocmask(SIG_BLOCK, POSIX::SigSet->new(SIGUSR1)); exec @ARGV' moe-train -j 1 --model tiny.json --data set/ --batch 4 --steps 5000 -o blocked/ & p=\$!; while [ ! -s blocked/log.jsonl ] || [ \$(wc -l <blocked/log.jsonl) -lt 4 ]; do sleep 0.02; done; kill -USR1 \$p; wait \$p"
 ok 'the status file says so'          'grep -q "\"state\":\"saved\",\"exit\":75" sig/status.json && test -e sig/last/manifest.json'
 ok 'the log ends at the saved step'   'test "step-$(printf %06d $(tail -n 1 sig/log.jsonl | grep -o "\"step\":[0-9]*" | cut -d: -f2))" = "$(readlink sig/last)"'
 

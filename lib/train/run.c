@@ -212,8 +212,12 @@ static void run_rank(struct world *world, void *arg)
 int run_train(struct run_options *o)
 {
     struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigset_t ours;
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGTERM), sigaddset(&ours, SIGUSR1);
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGUSR1, &sa, NULL);
+    sigprocmask(SIG_UNBLOCK, &ours, NULL); /* whoever started this may have blocked them */
     struct world *w = world_open(o->deadline_s);
     if (o->ranks < 1 || o->ranks > THREADS_MAX || (o->ranks > 1 && world_size(w) > 1))
         die_misused("--ranks %lld: ranks as threads are 1 to %d, and 1 where %d processes are the "
