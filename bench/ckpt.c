@@ -7,6 +7,7 @@
  * process, since what a disk does changes from second to second, and the first turn is not counted:
  * a virtual machine is slow in pages that it has not yet touched.  What is left is on the disk each
  * time, with its folder. */
+#include "../tests/holder.h"
 #include "../tests/save.h" /* as a run saves */
 #include "bench.h"
 
@@ -73,22 +74,8 @@ static void rank_main(struct world *w, void *arg)
 {
     const char *dir = arg;
     int ranks = world_size(w), first = world_rank(w) == 0;
-    struct mesh mesh;
-    struct config c;
     struct trainer t;
-    struct trainer_options o = {.device = "cpu",
-                                .type = "f32",
-                                .optim.name = "adamw",
-                                .loss = "nll",
-                                .batch = ranks,
-                                .micro = 1,
-                                .seq = 16,
-                                .threads = 1};
-    const char *why = mesh_init(&mesh, ranks, world_rank(w), 1, 1, 1, 1, ranks);
-    if (why)
-        die("%s", why);
-    config_parse(&c, config_text, sizeof config_text - 1, "bench");
-    trainer_init(&t, w, &mesh, &c, &o);
+    holder_init(&t, w, config_text, 1, 1, 1, 1, ranks);
     for (int b = 0; b < BUFFERS_LEARNT; b++) {
         fill(t.model.weight[b], t.model.layout.size[b] * 4);
         for (int k = 0; k < t.optim.def->moments; k++)

@@ -5,6 +5,7 @@
  * place in the whole tensor, so after each load each rank knows what each of its bytes must be,
  * replicas included.  Ranks are threads; pairs of mappings are drawn at random.  --long draws more.
  */
+#include "holder.h"
 #include "save.h"
 #include "tap.h"
 
@@ -80,23 +81,8 @@ static int64_t each(struct trainer *t,
 static void stay(struct world *w, void *arg)
 {
     struct hop *h = arg;
-    struct mesh mesh;
-    struct config c;
     struct trainer t;
-    struct trainer_options o = {.device = "cpu",
-                                .type = "f32",
-                                .optim.name = "adamw",
-                                .loss = "nll",
-                                .micro = 1,
-                                .seq = 16,
-                                .threads = 1};
-    const char *why = mesh_init(&mesh, h->map.ranks, world_rank(w), h->map.tp, h->map.cp, h->map.pp,
-                                h->map.etp, h->map.ep);
-    if (why)
-        die("%s", why);
-    o.batch = mesh.dp;
-    config_parse(&c, config_text, sizeof config_text - 1, "test");
-    trainer_init(&t, w, &mesh, &c, &o);
+    holder_init(&t, w, config_text, h->map.tp, h->map.cp, h->map.pp, h->map.etp, h->map.ep);
     if (h->from) {
         struct ckpt *k = ckpt_open(h->from);
         model_load(&t.model, k, 0);
