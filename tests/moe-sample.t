@@ -34,6 +34,7 @@ fi
 x  'no model' 2 '-m is missing' 'moe-sample five.jsonl'
 x  'not a checkpoint' 4 'no manifest.json' 'mkdir -p empty && moe-sample -m empty/ five.jsonl'
 x  'a missing file' 1 'nothere' "$s nothere"
+ok 'prompts through a named pipe'   "$s -n 3 <(cat five.jsonl) | cmp - a && $s -n 3 -o piped <(cat five.jsonl) && cmp piped a"
 x  'a full disk' 1 'No space left' "$s five.jsonl >/dev/full"
 ok 'an output file appears whole'   "$s -n 3 -o out five.jsonl && cmp out a"
 ok 'a killed run goes on where it was' \

@@ -156,6 +156,15 @@ ok 'a tag is not judged, but counts for a log-probability' \
     ! cmp -s <(reward-score -q --logp -m whole/ tagged.jsonl | grep -o "ref_logp.*") <(reward-score -q --logp -m whole/ rows.jsonl | grep -o "ref_logp.*")'
 ok 'a bad row does not decide whether rows are pairs' \
    '{ echo "{\"prompt\":\"$(printf "%0400d" 1)\",\"chosen\":\"a\",\"rejected\":\"b\"}"; cat rows.jsonl; } | reward-score -q -m rm/ --max-bad 1 | cmp - a.r'
+if python3 -c 'import safetensors.numpy' 2>/dev/null; then
+    x 'a score that is not finite is no reward' 1 "broken/: the model's score of answer 1 is not finite" \
+      'ckpt-reshard -q --to-hf rm/ -o nan.hf/ && python3 -c "
+import safetensors.numpy as s
+t = dict(s.load_file(\"nan.hf/model.safetensors\")); t[\"score.weight\"] = t[\"score.weight\"] * float(\"nan\")
+s.save_file(t, \"nan.hf/model.safetensors\", {\"format\": \"pt\"})" && ckpt-reshard -q --from-hf nan.hf/ -o broken/ && reward-score -q -m broken/ rows.jsonl >nan.jsonl; s=$?; ! test -s nan.jsonl && exit $s'
+else
+    skip 'a score that is not finite is no reward' 'no Python package safetensors'
+fi
 ok 'a reward model goes on'           'moe-train -q -j 1 --loss bt --init rm/ --data pairs/ --batch 4 --steps 2 -o rm2/'
 ok 'dpo learns against its reference' \
    'reward-score -q -m whole/ --logp pairs.jsonl >ref.jsonl && shard-pack -q -t tok.json --seq 64 -o ref/ ref.jsonl &&

@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const char *model, *output, *device = "cpu", *type = "f32", *template;
 static const char *tag_wanted, *control = "escape";
@@ -151,15 +152,22 @@ static char *tag_of(const char *dir)
     return tag;
 }
 
-/* What decides the rows: the command line, the weights, the prompts.  NULL when the prompts come
- * through a pipe, where they cannot be looked at twice. */
+/* Pipes, named or not, cannot be looked at twice. */
+static int is_regular(const char *path)
+{
+    struct stat st;
+    return strcmp(path, "-") && !stat(path, &st) && S_ISREG(st.st_mode);
+}
+
+/* What decides the rows: the command line, the weights, the prompts.  NULL when the prompts are not
+ * all in files. */
 static char *key_of(const char *dir, char *const *file, int64_t n)
 {
     struct buf key = {0};
     char *command = opt_provenance(options), *manifest = path_join(dir, "manifest.json"), hex[65];
     int pipe = n == 0;
     for (int64_t i = 0; i < n; i++)
-        pipe |= !strcmp(file[i], "-");
+        pipe |= !is_regular(file[i]);
     buf_str(&key, command);
     for (int64_t i = -1; i < n && !pipe; i++) {
         const char *path = i < 0 ? manifest : file[i];

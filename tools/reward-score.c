@@ -6,6 +6,7 @@
 #include "model/model.h"
 #include "pref/pref.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,6 +76,8 @@ static void *judge_begin(const char *path)
                     path);
     j->mean = raw || logp ? 0 : state_number(k, "reward_mean", 0);
     j->sd = raw || logp ? 1 : state_number(k, "reward_sd", 1);
+    if (!(j->sd > 0)) /* all training data scored the same */
+        j->sd = 1;
     ckpt_close(k);
     return j;
 }
@@ -88,8 +91,12 @@ static void judge_block(struct judge *j)
                                     j->at[i + 1] - j->at[i]};
     if (j->docs)
         model_scores(&j->model, doc, j->docs, score);
-    for (int64_t i = 0; i < j->docs; i++)
+    for (int64_t i = 0; i < j->docs; i++) {
+        if (!isfinite(score[i]))
+            die("%s: the model's score of answer %lld is not finite", model_path,
+                (long long)(j->reward.n + 1));
         numbers_add(&j->reward, (score[i] - j->mean) / j->sd);
+    }
     j->token.n = j->docs = 0;
     buf_reset(&j->target);
 }
