@@ -2,11 +2,11 @@
  * y[m] = down_e a[m]; up (E,2F,D), down (E,D,F), rows m by the row map.
  *
  * Bound: tensor cores: 2 M 2F D and 2 M F D operations.  Here are the kernels for any shape; where
- * rows are whole tiles of 64 elements in bf16, experts_mma.cuh takes them, and where an expert has
+ * rows are whole tiles of 64 elements in bf16, experts_run.cuh takes them, and where an expert has
  * but a few of them, experts_few.cuh. */
 #include "experts.cuh"
 #include "experts_few.cuh"
-#include "experts_mma.cuh"
+#include "experts_run.cuh"
 
 enum { ACT_THREADS = 128 };
 

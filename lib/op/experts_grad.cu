@@ -5,7 +5,7 @@
  * tensor cores; the weight gradients also write E 3 F D, and read it where they add.  Kernels for
  * any shape; experts_mma.cuh takes bf16 rows of whole tiles. */
 #include "experts.cuh"
-#include "experts_mma.cuh"
+#include "experts_run.cuh"
 
 enum { THREADS = 128 };
 

@@ -11,7 +11,7 @@ enum { ROW_ALIGN = 128 }; /* expert rows begin at multiples of this, so that GPU
 
 /* Whether the experts' products along k take rows in tiles of 256 on tensor cores, laid in the order
  * of the map first: in scratch, which is why it is said here. */
-enum { LONG_K = 3072, LONG_EXPERTS = 256 };
+enum { LONG_K = 3072, LONG_EXPERTS = 512 };
 static inline int experts_long(int64_t e, int64_t k)
 {
     return k >= LONG_K && e <= LONG_EXPERTS;

@@ -67,7 +67,7 @@ static void experts_dh_takes(struct lane *l, void *dh, void *a, void *dgate, con
                              const int32_t *count, const int32_t *source, int64_t n, int64_t e,
                              int64_t k, int64_t d, int64_t f)
 {
-    take_rows(l, n * k, e, (f + 127) / 128 * 4 + (experts_long(e, d) ? d * 2 : 0));
+    take_rows(l, n * k, e, (f + 127) / 128 * 4 + d * 2);
 }
 
 /* da whole, where no tensor core takes it. */

@@ -116,6 +116,33 @@ static __device__ __forceinline__ void copy_box(uint32_t dst, const void *map, i
                  "l"(map), "r"(x), "r"(y), "r"(z), "r"(shared_addr(b))
                  : "memory");
 }
+/* The same to all BLOCKS of the cluster, in the same place and with the same barrier in each. */
+template <int BLOCKS>
+static __device__ __forceinline__ void copy_box_to_all(uint32_t dst, const void *map, int x, int y,
+                                                       int z, uint64_t *b)
+{
+    if (BLOCKS == 1)
+        copy_box(dst, map, x, y, z, b);
+    else
+        asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                     ".multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(dst),
+                     "l"(map), "r"(x), "r"(y), "r"(z), "r"(shared_addr(b)),
+                     "h"((uint16_t)((1 << BLOCKS) - 1))
+                     : "memory");
+}
+/* Arrives at the barrier in this place of a block of the cluster.  Without words on memory: with
+ * .release.cluster it would wait for all stores of the thread. */
+static __device__ __forceinline__ void barrier_arrive_at(uint64_t *b, int block)
+{
+    asm volatile("{ .reg .b32 there;\n mapa.shared::cluster.u32 there, %0, %1;\n"
+                 " mbarrier.arrive.shared::cluster.b64 _, [there]; }" ::"r"(shared_addr(b)),
+                 "r"(block)
+                 : "memory");
+}
+static __device__ __forceinline__ void cluster_sync()
+{
+    asm volatile("barrier.cluster.arrive.release;\n barrier.cluster.wait.acquire;" ::: "memory");
+}
 /* 1 in one thread of a warp, whose threads are all here. */
 static __device__ __forceinline__ int elected()
 {
@@ -315,6 +342,24 @@ static __device__ __forceinline__ void mma16(float *d, uint32_t a0, uint32_t a1,
                  "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/* Four 8 x 8 matrices of bf16 as mma leaves them, v[i] the lane's pair of matrix i; to: where row
+ * lane % 8 of matrix lane / 8 goes. */
+static __device__ __forceinline__ void store_matrices(uint32_t to, const uint32_t *v)
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+                 "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
+                 : "memory");
+}
+static __device__ __forceinline__ uint4 load_shared(uint32_t from)
+{
+    uint4 x;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "r"(from)
+                 : "memory");
+    return x;
 }
 
 /* 16 bytes that are read once: they do not stay in L1.  Not by the path for what never changes

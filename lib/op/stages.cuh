@@ -21,17 +21,21 @@ struct stages {
     uint64_t full[S], empty[S];
 };
 
-/* fillers: arrivals that announce a stage; takers: warpgroups that each empty it. */
-template <int S>
+/* fillers: arrivals that announce a stage; takers: warpgroups that each empty it.  BLOCKS: of a
+ * cluster, that fill each other's stages and so free them in all. */
+template <int BLOCKS, int S>
 static __device__ __forceinline__ void stages_init(struct stages<S> *s, int fillers, int takers)
 {
     if (threadIdx.x == 0)
         for (int i = 0; i < S; i++) {
             barrier_init(&s->full[i], fillers);
-            barrier_init(&s->empty[i], TAKERS / 32 * takers);
+            barrier_init(&s->empty[i], TAKERS / 32 * takers * BLOCKS);
         }
     fence_async();
-    __syncthreads();
+    if (BLOCKS > 1)
+        cluster_sync();
+    else
+        __syncthreads();
 }
 
 /* Of the filler: stage number i once it is free. */
@@ -49,11 +53,14 @@ static __device__ __forceinline__ int stage_get(struct stages<S> *s, int i)
     barrier_wait(&s->full[i % S], i / S & 1);
     return i % S;
 }
-template <int S>
+template <int BLOCKS, int S>
 static __device__ __forceinline__ void stage_free(struct stages<S> *s, int i)
 {
-    if (threadIdx.x % 32 == 0)
+    int lane = threadIdx.x % 32;
+    if (BLOCKS == 1 && lane == 0)
         barrier_arrive(&s->empty[i % S]);
+    if (BLOCKS > 1 && lane < BLOCKS)
+        barrier_arrive_at(&s->empty[i % S], lane);
 }
 
 /* The two warpgroups of takers, 0 and 1, multiply in turn. */
