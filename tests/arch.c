@@ -122,7 +122,16 @@ static struct config parsed(const struct change *to)
     {                                                                                              \
         "topk_method", "\"noaux_tc\""                                                              \
     }
-#define CHANGES(...) ((const struct change[16]){__VA_ARGS__})
+/* And of the size that was published. */
+#define V3_WHOLE                                                                                   \
+    {"hidden_size", "7168"}, {"num_hidden_layers", "61"}, {"num_attention_heads", "128"},          \
+        {"num_key_value_heads", "128"}, {"q_lora_rank", "1536"}, {"n_routed_experts", "256"},      \
+        {"intermediate_size", "18432"}, {"moe_intermediate_size", "2048"},                         \
+        {"first_k_dense_replace", "3"}, {"n_shared_experts", "1"}, {"num_experts_per_tok", "8"},   \
+    {                                                                                              \
+        "vocab_size", "129280"                                                                     \
+    }
+#define CHANGES(...) ((const struct change[24]){__VA_ARGS__})
 
 static void test_read(void)
 {
@@ -269,7 +278,7 @@ static void test_refusals(void)
         {{"rope_interleave", "false"},
          "\"rope_interleave\" is not true, the only value implemented"},
         {{"num_nextn_predict_layers", "-1"},
-         "\"num_nextn_predict_layers\" is not a number of layers"},
+         "\"num_nextn_predict_layers\" is not a whole number and not negative"},
         {{"n_group", "64"}, "\"n_group\" leaves groups of a single expert"},
         {{"first_k_dense_replace", NULL}, "\"first_k_dense_replace\" is not a number of layers"},
     };
@@ -554,7 +563,7 @@ static void test_counts(void)
 {
     static const struct {
         const char *name, *base;
-        struct change change[21];
+        struct change change[24];
         int64_t params; /* published */
     } models[] = {
         {"Mixtral-8x7B", mixtral_8x7b, {{NULL, NULL}}, 46702792704},
@@ -599,22 +608,7 @@ static void test_counts(void)
           {"intermediate_size", "12288"},
           {"moe_intermediate_size", "1536"}},
          235741434880},
-        {"DeepSeek-V3",
-         deepseek_v2_lite,
-         {V3,
-          {"hidden_size", "7168"},
-          {"num_hidden_layers", "61"},
-          {"num_attention_heads", "128"},
-          {"num_key_value_heads", "128"},
-          {"q_lora_rank", "1536"},
-          {"n_routed_experts", "256"},
-          {"intermediate_size", "18432"},
-          {"moe_intermediate_size", "2048"},
-          {"first_k_dense_replace", "3"},
-          {"n_shared_experts", "1"},
-          {"num_experts_per_tok", "8"},
-          {"vocab_size", "129280"}},
-         671026419200},
+        {"DeepSeek-V3", deepseek_v2_lite, {V3, V3_WHOLE}, 671026419200},
         {"Llama-3.1-8B", llama_3_8b, {{NULL, NULL}}, 8030261248},
         {"Llama-3.2-1B",
          llama_3_8b,
@@ -646,6 +640,37 @@ static void test_counts(void)
         params_free(p, n);
         config_release(&c);
     }
+}
+
+/* The layer that predicts further tokens, and what a folder has of it. */
+static void test_further(void)
+{
+    struct config c =
+        parsed_of(deepseek_v2_lite, CHANGES(V3, V3_WHOLE, {"num_nextn_predict_layers", "1"}));
+    int64_t n, m, join = 0, lent = 0;
+    struct param *p = arch_params(&c, &n), *copy = arch_copies(&c, &m);
+    ok(params_count(p, n) + params_count(copy, m) == 684489845504,
+       "DeepSeek-V3's published files have %lld numbers, factors of FP8 apart",
+       (long long)(params_count(p, n) + params_count(copy, m)));
+    for (int64_t i = 0; i < n; i++) {
+        join += !strcmp(p[i].name, "model.layers.61.eh_proj.weight") && p[i].layer == 61 &&
+                p[i].rows == 7168 && p[i].cols == 2 * 7168;
+        lent += p[i].lent ? 1 : 0;
+    }
+    ok(join == 1 && lent == 1 && p[0].lent && m == 2 &&
+           !strcmp(copy[0].name, "model.layers.61.embed_tokens.weight") &&
+           !strcmp(copy[0].of, "model.embed_tokens.weight") &&
+           !strcmp(copy[1].name, "model.layers.61.shared_head.head.weight") &&
+           !strcmp(copy[1].of, "lm_head.weight"),
+       "its layer 61 has the embedding and the head of the model");
+    params_free(p, n), params_free(copy, m);
+    config_release(&c);
+
+    c = parsed_of(deepseek_v2_lite,
+                  CHANGES(V3, {"num_nextn_predict_layers", "1"},
+                          {"architectures", "[\"DeepseekV3ForSequenceClassification\"]"}));
+    ok(c.reward && !c.further, "a reward model predicts no tokens");
+    config_release(&c);
 }
 
 /* name layer expert role rows cols kind cut, a line each; of two layers and two experts. */
@@ -752,13 +777,9 @@ static void test_check(void)
     const char *why = arch_check(&c, &m);
     ok(why && !strcmp(why, "4 heads in 2 groups cannot be dealt evenly to tp 4"),
        "whole heads on a rank");
-    c.tied = 1;
     if (mesh_init(&m, 2, 0, 1, 1, 2, 1, 1))
         abort();
-    why = arch_check(&c, &m);
-    ok(why && strstr(why, "pp must be 1"), "a tied head is not cut over stages");
-    c.tied = 0;
-    ok(!arch_check(&c, &m), "an untied one may be");
+    ok(!arch_check(&c, &m), "and stages of any layers");
     config_release(&c);
 }
 
@@ -804,6 +825,7 @@ int main(void)
     test_write();
     test_rope();
     test_counts();
+    test_further();
     test_list();
     test_layout();
     test_check();

@@ -37,10 +37,19 @@ a, b = (json.load(open(f\"three.{x}/config.json\")) for x in (\"hf\", \"back\"))
 assert {k: b.get(k) for k in a} == a, (a, b)"'
 ok 'the same command gives the same bytes' \
    'ckpt-reshard --from-hf F32.hf -o again/ && diff -r F32.ckpt again'
-ok 'layers that predict further tokens are left out, and it is said' \
-   '$hf make further F32 1 family=deepseek_v3 add=model.layers.2.eh_proj.weight && ckpt-reshard --from-hf further -o further.ckpt 2>said &&
-    grep -q "further: 1 tensors of layers that predict further tokens are left out" said &&
-    ckpt-reshard --to-hf further.ckpt -o further.back && ! $hf list further.back | grep layers.2'
+ok 'a layer that predicts further tokens: there and back, its copies of embedding and head held once' \
+   'there_and_back further mixed 2 family=deepseek_v3 further && $hf list further.back | grep layers.2.shared_head.head &&
+    shard-show further.ckpt | grep layers.2.eh_proj && ! shard-show further.ckpt | grep -E "layers.2.(embed_tokens|shared_head.head)"'
+ok 'and the two do not differ' 'shard-show --diff further.ckpt further.hf'
+ok 'a folder that lacks the copies gets them' \
+   '$hf make lacks.hf BF16 1 family=deepseek_v3 further drop=model.layers.2.embed_tokens.weight drop=model.layers.2.shared_head.head.weight &&
+    ckpt-reshard --from-hf lacks.hf -o lacks.ckpt && ckpt-reshard --to-hf lacks.ckpt -o lacks.back &&
+    $hf make full.hf BF16 1 family=deepseek_v3 further && $hf same full.hf lacks.back'
+ok 'one that speaks of such a layer and has none: it is said, and config.json then too' \
+   '$hf make speaks.hf F32 1 family=deepseek_v3 says=1 && ckpt-reshard --from-hf speaks.hf -o speaks.ckpt 2>said &&
+    grep -q "speaks of layers that predict further tokens, and there are none" said &&
+    ckpt-reshard --to-hf speaks.ckpt -o speaks.back && $hf same speaks.hf speaks.back &&
+    grep -q "\"num_nextn_predict_layers\": *0" speaks.back/config.json'
 ok '--to-hf in files of a size, with an index' \
    'ckpt-reshard --to-hf --max-shard-size 2k mixed.ckpt -o many && [ "$(ls many/*.safetensors | wc -l)" -ge 3 ] &&
     $hf same mixed.hf many && $hf files many 2048'
@@ -107,6 +116,11 @@ x 'every fault counts'   4 'bad.hf: 2 faults in the weights; nothing was written
 x 'a head where it is tied' 4 'tensor "lm_head.weight" is none of this model' 'faulty tied add=lm_head.weight'
 x 'another head where it is tied' 4 'tensor "lm_head.weight" is none of this model' 'faulty tied copy=model.embed_tokens.weight:lm_head.weight type=lm_head.weight:F32'
 fused=model.layers.0.mlp.experts
+more='family=deepseek_v3 further'
+x 'a copy that is none' 4 'tensor "model.layers.2.embed_tokens.weight" is not the same as "model.embed_tokens.weight", which it stands for' \
+  "faulty $more copy=lm_head.weight:model.layers.2.embed_tokens.weight"
+x 'a layer that predicts further tokens, without its norm' 4 'tensor "model.layers.2.enorm.weight" is missing' "faulty $more drop=model.layers.2.enorm.weight"
+x 'more such layers than config.json speaks of' 4 'tensor "model.layers.2.enorm.weight" is none of this model' "faulty $more says=0"
 x 'experts apart and in one tensor' 4 "tensor \"$fused.down_proj\" is in another file or tensor too" \
   "faulty fused copy=$fused.down_proj:model.layers.0.block_sparse_moe.experts.1.w2.weight"
 x 'experts in one tensor of another shape' 4 "\"$fused.down_proj\" has shape \(2, 2\), config.json asks for \(3, 8, 10\)" \

@@ -63,8 +63,9 @@ static const char qwen2_model[] =
     "\"rms_norm_eps\":1e-6,\"initializer_range\":0.05,\"aux_loss_alpha\":0.02,\"model_type\":"
 static const char deepseek_model[] =
     DEEPSEEK "\"deepseek_v2\",\"topk_method\":\"group_limited_greedy\"}";
-/* Its router chooses with a bias, of f32 beside weights of bf16, that each step moves. */
-static const char v3_model[] = DEEPSEEK "\"deepseek_v3\",\"num_nextn_predict_layers\":0}";
+/* Its router chooses with a bias, of f32 beside weights of bf16, that each step moves; and a layer
+ * predicts a token further. */
+static const char v3_model[] = DEEPSEEK "\"deepseek_v3\",\"num_nextn_predict_layers\":1}";
 static const char llama_model[] =
     "{\"model_type\":\"llama\",\"hidden_size\":36,\"num_hidden_layers\":2,"
     "\"num_attention_heads\":6,\"num_key_value_heads\":2,\"intermediate_size\":50,"
@@ -95,6 +96,7 @@ static struct trainer_options options_of(int64_t seq, const char *device, const 
                                     .optim.moments = state,
                                     .optim.master = strcmp(state, "bf16") ? "f32" : "none",
                                     .loss = "nll",
+                                    .further = 0.3,
                                     .batch = 4,
                                     .micro = 2,
                                     .seq = seq,

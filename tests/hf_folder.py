@@ -5,7 +5,9 @@
         a tiny model of arbitrary bits: F32, BF16, F16 or mixed; FILES > 1 come with an index.
         OPTION: family=mixtral (or another of CONFIGS); tied; finite (F32 without NaN and infinity);
         fused (the experts of a layer in one tensor, as transformers keeps them); fp8 (matrices but
-        embedding and head in FP8 with factors of 4 x 3 blocks); drop=NAME, add=NAME, transpose=NAME,
+        embedding and head in FP8 with factors of 4 x 3 blocks); further (of deepseek_v3: a layer that
+        predicts further tokens, with its copies of embedding and head); says=N (config.json speaks of N
+        such layers); drop=NAME, add=NAME, transpose=NAME,
         type=NAME:DTYPE, twice=NAME (in two files), copy=NAME:NEW
     hf_folder.py same A B
         fails unless both hold the same tensors: name, type, shape, every byte
@@ -63,7 +65,7 @@ SIDE = {"tokenizer.json": b'{"model":{}}\n', "generation_config.json": b"{}", "v
         "tokenizer_config.json": b"{}\n", "special_tokens_map.json": b"{ }", "chat_template.jinja": b"{{ x }}"}
 
 
-def shapes(family, tied):
+def shapes(family, tied, further=0):
     config, own = CONFIGS[family], family == "mixtral"
     d, v, heads = config["hidden_size"], config["vocab_size"], config["num_attention_heads"]
     c = config.get("head_dim", d // heads)
@@ -75,10 +77,13 @@ def shapes(family, tied):
     out = {"model.embed_tokens.weight": (v, d), "model.norm.weight": (d,)}
     if not tied:
         out["lm_head.weight"] = (v, d)
-    for l in range(config["num_hidden_layers"]):
+    for l in range(config["num_hidden_layers"] + further):
         p = f"model.layers.{l}."
         out[p + "input_layernorm.weight"] = (d,)
         out[p + "post_attention_layernorm.weight"] = (d,)
+        if l >= config["num_hidden_layers"]:
+            out[p + "enorm.weight"] = out[p + "hnorm.weight"] = out[p + "shared_head.norm.weight"] = (d,)
+            out[p + "eh_proj.weight"] = (d, 2 * d)
         if "kv_lora_rank" in config:
             low, rank, own, turn, value = (config[k] for k in (
                 "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
@@ -229,10 +234,10 @@ def widen(tensors):
 def make(folder, dtype, files="1", *options):
     bits = random.Random(dtype)
     options = [o.partition("=")[::2] for o in options]
-    tied, finite = ("tied", "") in options, ("finite", "") in options
+    tied, finite, further = ((what, "") in options for what in ("tied", "finite", "further"))
     family = dict(options).get("family", "mixtral")
     tensors = {}
-    for i, (name, shape) in enumerate(sorted(shapes(family, tied).items())):
+    for i, (name, shape) in enumerate(sorted(shapes(family, tied, further).items())):
         t = ("F32", "BF16", "F16")[i % 3] if dtype == "mixed" else dtype
         raw = bytearray(bits.randbytes(SIZE[t] * count(shape)))
         if finite:
@@ -242,6 +247,10 @@ def make(folder, dtype, files="1", *options):
         tensors = fuse(tensors)
     if ("fp8", "") in options:
         quantise(tensors, bits)
+    if further:
+        last = f"model.layers.{CONFIGS[family]['num_hidden_layers']}."
+        tensors[last + "embed_tokens.weight"] = tensors["model.embed_tokens.weight"]
+        tensors[last + "shared_head.head.weight"] = tensors["lm_head.weight"]
     for what, value in options:
         name, _, t = value.partition(":")
         if what == "drop":
@@ -264,6 +273,8 @@ def make(folder, dtype, files="1", *options):
         part += [v for w, v in options if w == "twice" and v not in part]
         write_file(os.path.join(folder, path), {n: tensors[n] for n in part})
     config = dict(CONFIGS[family], model_type=family, tie_word_embeddings=tied)
+    if further or "says" in dict(options):
+        config["num_nextn_predict_layers"] = int(dict(options).get("says", 1))
     if ("fp8", "") in options:
         config["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3",
                                          "weight_block_size": list(BLOCK)}

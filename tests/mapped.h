@@ -14,8 +14,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A model of each way to norm queries and keys, one with a shared expert and a dense layer, and one
- * of latent attention. */
+/* A model of each way to norm queries and keys, one with a shared expert and a dense layer, some of
+ * latent attention, and two whose last stage needs the embedding: with layers that predict further
+ * tokens, and with a tied head. */
 #define SIZES                                                                                      \
     "\"hidden_size\":16,\"num_hidden_layers\":4,\"num_attention_heads\":4,"                        \
     "\"num_key_value_heads\":2,\"num_experts_per_tok\":2,\"vocab_size\":40,"                       \
@@ -41,6 +42,10 @@ static const char qwen2[] =
 static const char deepseek[] =
     LATENT "\"deepseek_v2\",\"q_lora_rank\":7,\"topk_method\":\"group_limited_greedy\"}";
 static const char deepseek3[] = LATENT "\"deepseek_v3\",\"q_lora_rank\":null}";
+static const char further[] =
+    LATENT "\"deepseek_v3\",\"q_lora_rank\":7,\"num_nextn_predict_layers\":2}";
+static const char tied[] = "{\"model_type\":\"mixtral\"," SIZES ",\"num_local_experts\":8,"
+                           "\"intermediate_size\":12,\"tie_word_embeddings\":true}";
 static const char olmoe[] =
     "{\"model_type\":\"olmoe\"," SIZES ",\"num_experts\":8,\"intermediate_size\":12}";
 
@@ -80,7 +85,7 @@ struct outcome { /* of one mapping, as its rank 0 keeps it */
                   int after); /* a bug planted before and after step 1's gradients */
     int begin, end;           /* the steps to do; end 0: all of them */
     const char *from, *to;    /* checkpoints to begin from and to end in, or NULL */
-    double loss[STEPS], won[STEPS], aux[STEPS], norm[STEPS], dropped[STEPS];
+    double loss[STEPS], further[STEPS], won[STEPS], aux[STEPS], norm[STEPS], dropped[STEPS];
     uint64_t kept;  /* hash of all choices that were not dropped, of all steps */
     uint64_t start; /* and of the initial weights */
     double *grad;   /* all tensors in canonical order, of step 1 */
@@ -125,8 +130,8 @@ static void outcome_init(struct outcome *o, const struct model *m)
     o->params = m->params;
     o->family = m->cfg.arch->model_type;
     o->groups = BATCH / MAX(o->method.group, 1);
-    o->layers = m->cfg.layers;
-    o->expert_layers = config_expert_layers(&m->cfg);
+    o->layers = m->cfg.layers + m->cfg.further;
+    o->expert_layers = config_expert_layers(&m->cfg) + m->cfg.further;
     o->experts = m->cfg.experts;
     o->k = m->cfg.k;
     o->count = xcalloc(STEPS * routed_of(o), sizeof *o->count);
@@ -212,6 +217,7 @@ static void rank_main(struct world *w, void *arg)
                                   .seq = seq_of(&o.method),
                                   .optim.decay = 0.1,
                                   .optim.balance = o.method.balance,
+                                  .further = 0.3,
                                   .aux = -1,
                                   .z = 0.001,
                                   .threads = 1,
@@ -261,6 +267,7 @@ static void rank_main(struct world *w, void *arg)
         trainer_fetch(&t, &mix, i * BATCH);
         trainer_step(&t, &r);
         o.loss[i] = r.loss, o.won[i] = r.won, o.aux[i] = r.aux, o.norm[i] = r.norm;
+        o.further[i] = isnan(r.further) ? 0 : r.further; /* NaN: the model has none */
         o.dropped[i] = r.dropped;
         spy_read(&t, o.count + i * routed_of(&o), o.psum + i * routed_of(&o));
     }

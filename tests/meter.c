@@ -107,6 +107,27 @@ static void test_params(void)
     ok(meter_work(&c).square == 27.0 * 16 * 6 * (192 + 128) / 2,
        "attention's work is that of keys of 192 and values of 128");
     config_release(&c);
+    static const char v3[] =
+        "{\"model_type\":\"deepseek_v3\",\"hidden_size\":7168,\"num_hidden_layers\":61,"
+        "\"num_attention_heads\":128,\"num_key_value_heads\":128,\"n_routed_experts\":256,"
+        "\"num_experts_per_tok\":8,\"moe_intermediate_size\":2048,\"intermediate_size\":18432,"
+        "\"n_shared_experts\":1,\"first_k_dense_replace\":3,\"kv_lora_rank\":512,"
+        "\"q_lora_rank\":1536,\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,"
+        "\"n_group\":8,\"topk_group\":4,\"num_nextn_predict_layers\":1,"
+        "\"vocab_size\":129280,\"max_position_embeddings\":163840,\"rope_theta\":1e4,"
+        "\"rms_norm_eps\":1e-6}";
+    config_parse(&c, v3, strlen(v3), "test");
+    struct work with = meter_work(&c);
+    c.further = 0;
+    struct work without = meter_work(&c);
+    double s = 4096, x = meter_flops(&with, s, s * s, COUNT_CAUSAL) / s / 1e9,
+           y = meter_flops(&without, s, s * s, COUNT_CAUSAL) / s / 1e9;
+    ok(near(x, 259.99, 1e-4) && near(y, 249.81, 1e-4),
+       "DeepSeek-V3 takes 259.99 GFLOP a token of 4096 as Megatron-LM counts, 249.81 without its "
+       "layer "
+       "that predicts further tokens (%.2f, %.2f)",
+       x, y);
+    config_release(&c);
     static const char llama3_8b[] =
         "{\"model_type\":\"llama\",\"hidden_size\":4096,\"num_hidden_layers\":32,"
         "\"num_attention_heads\":32,\"num_key_value_heads\":8,\"intermediate_size\":14336,"

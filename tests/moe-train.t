@@ -122,6 +122,28 @@ x 'another one is another run' 2 'balance 0.01.*says 0.02' "${v3/0.01/0.02} -o v
 x 'so is none' 2 'balance 0.01.*says .none.' "${v3/--balance 0.01/} -o v3/"
 x 'routers without one' 2 'balance: routers of mixtral models choose without a bias' "$train --balance 0.01 -o wrong/"
 
+# a layer that predicts a token further
+sed 's/"num_nextn_predict_layers": 0/"num_nextn_predict_layers": 1/' v3.json >mtp.json
+mtp=${train/tiny.json/mtp.json}
+mtps() { tail -n +2 "$1/log.jsonl" | grep -o '"mtp_loss":[^,}]*' | cut -d: -f2; }
+export -f mtps
+ok 'a layer that predicts further tokens: its loss is in the log, and falls' \
+   "$mtp -o mtp/ --save-every 2 --keep 0 && mtps mtp | awk 'NR==1{a=\$1} END{exit !(NR == 6 && \$1 < a - 0.1)}'"
+ok 'and has the weight that it is given' "$mtp --mtp-weight 0.3 -o mtp3/ && ! cmp -s <(losses mtp) <(losses mtp3)"
+ok 'resumed with the same bits' \
+   "cp -r mtp mtpr && rm -r mtpr/done.json mtpr/step-000006 && ln -sfn step-000004 mtpr/last && $mtp -o mtpr/ --save-every 2 --keep 0 && same mtp mtpr"
+ok 'on two stages, the last of which has the embedding too, the losses are the same' \
+   "$mtp --ranks 2 --pp 2 -o mtp2/ && paste <(mtps mtp; losses mtp) <(mtps mtp2; losses mtp2) |
+    awk '{bad += \$1 - \$2 > 1e-4 || \$2 - \$1 > 1e-4} END{exit bad || NR != 12}'"
+ok 'its checkpoint goes to Hugging Face and back, and is used without the layer' \
+   'ckpt-reshard --to-hf mtp/ -o mtp.hf && ckpt-reshard --from-hf mtp.hf -o mtp.ckpt && ckpt-reshard --to-hf mtp.ckpt -o mtp.back &&
+    cmp mtp.hf/model.safetensors mtp.back/model.safetensors && head -n 2 rows.jsonl | moe-sample -q --max-tokens 4 -m mtp/ | grep response'
+ok 'a weight of 0 leaves it out, and says so' \
+   "moe-train -j 1 --init mtp/ --data set/ --batch 4 --steps 2 --mtp-weight 0 -o without/ 2>said && grep -q 'leaves out the layers that predict further tokens (1)' said &&
+    ! shard-show without/ | grep eh_proj && grep -q '\"num_nextn_predict_layers\": *0' without/last/config.json && ! grep mtp_loss without/log.jsonl"
+x 'another weight is another run' 2 'mtp-weight 0.1.*says 0.2' "$mtp --mtp-weight 0.2 -o mtp/"
+x 'a weight is not negative' 2 'mtp-weight -1: must be 0 or more' "$mtp --mtp-weight -1 -o wrong/"
+
 # experts of limited capacity
 ok 'capacity drops choices, and the log says how many' \
    "$train --capacity 0.5 -o drop/ && tail -n +2 drop/log.jsonl | grep -o '\"dropped\":[0-9.]*' | cut -d: -f2 | awk '{bad += \$1 < 0.4 || \$1 > 0.7} END{exit bad || NR != 6}'"

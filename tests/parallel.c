@@ -71,7 +71,7 @@ static struct difference compare(const struct outcome *o, const struct outcome *
             d.grad = off / scale, d.where = one->name[p];
     }
     int n = steps_of(&o->method);
-    d.loss = worst_of(o->loss, one->loss, n);
+    d.loss = fmax(worst_of(o->loss, one->loss, n), worst_of(o->further, one->further, n));
     if (!o->method.gpu) /* where rounding may decide who wins */
         d.loss = fmax(d.loss, worst_of(o->won, one->won, n));
     compare_routing(&d, o, one, n);
@@ -248,6 +248,7 @@ int main(int argc, char **argv)
         {"nll", "adamw", tiles, olmoe_tiles, .gpu = "bf16", .seq = SEQ_TILES},
         {"nll", "adamw", tiles, qwen3_tiles, .gpu = "bf16", .moments = "bf16", .seq = SEQ_TILES},
         {"bt", "adamw", pairs, olmoe, .gpu = "f32"},
+        {"nll", "adamw", set, further, .gpu = "f32", .balance = 0.02},
         {"nll", "adamw", tiles, olmoe_tiles, .gpu = "f32", .seq = SEQ_TILES, .capacity = 0.5},
     };
     const struct method on_cpus[] = {
@@ -263,6 +264,8 @@ int main(int argc, char **argv)
         {"nll", "adamw", set, qwen2},
         {"nll", "adamw", set, deepseek},
         {"nll", "adamw", set, deepseek3, .balance = 0.02},
+        {"nll", "adamw", set, further, .balance = 0.02},
+        {"nll", "adamw", set, tied},
     };
     const struct method *methods = gpu ? on_gpus : on_cpus;
     int64_t kinds = gpu ? ARRAY_LEN(on_gpus) : ARRAY_LEN(on_cpus);

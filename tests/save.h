@@ -17,8 +17,9 @@ static void save(struct trainer *t, struct world *w, const char *dir)
     struct ckpt_writer *out = ckpt_writer_open(dir, world_rank(w), n);
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
+        enum dtype type = model_type(m, l->buffer);
         if (l->writes)
-            ckpt_put(out, "model", l->p, l->r, model_weight(m, l), m->op->real, m->op->real);
+            ckpt_put(out, "model", l->p, l->r, model_weight(m, l), type, type);
     }
     optim_save(&t->optim, out);
     char *mine = ckpt_writer_close(out);

@@ -97,7 +97,7 @@ static void spy_read(struct trainer *t, double *count, double *psum /* (groups, 
                model_local_layer(m, layer) != k->layer)
             layer++;
         for (int64_t j = 0; j < a && !t->mesh.i_tp && !t->mesh.i_cp; j++) {
-            int64_t to = ((row / group + j) * m->cfg.layers + layer) * e;
+            int64_t to = ((row / group + j) * (m->cfg.layers + m->cfg.further) + layer) * e;
             memcpy(count + to, x + (call * 2 * a + j) * e, e * sizeof *x);
             memcpy(psum + to, x + (call * 2 * a + a + j) * e, e * sizeof *x);
         }

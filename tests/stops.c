@@ -20,11 +20,12 @@ static void test_stops(const struct outcome *one, const struct mapping *list, in
         run(&o, job);
         run(&p, job);
         memcpy(p.loss, o.loss, stop * sizeof *o.loss);
+        memcpy(p.further, o.further, stop * sizeof *o.further);
         memcpy(p.aux, o.aux, stop * sizeof *o.aux);
         memcpy(p.norm, o.norm, stop * sizeof *o.norm);
-        double off =
-            fmax(fmax(worst_of(p.loss, one->loss, STEPS), worst_of(p.aux, one->aux, STEPS)),
-                 worst_of(p.norm, one->norm, STEPS));
+        double off = fmax(
+            fmax(worst_of(p.loss, one->loss, STEPS), worst_of(p.aux, one->aux, STEPS)),
+            fmax(worst_of(p.norm, one->norm, STEPS), worst_of(p.further, one->further, STEPS)));
         worst = fmax(worst, off);
         if (!(off <= 1e-9)) {
             char *first = xstrdup(mapping_name(&a));
@@ -68,6 +69,10 @@ int main(int argc, char **argv)
     run(&one, w);
     test_stops(&one, list, n, dir, more ? 200 : 50);
     outcome_release(&one);
+    struct outcome v3 = {.map = one.map, .method = {"nll", "adamw", set, further, .balance = 0.02}};
+    run(&v3, w); /* fine tensors, and copies on the last stage */
+    test_stops(&v3, list, n, dir, more ? 100 : 10);
+    outcome_release(&v3);
     world_free(w);
     remove_tree(dir);
     free(set);

@@ -10,7 +10,7 @@
 /* clang-format off */
 static struct run_options o = {
     .train = {.device = "cpu", .type = "f32", .grads = "f32", .loss = "nll", .batch = 16,
-              .beta = 0.1, .aux = -1, .z = -1, .group = 1, .dispatch = "auto",
+              .beta = 0.1, .aux = -1, .z = -1, .further = 0.1, .group = 1, .dispatch = "auto",
               .optim = {.name = "adamw", .moments = "f32", .master = "f32", .decay = 0.1,
                         .plan = {.lr = 3e-4, .floor = 0.1, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}}},
     .epochs = 1, .keep = 2, .deadline_s = 600,
@@ -44,6 +44,8 @@ static const struct opt options[] = {
     OPT_REAL(0, "clip", &o.train.optim.plan.clip, "x", "largest gradient norm; 0: none"),
     OPT_REAL(0, "aux", &o.train.aux, "x", "auxiliary loss coefficient; -1: the model's"),
     OPT_REAL(0, "z", &o.train.z, "x", "router z loss coefficient; -1: the model's"),
+    OPT_REAL(0, "mtp-weight", &o.train.further, "x",
+             "weight of the loss of layers that predict further tokens; 0: they are left out"),
     OPT_REAL(0, "balance", &o.train.optim.balance, "x",
              "what a step moves an expert's bias by, towards even loads; 0: it stays"),
     OPT_REAL(0, "capacity", &o.train.capacity, "x",
@@ -95,6 +97,8 @@ static void check_numbers(void)
         {"epochs", "above 0", o.epochs, o.epochs > 0 && isfinite(o.epochs)},
         {"batch", "1 or more", (double)o.train.batch, o.train.batch >= 1},
         {"beta", "above 0", o.train.beta, o.train.beta > 0 && isfinite(o.train.beta)},
+        {"mtp-weight", "0 or more", o.train.further,
+         o.train.further >= 0 && isfinite(o.train.further)},
         {"capacity", "0 or more", o.train.capacity,
          o.train.capacity >= 0 && isfinite(o.train.capacity)},
         {"group", "1 or more", (double)o.train.group, o.train.group >= 1},

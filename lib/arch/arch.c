@@ -50,13 +50,14 @@ int64_t config_dim(const struct config *c, enum dim d)
         [DIM_LATENT] = c->kv_rank + c->c_turn,
         [DIM_Q_PLAIN] = c->q_rank ? 0 : c->heads * c->c,
         [DIM_KV_UP] = c->heads * (c->c_own + c->cv),
+        [DIM_2D] = 2 * c->d,
     };
     return dims[d];
 }
 
 int config_is_dense(const struct config *c, int64_t layer)
 {
-    return c->experts == 0 || (c->dense && c->dense[layer]);
+    return c->experts == 0 || (layer < c->layers && c->dense && c->dense[layer]);
 }
 
 int64_t config_expert_layers(const struct config *c)
@@ -92,6 +93,12 @@ struct list {
     int64_t n;
 };
 
+/* Whether the last stage needs the embedding, as its head or for what comes after. */
+static int is_lent(const struct config *c)
+{
+    return c->further || (c->tied && !c->reward);
+}
+
 static void list_add(struct list *a, const struct arch_row *row, int layer, int expert)
 {
     if (a->p)
@@ -107,14 +114,18 @@ static void list_add(struct list *a, const struct arch_row *row, int layer, int 
             .init = (int)row->init,
             .decay = row->decay,
             .fine = row->fine,
+            .lent = row->role == P_EMBED && is_lent(a->c),
         };
     a->n++;
 }
 
 static int layer_has(const struct config *c, const struct arch_row *row, int64_t layer)
 {
-    return config_dim(c, row->rows) && config_dim(c, row->cols) &&
-           (row->where == ALL_LAYERS || (row->where == DENSE_LAYERS) == config_is_dense(c, layer));
+    const int has[] = {[ALL_LAYERS] = 1,
+                       [DENSE_LAYERS] = config_is_dense(c, layer),
+                       [EXPERT_LAYERS] = !config_is_dense(c, layer),
+                       [FURTHER_LAYERS] = layer >= c->layers};
+    return config_dim(c, row->rows) && config_dim(c, row->cols) && has[row->where];
 }
 
 /* One layer: role by role, and in a role of the experts expert by expert, so that what one fused
@@ -146,7 +157,7 @@ static void list_all(struct list *a)
         const struct arch_row *rows = arch->rows;
         for (hi = lo; hi < arch->n && rows[hi].role < ROLE_LAYER; hi++)
             ;
-        for (int l = 0; hi > lo && l < a->c->layers; l++)
+        for (int l = 0; hi > lo && l < a->c->layers + a->c->further; l++)
             list_add_layer(a, rows + lo, hi - lo, l);
         if (hi == lo) {
             if (has_row(a->c, rows[lo].role))
@@ -165,6 +176,25 @@ struct param *arch_params(const struct config *c, int64_t *n)
     list_all(&a);
     *n = a.n;
     return a.p;
+}
+
+struct param *arch_copies(const struct config *c, int64_t *n)
+{
+    const struct arch *arch = c->arch;
+    int64_t tensors;
+    struct param *p = arch_params(c, &tensors),
+                 *copy = xcalloc(c->further * arch->copies_n + 1, sizeof *copy);
+    *n = 0;
+    for (int64_t l = c->layers; l < c->layers + c->further; l++)
+        for (int64_t i = 0; i < arch->copies_n; i++)
+            for (int64_t j = 0; j < tensors; j++)
+                if (!strcmp(p[j].name, arch->copies[i].of)) {
+                    copy[*n] = p[j];
+                    copy[*n].of = arch->copies[i].of;
+                    copy[(*n)++].name = row_name(arch->copies[i].name, (int)l, -1);
+                }
+    params_free(p, tensors);
+    return copy;
 }
 
 void params_free(struct param *p, int64_t n)
@@ -190,8 +220,6 @@ const char *arch_check(const struct config *c, const struct mesh *m)
                  (long long)c->heads, (long long)c->groups, m->tp);
         return why;
     }
-    if (c->tied && m->pp > 1)
-        return "a tied head needs the embedding on the last stage too, so pp must be 1";
     return NULL;
 }
 

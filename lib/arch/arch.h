@@ -53,8 +53,8 @@ struct config {
     int tied;              /* tie_word_embeddings: the head is the embedding */
     int reward;            /* a reward model: one score a token instead of the head
                             * (architectures: ...ForSequenceClassification with one label) */
-    int64_t further;       /* num_nextn_predict_layers: layers past the last that predict further
-                            * tokens; not implemented, left out when a folder is read */
+    int64_t further;       /* num_nextn_predict_layers: layers past the last, the ith of which predicts
+                            * the token i + 2 places on; a reward model has none */
     int64_t bos, eos;      /* token ids, of a list the first; -1 for none */
 };
 
@@ -65,16 +65,21 @@ enum role { /* the fused tensors of a layer, then those outside the layers */
     P_OUT, P_NORM2,
     P_DENSE_UP, P_DENSE_DOWN, /* a layer's only network, or the shared expert */
     P_SHARED_GATE,
-    P_ROUTER, P_ROUTER_BIAS, P_UP, P_DOWN, ROLE_LAYER,
+    P_ROUTER, P_ROUTER_BIAS, P_UP, P_DOWN,
+    P_JOIN_E, P_JOIN_H, P_JOIN, P_JOIN_NORM, /* of a layer that predicts further tokens: norms of the
+                                              * embedding and of hidden states, the matrix that joins
+                                              * them, its head's norm */
+    ROLE_LAYER,
     P_EMBED = ROLE_LAYER, P_NORM, P_HEAD, P_SCORE, ROLES
 };
 enum dim {
     DIM_ONE, DIM_D, DIM_C, DIM_Q /* heads * c */, DIM_KV /* groups * c */, DIM_F, DIM_F_DENSE,
     DIM_F_SHARED, DIM_E, DIM_V,
     DIM_O /* heads * cv */, DIM_Q_RANK, DIM_KV_RANK, DIM_LATENT /* kv_rank + c_turn */,
-    DIM_Q_PLAIN /* heads * c where queries have no rank, else 0 */, DIM_KV_UP /* heads (c_own + cv) */
+    DIM_Q_PLAIN /* heads * c where queries have no rank, else 0 */, DIM_KV_UP /* heads (c_own + cv) */,
+    DIM_2D
 };
-enum layer_kind { ALL_LAYERS, DENSE_LAYERS, EXPERT_LAYERS };
+enum layer_kind { ALL_LAYERS, DENSE_LAYERS, EXPERT_LAYERS, FURTHER_LAYERS };
 enum init { INIT_NORMAL, INIT_ONES, INIT_ZEROS, INIT_SCORE /* sd 1 / sqrt(hidden_size + 1) */ };
 
 struct arch_row {
@@ -89,8 +94,8 @@ struct arch_row {
     int fine;              /* struct param's */
 };
 /* A field of config.json and the member of struct config it is read into and written from. */
-enum field_type { /* of int64_t, double, int, int64_t */
-    FIELD_COUNT, FIELD_REAL, FIELD_FLAG, FIELD_TOKEN
+enum field_type { /* of int64_t, int64_t, double, int, int64_t */
+    FIELD_COUNT, FIELD_WHOLE, FIELD_REAL, FIELD_FLAG, FIELD_TOKEN
 };
 struct config_field {
     const char *key;
@@ -108,6 +113,10 @@ struct arch {
     const char *with_experts; /* model_type of what a dense one is with experts, or NULL */
     const struct arch_row *rows; /* embedding, a layer's rows by role, norm, head */
     int64_t n;
+    const struct arch_copy { /* what a layer that predicts further tokens has once more in files */
+        const char *name, *of;
+    } *copies;
+    int64_t copies_n;
     const struct config_field *fields; /* those that other families lack or call otherwise */
     int64_t fields_n;
     /* After all fields: sets what the family fixes, and returns NULL or why the rest is refused; or
@@ -126,7 +135,7 @@ void config_write(const struct config *c, struct buf *out, const char *torch_dty
 void config_release(struct config *c);
 int64_t config_dim(const struct config *c, enum dim d);
 int config_is_dense(const struct config *c, int64_t layer); /* it has no experts */
-int64_t config_expert_layers(const struct config *c);
+int64_t config_expert_layers(const struct config *c); /* without those that predict further tokens */
 
 /* ---- rope.c ---- */
 
@@ -141,11 +150,13 @@ void rope_frequencies(const struct config *c, double *freq);
  * layer role by role, and in a role of the experts expert by expert (w1 and w3 of one, then of
  * the next).  A tied head is not listed.  Free with params_free(). */
 struct param *arch_params(const struct config *c, int64_t *n);
+/* What a Hugging Face folder has of them under a second name. */
+struct param *arch_copies(const struct config *c, int64_t *n);
 void params_free(struct param *p, int64_t n);
 int64_t params_count(const struct param *p, int64_t n); /* elements in all */
 
-/* Why a mesh does not fit the model beyond what mesh_check() sees (whole heads on every rank, a
- * tied head), or NULL. */
+/* Why a mesh does not fit the model beyond what mesh_check() sees (whole heads on every rank), or
+ * NULL. */
 const char *arch_check(const struct config *c, const struct mesh *m);
 
 /* Element i (flat, global) of a tensor before training: a pure function of seed, name and i.

@@ -28,6 +28,7 @@ static const struct config_field common[] = {
 
 static const char *const takes[] = {
     [FIELD_COUNT] = "a positive integer",
+    [FIELD_WHOLE] = "a whole number and not negative",
     [FIELD_REAL] = "a number and not negative",
     [FIELD_FLAG] = "true or false",
     [FIELD_TOKEN] = "a token id, or a list of them",
@@ -285,6 +286,8 @@ void config_parse(struct config *c, const char *text, size_t text_len, const cha
         c->groups = c->heads;
     head_sizes(c);
     check(c, who);
+    if (c->reward)
+        c->further = 0;
     if (c->arch->read && (why = c->arch->read(c, root)))
         die_misused("%s: %s", who, why);
     c->json = xstrndup(text, text_len);

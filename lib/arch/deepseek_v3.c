@@ -1,6 +1,6 @@
 /* deepseek_v3.c -- DeepSeek-V3: as V2, with a router of sigmoids that chooses by probability plus a
  * bias of each expert, from the groups with the best two together, and gates that are divided by
- * their sum. */
+ * their sum; and after its last layer others, that predict further tokens. */
 #include "arch/rows.h"
 
 #define EXPERT LAYER "mlp.experts.{e}."
@@ -13,10 +13,16 @@ static const struct arch_row rows[] = {
     ROW_ROUTER("mlp.gate.weight"),
     ROW_ROUTER_BIAS("mlp.gate.e_score_correction_bias"),
     ROWS_EXPERT(EXPERT "gate_proj.weight", EXPERT "up_proj.weight", EXPERT "down_proj.weight"),
+    ROWS_FURTHER,
     ROWS_NORM_HEAD,
 };
 
-/* What is absent is as in transformers. */
+static const struct arch_copy copies[] = {
+    {LAYER "embed_tokens.weight", "model.embed_tokens.weight"},
+    {LAYER "shared_head.head.weight", "lm_head.weight"},
+};
+
+/* What is absent is as in transformers, which builds no layers that predict further tokens. */
 #define AT(member) offsetof(struct config, member)
 static const struct config_field fields[] = {
     FIELDS_LATENT,
@@ -24,6 +30,7 @@ static const struct config_field fields[] = {
     {"topk_group", AT(group_limit), FIELD_COUNT, .otherwise = 4},
     {"routed_scaling_factor", AT(gate_scale), FIELD_REAL, .otherwise = 2.5},
     {"norm_topk_prob", AT(norm_gate), FIELD_FLAG, .otherwise = 1},
+    {"num_nextn_predict_layers", AT(further), FIELD_WHOLE},
 };
 
 static const char *read_own(struct config *c, struct json root)
@@ -37,10 +44,6 @@ static const char *read_own(struct config *c, struct json root)
         return why;
     if (json_get(root, "rope_interleave", &v) && (json_bool(v, &interleave) || !interleave))
         return "\"rope_interleave\" is not true, the only value implemented";
-    c->further = 1;
-    if (json_get(root, "num_nextn_predict_layers", &v) &&
-        (json_int(v, &c->further) || c->further < 0))
-        return "\"num_nextn_predict_layers\" is not a number of layers";
     c->sigmoid = 1;
     c->group_best = 2;
     if ((why = config_read_latent(c, root)))
@@ -55,6 +58,8 @@ const struct arch arch_deepseek_v3 = {
     .reward_architecture = "DeepseekV3ForSequenceClassification",
     .rows = rows,
     .n = ARRAY_LEN(rows),
+    .copies = copies,
+    .copies_n = ARRAY_LEN(copies),
     .fields = fields,
     .fields_n = ARRAY_LEN(fields),
     .read = read_own,

@@ -15,8 +15,9 @@
     {name, role, rows, cols, kind, cut, INIT_NORMAL, 1, where}
 #define MATRIX(name, role, rows, cols, kind, cut)                                                  \
     MATRIX_IN(ALL_LAYERS, name, role, rows, cols, kind, cut)
-#define VECTOR(name, role, rows, cut)                                                              \
-    {name, role, rows, DIM_ONE, ON_ATTENTION, cut, INIT_ONES, 0, ALL_LAYERS}
+#define VECTOR_IN(where, name, role, rows, cut)                                                    \
+    {name, role, rows, DIM_ONE, ON_ATTENTION, cut, INIT_ONES, 0, where}
+#define VECTOR(name, role, rows, cut) VECTOR_IN(ALL_LAYERS, name, role, rows, cut)
 #define BIAS(name, role, rows, cut)                                                                \
     {name, role, rows, DIM_ONE, ON_ATTENTION, cut, INIT_ZEROS, 0, ALL_LAYERS}
 
@@ -66,6 +67,13 @@
               CUT_ROWS),                                                                           \
     MATRIX_IN(where, LAYER mlp "down_proj.weight", P_DENSE_DOWN, DIM_D, width, ON_ATTENTION,       \
               CUT_COLS)
+/* What a layer has beyond others that predicts a token further on. */
+#define ROWS_FURTHER                                                                               \
+    VECTOR_IN(FURTHER_LAYERS, LAYER "enorm.weight", P_JOIN_E, DIM_D, CUT_NONE),                    \
+    VECTOR_IN(FURTHER_LAYERS, LAYER "hnorm.weight", P_JOIN_H, DIM_D, CUT_NONE),                    \
+    MATRIX_IN(FURTHER_LAYERS, LAYER "eh_proj.weight", P_JOIN, DIM_D, DIM_2D, ON_ATTENTION,         \
+              CUT_NONE),                                                                           \
+    VECTOR_IN(FURTHER_LAYERS, LAYER "shared_head.norm.weight", P_JOIN_NORM, DIM_D, CUT_NONE)
 #define ROW_SHARED_GATE(name)                                                                      \
     MATRIX_IN(EXPERT_LAYERS, LAYER name, P_SHARED_GATE, DIM_ONE, DIM_D, ON_ATTENTION, CUT_NONE)
 #define ROWS_NORM_HEAD                                                                             \

@@ -72,8 +72,8 @@ int64_t ckpt_diff(const char *a, const char *b, struct out *o, int64_t *tensors)
 void ckpt_spare(const char *path);
 
 /* Plain Hugging Face folders (config.json, *.safetensors, maybe an index).  Every tensor of the
- * family's table must be there with its shape and no other; each fault is named, and then nothing
- * is written.  type DT_COUNT: as each tensor is stored, blocks of FP8 as BF16.  Both ways the
+ * family's table must be there with its shape and no other but what repeats one; each fault is named,
+ * and then nothing is written.  type DT_COUNT: as each tensor is stored, blocks of FP8 as BF16.  Both ways the
  * weights go into files of at most file_bytes, or of one larger tensor. */
 void ckpt_from_hf(const char *from, const char *to, enum dtype type, int64_t file_bytes);
 void ckpt_to_hf(const char *from, const char *to, enum dtype type, int64_t file_bytes);

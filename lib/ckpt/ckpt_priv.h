@@ -111,6 +111,8 @@ void fp8_put(struct blob_file *f, enum dtype to, const uint8_t *src, int64_t row
 struct hf_folder;
 struct hf_folder *hf_folder_open(const char *path, const struct config *c, const struct param *p,
                                  int64_t n, struct fp8_blocks blocks);
+/* Whether a tensor of that name is in one of the folder's files. */
+int hf_folder_has(const char *path, const char *name);
 /* The type in which parameter i is put where no other is asked for. */
 enum dtype hf_folder_type(const struct hf_folder *d, int64_t i);
 void hf_folder_put(const struct hf_folder *d, int64_t i, struct blob_file *f, enum dtype to);

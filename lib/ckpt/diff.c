@@ -31,22 +31,44 @@ static struct item *item_add(struct side *s, char *key)
     return x;
 }
 
+static void item_slices(struct side *s, char *key, const struct slice *f)
+{
+    struct item *x = item_add(s, key);
+    x->first = f;
+    x->t = (struct tensor){.type = f->type,
+                           .ndim = f->cols ? 2 : 1,
+                           .shape = {f->rows, f->cols},
+                           .bytes = f->rows * MAX(f->cols, 1) * dtype_size(f->type)};
+}
+
+/* What a Hugging Face folder has twice. */
+static void side_copies(struct side *s)
+{
+    struct config c;
+    int64_t n;
+    ckpt_config(s->k, &c);
+    struct param *copy = arch_copies(&c, &n);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t of = table_find(ckpt_table(s->k), "model", copy[i].of);
+        if (of >= 0)
+            item_slices(s, xstrdup(copy[i].name), &ckpt_table(s->k)->slice[of]);
+    }
+    params_free(copy, n);
+    config_release(&c);
+}
+
 static void side_open_ckpt(struct side *s, int model_only)
 {
     s->k = ckpt_open(s->path);
     const struct table *t = ckpt_table(s->k);
+    if (model_only)
+        side_copies(s);
     for (int64_t i = 0; i < t->slices; i = table_run(t, i)) {
         const struct slice *f = &t->slice[i];
         int in_model = !strcmp(f->set, "model");
         if (model_only && !in_model)
             continue;
-        struct item *x =
-            item_add(s, in_model ? xstrdup(f->name) : xasprintf("optim/%s/%s", f->set, f->name));
-        x->first = f;
-        x->t = (struct tensor){.type = f->type,
-                               .ndim = f->cols ? 2 : 1,
-                               .shape = {f->rows, f->cols},
-                               .bytes = f->rows * MAX(f->cols, 1) * dtype_size(f->type)};
+        item_slices(s, in_model ? xstrdup(f->name) : xasprintf("optim/%s/%s", f->set, f->name), f);
     }
 }
 

@@ -26,6 +26,22 @@ static char *file_write(const char *dir, int f, int n, const struct param *p, st
     return ckpt_writer_close(w);
 }
 
+/* Many folders say that there are layers which predict further tokens, and have none, as
+ * transformers loads and saves none. */
+static void leave_out_further(struct config *c, const char *from)
+{
+    int64_t n, i = 0;
+    struct param *p = arch_params(c, &n);
+    while (i < n && p[i].layer < c->layers)
+        i++;
+    if (i < n && !hf_folder_has(from, p[i].name)) {
+        warn("%s: config.json speaks of layers that predict further tokens, and there are none",
+             from);
+        c->further = 0;
+    }
+    params_free(p, n);
+}
+
 void ckpt_from_hf(const char *from, const char *to, enum dtype type, int64_t file_bytes)
 {
     struct config c;
@@ -36,6 +52,7 @@ void ckpt_from_hf(const char *from, const char *to, enum dtype type, int64_t fil
     struct buf text = read_file(name);
     struct fp8_blocks blocks = fp8_config(&text, name);
     config_parse(&c, text.data, text.len, name);
+    leave_out_further(&c, from);
     struct param *p = arch_params(&c, &n);
     struct hf_folder *d = hf_folder_open(from, &c, p, n, blocks);
     side_files_check(from, &c);

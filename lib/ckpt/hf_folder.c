@@ -22,6 +22,8 @@ struct hf_folder {
     int64_t files;
     const struct param *param; /* (params) */
     int64_t params;
+    struct param *copy; /* (copies) what the folder may have of these once more */
+    int64_t copies;
     struct alias *alias; /* (aliases) sorted by name */
     int64_t aliases;
     struct fp8_blocks blocks;
@@ -30,7 +32,7 @@ struct hf_folder {
         const struct tensor *tensor, *factor; /* NULL: not found yet; of what has no factors */
         int64_t at;                           /* where in the tensor, elements */
     } * found;
-    int64_t faults, left_out;
+    int64_t faults;
 };
 
 static void fault(struct hf_folder *d, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -202,6 +204,18 @@ static int factor_take(struct hf_folder *d, int64_t file, const struct tensor *t
     return 1;
 }
 
+/* Whether a tensor has the bytes of another one of the folder. */
+static int is_same(struct hf_folder *d, int64_t file, const struct tensor *t, const char *other)
+{
+    for (int64_t i = 0; i < d->files; i++) {
+        const struct tensor *e = blob_find(shard_header(d->file[i]), other);
+        if (e && e->type == t->type && e->bytes == t->bytes)
+            return shard_blocks(d->file[i], e, NULL, NULL) ==
+                   shard_blocks(d->file[file], t, NULL, NULL);
+    }
+    return 0;
+}
+
 /* Older folders have what is computed from config.json anyway, or the embedding a second time as
  * the head that it is tied to. */
 static int is_derived(struct hf_folder *d, const struct config *c, int64_t file,
@@ -211,23 +225,22 @@ static int is_derived(struct hf_folder *d, const struct config *c, int64_t file,
     size_t n = strlen(t->name), end = sizeof table - 1;
     if (n > end && !strcmp(t->name + n - end, table))
         return 1;
-    if (!c->tied || strcmp(t->name, "lm_head.weight"))
-        return 0;
-    for (int64_t i = 0; i < d->files; i++) {
-        const struct tensor *e = blob_find(shard_header(d->file[i]), "model.embed_tokens.weight");
-        if (e && e->type == t->type && e->bytes == t->bytes)
-            return shard_blocks(d->file[i], e, NULL, NULL) ==
-                   shard_blocks(d->file[file], t, NULL, NULL);
-    }
-    return 0;
+    return c->tied && !strcmp(t->name, "lm_head.weight") &&
+           is_same(d, file, t, "model.embed_tokens.weight");
 }
 
-/* Layers past the last predict further tokens. */
-static int is_further(const struct config *c, const char *name)
+/* A tensor that repeats another one is held to it and then not needed. */
+static int is_copy(struct hf_folder *d, int64_t file, const struct tensor *t)
 {
-    long long layer;
-    return sscanf(name, "model.layers.%lld.", &layer) == 1 && layer >= c->layers &&
-           layer < c->layers + c->further;
+    for (int64_t i = 0; i < d->copies; i++) {
+        if (strcmp(t->name, d->copy[i].name))
+            continue;
+        if (!is_same(d, file, t, d->copy[i].of))
+            fault(d, "%s: tensor \"%s\" is not the same as \"%s\", which it stands for",
+                  d->name[file], t->name, d->copy[i].of);
+        return 1;
+    }
+    return 0;
 }
 
 static void tensor_judge(struct hf_folder *d, const struct config *c, int64_t file,
@@ -236,9 +249,7 @@ static void tensor_judge(struct hf_folder *d, const struct config *c, int64_t fi
     const struct alias *a = alias_find(d, t->name);
     int64_t shape[3];
     if (!a) {
-        if (is_further(c, t->name))
-            d->left_out++;
-        else if (!factor_take(d, file, t) && !is_derived(d, c, file, t))
+        if (!factor_take(d, file, t) && !is_derived(d, c, file, t) && !is_copy(d, file, t))
             fault(d, "%s: tensor \"%s\" is none of this model's", d->name[file], t->name);
         return;
     }
@@ -301,6 +312,7 @@ struct hf_folder *hf_folder_open(const char *path, const struct config *c, const
 {
     struct hf_folder *d = xcalloc(1, sizeof *d);
     *d = (struct hf_folder){.path = path, .param = p, .params = n, .blocks = blocks};
+    d->copy = arch_copies(c, &d->copies);
     d->found = xcalloc((size_t)n + 1, sizeof *d->found);
     names_list(d);
     folder_files(d);
@@ -311,13 +323,25 @@ struct hf_folder *hf_folder_open(const char *path, const struct config *c, const
     }
     for (int64_t i = 0; i < n; i++)
         found_judge(d, i);
-    if (d->left_out)
-        warn("%s: %lld tensors of layers that predict further tokens are left out", path,
-             (long long)d->left_out);
     if (d->faults)
         die_damaged("%s: %lld faults in the weights; nothing was written", path,
                     (long long)d->faults);
     return d;
+}
+
+int hf_folder_has(const char *path, const char *name)
+{
+    struct hf_folder d = {.path = path};
+    int found = 0;
+    folder_files(&d);
+    for (int64_t i = 0; i < d.files; i++) {
+        found |= blob_find(shard_header(d.file[i]), name) != NULL;
+        shard_close(d.file[i]);
+        free(d.name[i]);
+    }
+    free(d.file);
+    free(d.name);
+    return found;
 }
 
 enum dtype hf_folder_type(const struct hf_folder *d, int64_t i)
@@ -366,6 +390,7 @@ void hf_folder_close(struct hf_folder *d)
     }
     for (int64_t i = 0; i < d->aliases; i++)
         free(d->alias[i].name);
+    params_free(d->copy, d->copies);
     free(d->file);
     free(d->name);
     free(d->alias);

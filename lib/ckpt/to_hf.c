@@ -21,6 +21,17 @@ static void outsiders_refuse(const struct ckpt *k, const struct param *p, int64_
             ckpt_path(k), (long long)tensors, (long long)n);
 }
 
+/* What a parameter, or a copy of one, is called in the checkpoint. */
+static char *stored_name(const struct param *p)
+{
+    return p->of ? (char *)p->of : p->name;
+}
+
+static enum dtype type_of(const struct ckpt *k, const struct param *p, enum dtype asked)
+{
+    return type_wanted(p, stored_type(k, stored_name(p)), asked);
+}
+
 static int by_name(const void *a, const void *b)
 {
     return strcmp(((const struct param *)a)->name, ((const struct param *)b)->name);
@@ -33,7 +44,7 @@ static void hf_file_write(struct ckpt *k, const char *dir, const char *name, str
     struct blob b = {0};
     blob_meta(&b, "format", "pt");
     for (int64_t i = 0; i < n; i++) {
-        enum dtype to = type_wanted(&p[i], stored_type(k, p[i].name), type);
+        enum dtype to = type_of(k, &p[i], type);
         blob_tensor(&b, p[i].name, to, p[i].cols ? 2 : 1, (int64_t[]){p[i].rows, p[i].cols}, NULL);
         index_add(x, p[i].name, name, b.tensor[i].bytes);
     }
@@ -42,13 +53,26 @@ static void hf_file_write(struct ckpt *k, const char *dir, const char *name, str
     struct blob_file *f = blob_file_open(&b, path);
     for (int64_t i = 0; i < n; i++) {
         struct param key = {.name = b.tensor[i].name};
-        const struct param *it = bsearch(&key, p, (size_t)n, sizeof *p, by_name);
-        struct rect whole = {0, 0, it->rows, MAX(1, it->cols)};
-        ckpt_copy(k, "model", it, whole, f, b.tensor[i].type);
+        struct param it = *(const struct param *)bsearch(&key, p, (size_t)n, sizeof *p, by_name);
+        struct rect whole = {0, 0, it.rows, MAX(1, it.cols)};
+        it.name = stored_name(&it);
+        ckpt_copy(k, "model", &it, whole, f, b.tensor[i].type);
     }
     blob_file_close(f);
     blob_release(&b);
     free(path);
+}
+
+/* A Hugging Face folder has the copies too. */
+static struct param *with_copies(const struct config *c, struct param *p, int64_t *n)
+{
+    int64_t more;
+    struct param *copy = arch_copies(c, &more);
+    p = xrealloc(p, (size_t)(*n + more) * sizeof *p);
+    memcpy(p + *n, copy, (size_t)more * sizeof *p);
+    *n += more;
+    free(copy);
+    return p;
 }
 
 void ckpt_to_hf(const char *from, const char *to, enum dtype type, int64_t file_bytes)
@@ -59,13 +83,13 @@ void ckpt_to_hf(const char *from, const char *to, enum dtype type, int64_t file_
     ckpt_config(k, &c);
     struct param *p = arch_params(&c, &n);
     outsiders_refuse(k, p, n);
+    p = with_copies(&c, p, &n);
     side_files_check(ckpt_path(k), &c);
     enum dtype first = ckpt_type(k, &c);
 
     int64_t *bytes = xmalloc((size_t)n * sizeof *bytes), *end = xmalloc((size_t)n * sizeof *end);
     for (int64_t i = 0; i < n; i++)
-        bytes[i] = p[i].rows * MAX(1, p[i].cols) *
-                   dtype_size(type_wanted(&p[i], stored_type(k, p[i].name), type));
+        bytes[i] = p[i].rows * MAX(1, p[i].cols) * dtype_size(type_of(k, &p[i], type));
     int files = files_cut(bytes, n, file_bytes, end);
     char *tmp = dir_begin(to);
     struct index *x = index_new();

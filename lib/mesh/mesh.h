@@ -51,6 +51,7 @@ enum mesh_cut { CUT_NONE, CUT_ROWS, CUT_COLS };
 enum { STAGE_FIRST = -1, STAGE_LAST = -2 }; /* layer of tensors that belong to no layer */
 struct param {
     char *name;
+    const char *of;   /* arch_copies(): the tensor it repeats; else NULL */
     int role;         /* which fused tensor of the layer it lives in (arch.h) */
     int layer;        /* or STAGE_FIRST, STAGE_LAST */
     int expert;       /* or -1 */

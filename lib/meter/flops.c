@@ -21,8 +21,10 @@ struct work meter_work(const struct config *c)
             met += share(c, &p[i]) * p[i].rows * p[i].cols;
     }
     params_free(p, n);
+    met += (double)c->further * c->vocab * c->d; /* the head once more for each token further on */
     /* Scores and their product with the values: heads * (c + cv) multiply-adds a pair. */
-    return (struct work){.token = 6 * met, .square = 3.0 * c->heads * (c->c + c->cv) * c->layers};
+    return (struct work){.token = 6 * met,
+                         .square = 3.0 * c->heads * (c->c + c->cv) * (c->layers + c->further)};
 }
 
 double meter_flops(const struct work *w, double tokens, double squares, enum attn_count count)

@@ -33,7 +33,7 @@ static const struct log_field step_fields[] = {
     STEP(step, INT),        STEP(loss, REAL),      STEP(aux, REAL),         STEP(z, REAL),
     STEP(lr, REAL),         STEP(grad_norm, REAL), STEP(tokens, INT),       STEP(step_ms, MEASURED),
     STEP(tflops, MEASURED), STEP(ok, FLAG),        STEP(seconds, MEASURED), STEP(won, MAYBE),
-    STEP(squares, MAYBE),   STEP(dropped, MAYBE),
+    STEP(squares, MAYBE),   STEP(dropped, MAYBE),  STEP(mtp_loss, MAYBE),
 };
 /* A line of validation is known by its loss. */
 static const struct log_field valid_fields[] = {

@@ -45,6 +45,7 @@ struct step_line {
     int64_t step;
     double loss, aux, z;
     double dropped; /* share of the router's choices; NaN, and not in the line, where none may be */
+    double mtp_loss; /* of further tokens; NaN, and not in the line, where none are predicted */
     double won; /* share of pairs the chosen one wins; NaN, and not in the line, without pairs */
     double lr, grad_norm;
     int64_t tokens; /* real ones, of all ranks */

@@ -123,6 +123,29 @@ void batch_host_clear(struct batch_host *h)
     h->q_at[0] = 0;
 }
 
+void batch_host_shift(struct batch_host *to, const struct batch_host *from)
+{
+    int64_t t = from->rows * from->seq;
+    to->spans = from->spans, to->live = to->pairs = 0, to->weight_sum = 0;
+    memmove(to->position, from->position, t * sizeof *to->position);
+    memmove(to->q_at, from->q_at, (from->spans + 1) * sizeof *to->q_at);
+    memmove(to->k_beg, from->k_beg, from->spans * sizeof *to->k_beg);
+    memmove(to->k_end, from->k_end, from->spans * sizeof *to->k_end);
+    for (int64_t i = 0; i < from->spans; i++) {
+        to->chosen[i] = 0; /* pairs are of whole documents */
+        to->base[i] = to->margin[i] = 0;
+        for (int64_t j = to->q_at[i]; j < to->q_at[i + 1]; j++) {
+            int last = j + 1 == to->q_at[i + 1] || from->group[j] < 0;
+            to->token[j] = last ? -1 : from->token[j + 1];
+            to->label[j] = last ? -1 : from->label[j + 1];
+            to->group[j] = last ? -1 : from->group[j + 1];
+            to->weight[j] = last ? 0 : from->weight[j + 1];
+            to->weight_sum += to->weight[j];
+            to->live += to->group[j] >= 0;
+        }
+    }
+}
+
 static void add_span(struct batch_host *h, int64_t beg, int64_t end, int pads)
 {
     int64_t i = h->spans++;

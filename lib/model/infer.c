@@ -81,6 +81,7 @@ void model_open(struct model *m, struct lane *lane, struct world *w, struct ckpt
     const struct op *op = op_open(device, type);
     mesh_init(&mesh, 1, 0, 1, 1, 1, 1, 1);
     ckpt_config(k, &cfg);
+    cfg.further = 0;
     lane_init(lane, dev_open(device), threads ? threads : opt_threads());
     model_init(m, &cfg, &mesh, w, lane, op);
     model_load(m, k, -1);

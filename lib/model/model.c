@@ -18,6 +18,7 @@ static void sizes_init(struct model *m)
     m->v = c->vocab / x->tp;
     m->v0 = m->v * x->i_tp;
     m->layers = 0;
+    m->further = x->i_pp == x->pp - 1 ? c->further : 0;
     m->chunks = MAX(x->chunks, x->pp) / x->pp;
     m->chunk = xcalloc(m->chunks + 1, sizeof *m->chunk);
     for (int64_t l = 0; l < c->layers; l++)
@@ -28,6 +29,8 @@ static void sizes_init(struct model *m)
 int64_t model_local_layer(const struct model *m, int64_t layer)
 {
     int64_t n = 0;
+    if (layer >= m->cfg.layers)
+        return m->layers + 1 + 2 * (layer - m->cfg.layers);
     for (int64_t l = 0; l < layer; l++)
         n += mesh_stage(&m->mesh, l, m->cfg.layers) == m->mesh.i_pp;
     return n;
@@ -38,7 +41,7 @@ static void pointers_init(struct model *m)
 {
     int64_t gsz = dtype_size(m->grad_type);
     free(m->at);
-    m->at = xcalloc(m->layers + 1, sizeof *m->at);
+    m->at = xcalloc(model_slots(m), sizeof *m->at);
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
         struct weights *at =
@@ -53,6 +56,10 @@ static void pointers_init(struct model *m)
     if (m->cfg.tied && !m->cfg.reward) {
         out->w[P_HEAD] = out->w[P_EMBED];
         out->g[P_HEAD] = out->g[P_EMBED];
+    }
+    for (struct weights *w = out + 2; w < m->at + model_slots(m); w += 2) { /* heads of their own */
+        w->w[P_HEAD] = out->w[P_HEAD], w->g[P_HEAD] = out->g[P_HEAD];
+        w->w[P_NORM] = w[-1].w[P_JOIN_NORM], w->g[P_NORM] = w[-1].g[P_JOIN_NORM];
     }
 }
 
@@ -73,6 +80,14 @@ static void rope_init(struct model *m)
     m->freq = lane_alloc(m->lane, n * sizeof(double), "the model");
     put_stats(m, m->freq, f, n);
     free(f);
+}
+
+static int has_lent(const struct model *m)
+{
+    for (int64_t i = 0; i < m->params; i++)
+        if (m->param[i].lent)
+            return 1;
+    return 0;
 }
 
 void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, struct world *w,
@@ -97,7 +112,13 @@ void model_init(struct model *m, struct config *cfg, const struct mesh *mesh, st
         int n = mesh_group(mesh, mesh->rank, g, ranks);
         m->comm[g] = comm_new(w, mesh_group_name(g), ranks, n);
     }
-    m->back = comm_new(w, "pp-back", ranks, mesh_group(mesh, mesh->rank, GROUP_PP, ranks));
+    int stages = mesh_group(mesh, mesh->rank, GROUP_PP, ranks);
+    m->back = comm_new(w, "pp-back", ranks, stages);
+    if (stages > 1 && has_lent(m)) {
+        int end = mesh->i_pp == 0 || mesh->i_pp == stages - 1;
+        ranks[!end ? 0 : 1] = end ? ranks[stages - 1] : mesh->rank;
+        m->ends = comm_new(w, "pp-ends", ranks, end ? 2 : 1);
+    }
     free(ranks);
 
     layout_init(&m->layout, mesh, m->param, m->params, m->cfg.layers, m->cfg.experts);
@@ -136,6 +157,8 @@ void model_release(struct model *m)
     for (int g = 0; g < GROUP_COUNT; g++)
         comm_free(m->comm[g]);
     comm_free(m->back);
+    if (m->ends)
+        comm_free(m->ends);
     layout_release(&m->layout);
     params_free(m->param, m->params);
     config_release(&m->cfg);
@@ -190,8 +213,15 @@ void model_random(struct model *m, uint64_t seed)
 
 void model_load(struct model *m, struct ckpt *k, int fresh)
 {
-    if (fresh < 0)
-        ckpt_only(k, m->param, m->params);
+    if (fresh < 0) { /* of which this one may leave out layers that predict further tokens */
+        struct config c;
+        int64_t n;
+        ckpt_config(k, &c);
+        struct param *p = arch_params(&c, &n);
+        ckpt_only(k, p, n);
+        params_free(p, n);
+        config_release(&c);
+    }
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];
         enum dtype type = model_type(m, l->buffer);

@@ -2,7 +2,8 @@
  *
  * A layer is attention and then route, dispatch, experts, combine, with dense among them where all
  * tokens also go through a shared expert, or dense alone; around the layers stand embed and head,
- * and between pipeline stages send and receive.  Each segment has a forward pass, a data gradient
+ * between pipeline stages send and receive, and layers that predict further tokens, on the last
+ * stage, begin with join and end with heads of their own.  Each segment has a forward pass, a data gradient
  * and a weight gradient, which a schedule (train.h) orders freely: what a segment keeps for later
  * lies in struct saved, one per (micro-batch, layer), and nowhere else.  Every collective that any
  * mapping needs is called here on its group; a group of one costs nothing.
@@ -30,7 +31,7 @@ struct batch {
     char *block;          /* what the arrays lie in */
     int64_t put_bytes;    /* from its beginning on: what the host fills in */
     int whole;             /* each row is one document, without pads */
-    int32_t *token;       /* (T) */
+    int32_t *token;       /* (T) -1: none, whose embedding is 0 */
     int32_t *label;       /* (T) the next token of the same document where it is learnt, else -1 */
     int32_t *position;    /* (T) within the document */
     int32_t *group;       /* (T) accounting group, -1 for pads */
@@ -64,6 +65,10 @@ struct batch_host {
 void batch_host_init(struct batch_host *h, int64_t rows, int64_t seq);
 void batch_host_release(struct batch_host *h);
 void batch_host_clear(struct batch_host *h);
+/* The rows as layers that predict a token further see them, from those of the layer before, which may
+ * be `to` itself: each token's are those of the next one in its document, but for its position, and
+ * the last has none: its token and label are -1, and it is routed as little as a pad is. */
+void batch_host_shift(struct batch_host *to, const struct batch_host *from);
 /* Fills row i from a packed sequence: document numbers ascend from 0, -1 marks pads (at the end).
  */
 void batch_host_row(struct batch_host *h, int64_t i, const int32_t *token, const uint8_t *target,
@@ -127,6 +132,7 @@ enum slot { /* activations of one (micro-batch, layer) */
     SLOT_DX, SLOT_DRY, SLOT_DH, SLOT_A, SLOT_DRX, SLOT_DRGATE, /* gradients, in the order of backward */
     SLOT_DENSE_DY, SLOT_DENSE_DH, SLOT_DENSE_A, SLOT_DENSE_DZ,
     SLOT_DH2, SLOT_DGATE, SLOT_DLOGITS, SLOT_DX1, SLOT_DY1, SLOT_DQKV, SLOT_DQKNORM,
+    SLOT_NEXT,                               /* R (Tl,D) embeddings of the next tokens */
     SLOT_DLATENT, SLOT_DKV,                  /* as SLOT_LATENT, R (tokens,H(c_own+Cv)) */
     SLOTS
 };
@@ -148,7 +154,10 @@ void saved_clear(struct saved *s);
 
 /* ---- model.c ---- */
 
-struct weights {    /* one layer, or with index `layers` what stands outside the layers */
+/* What stands at an index of model.at and of a micro-batch's saved state: the layers of this stage; at
+ * `layers` what is outside the layers, the head; then by turns the layers that predict further
+ * tokens and their heads. */
+struct weights {
     void *w[ROLES]; /* R, pointers into model.weight */
     void *g[ROLES]; /* pointers into model.grad; NULL when the model does not train */
 };
@@ -158,8 +167,9 @@ enum {
     LOSS_AUX,
     LOSS_Z,
     LOSS_DROPPED,
+    LOSS_FURTHER,
     LOSS_SUMS
-}; /* the loss, pairs won, the router's two, choices dropped */
+}; /* the loss, pairs won, the router's two, choices dropped, the loss of further tokens */
 struct model {
     struct config cfg;
     struct mesh mesh;
@@ -168,6 +178,7 @@ struct model {
     struct comm *comm[GROUP_COUNT];
     struct comm
         *back; /* GROUP_PP again, for gradients: between two ranks both kinds may be under way */
+    struct comm *ends; /* first and last stage, which has copies of what the first owns; or NULL */
     struct param *param;
     int64_t params;
     struct layout layout;
@@ -175,8 +186,9 @@ struct model {
     void *grad[BUFFERS];   /* (layout.size) of grad_type, NULL of fine tensors; gaps between tensors
                             * stay 0 */
     enum dtype grad_type;  /* S, or R where it is asked for */
-    struct weights *at;    /* (layers + 1) of this stage, the last one for what is outside */
+    struct weights *at;    /* (model_slots()) of this stage */
     int64_t layers;        /* held by this stage, numbered from 0 in order */
+    int64_t further;       /* the same of those that predict further tokens */
     int64_t chunks,
         *chunk; /* pipeline chunks of this stage; (chunks + 1) the first layer of each */
     int64_t h, g, c, cv, el, f, v, v0; /* local sizes */
@@ -191,7 +203,7 @@ struct model {
     int64_t windows, window_rows;  /* for so many rows of a rank */
     void *coef;                    /* S (2) of route_dgrad; the trainer's, set before each step */
     void *loss;                    /* S (LOSS_SUMS) of the step */
-    void *load;    /* S (layers, E) += choices of the step by expert, or NULL: nobody asks */
+    void *load;    /* S (model_slots(), E) += choices of the step by expert, or NULL: nobody asks */
     void *squares; /* S (1) += those of the experts' gradients as they are written, or NULL */
 };
 /* Builds the model of this rank: groups, layout, memory, zero weights.  cfg is taken over.  Dies (2)
@@ -218,6 +230,10 @@ void model_window(struct model *m, struct lane *l, int64_t n);
  * tensor that is not of the model is refused. */
 void model_load(struct model *m, struct ckpt *k, int fresh);
 void model_release(struct model *m);
+static inline int64_t model_slots(const struct model *m)
+{
+    return m->layers + 1 + 2 * m->further;
+}
 /* What this stage calls a layer of the model that it holds. */
 int64_t model_local_layer(const struct model *m, int64_t layer);
 void *model_weight(const struct model *m, const struct local *l); /* a slice's weights */
@@ -236,6 +252,7 @@ enum segment {
     SEG_EXPERTS,
     SEG_COMBINE,
     SEG_HEAD,
+    SEG_JOIN,
     SEG_SCORE,
     SEG_SEND,
     SEGMENTS
@@ -246,7 +263,7 @@ struct task_context {
     struct lane *l;
     struct batch *b;
     struct saved
-        *s;    /* (layers + 1): s[layer] of this micro-batch; the last holds the head's input */
+        *s;    /* (model_slots()): s[layer] of this micro-batch; a head's holds its input */
     int add;   /* weight gradients are added to those of earlier micro-batches, not written */
     int layer; /* local; of embed and receive the chunk's first, of head and send the one past its
                   last */

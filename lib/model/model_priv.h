@@ -52,6 +52,8 @@ static inline void scatter_tp(struct task_context *t, void *own, void *all, int6
     comm_reduce_scatter(t->m->comm[GROUP_TP], t->l, own, all, rows * t->m->cfg.d, t->m->op->real);
 }
 
+void join_forward(struct task_context *t);
+void join_dgrad(struct task_context *t);
 void embed_forward(struct task_context *t);
 void embed_wgrad(struct task_context *t);
 void attn_forward(struct task_context *t);
@@ -84,6 +86,10 @@ void recv_forward(struct task_context *t);
 void recv_dgrad(struct task_context *t);
 void send_forward(struct task_context *t);
 void send_dgrad(struct task_context *t);
+
+/* seg_embed.c: the tokens' rows, R (Tl,D), and what their gradient adds to the embedding's. */
+void embed_tokens(struct task_context *t, void *x);
+void embed_tokens_wgrad(struct task_context *t, void *dx);
 
 /* post_norm.c.  Forward makes SLOT_H2; backward takes SLOT_DH2 and makes SLOT_DX1; post_normed() is
  * h2, R (Tl,D), made again where it is no longer kept; and done with all of these. */

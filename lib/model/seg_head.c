@@ -4,7 +4,8 @@
  * The vocabulary is cut over TP; three numbers a token cross ranks.  dgrad makes each chunk's
  * logits again, so it also writes logp: a loss that knows dL/dlogp beforehand (weighted NLL does)
  * skips the forward pass.  The weight gradient is taken in the same sweep, since the chunk's
- * dlogits are too large to keep for later. */
+ * dlogits are too large to keep for later.  The heads of layers that predict further tokens have
+ * the same weights, and go backward before this one. */
 #include "model/model_priv.h"
 
 /* Tokens: at 32k vocabulary 128 MiB of f32 logits.  A GPU has more memory and more to gain: every
@@ -92,12 +93,15 @@ void head_dgrad(struct task_context *t)
         m->op->gemm(t->l, real_mat(m, dhidden + c.at * d * rsz, c.n, d), c.logits,
                     real_mat(m, w->w[P_HEAD], m->v, d), 0, 0, 0);
         m->op->gemm(t->l, grad_mat(m, w->g[P_HEAD], m->v, d), c.logits,
-                    real_mat(m, hidden + c.at * d * rsz, c.n, d), 1, 0, t->add || c.at > 0);
+                    real_mat(m, hidden + c.at * d * rsz, c.n, d), 1, 0,
+                    t->add || c.at > 0 || t->layer + 1 < model_slots(m));
     }
     char *own = own_block(m, dhidden, n * d * rsz);
     scatter_tp(t, own, dhidden, n);
     void *x = saved_fetch(s, SLOT_X);
-    m->op->rmsnorm_grad(t->l, saved_keep(s, SLOT_DX, n * d * rsz), grad_mat(m, w->g[P_NORM], 1, d),
-                        NULL, own, x, w->w[P_NORM], rstd, n, t->add);
+    void *further = saved_holds(s, SLOT_DX) ? saved_fetch(s, SLOT_DX) : NULL; /* seg_join.c */
+    m->op->rmsnorm_grad(t->l, further ? further : saved_keep(s, SLOT_DX, n * d * rsz),
+                        grad_mat(m, w->g[P_NORM], 1, d), further, own, x, w->w[P_NORM], rstd, n,
+                        t->add || further);
     saved_release(s, SLOT_X);
 }

@@ -14,13 +14,14 @@ void (*const segment_run[SEGMENTS][PASSES])(struct task_context *t) = {
     [SEG_COMBINE] = {combine_forward, combine_dgrad, NULL},
     [SEG_HEAD] = {head_forward, head_dgrad,
                   NULL}, /* its weight gradient is taken by chunk in dgrad */
+    [SEG_JOIN] = {join_forward, join_dgrad, NULL}, /* its weight gradients too */
     [SEG_SCORE] = {score_forward, score_dgrad, NULL},
     [SEG_SEND] = {send_forward, send_dgrad, NULL},
 };
 
 const char *const segment_name[SEGMENTS] = {
-    "embed",    "recv",    "attention", "latent", "route", "dense",
-    "dispatch", "experts", "combine",   "head",   "score", "send",
+    "embed",   "recv",    "attention", "latent", "route", "dense", "dispatch",
+    "experts", "combine", "head",      "join",   "score", "send",
 };
 
 struct layer_segments layer_segments(const struct model *m, int64_t layer)

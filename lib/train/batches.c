@@ -10,7 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SCALARS = 3, STAGE_SCALARS = 256 };
+enum { SCALARS = 4, STAGE_SCALARS = 256 };
+
+/* What this rank holds of rows. */
+static void batch_make(struct trainer *t, struct batch *b)
+{
+    batch_init(b, &t->model, t->o.micro, t->o.seq / t->mesh.cp);
+    b->groups = t->o.micro / t->o.group;
+    b->context = t->mesh.cp > 1 ? &t->context : NULL;
+    b->keys = t->o.seq;
+}
 
 /* Rows on the host, on the device, and between the two. */
 void batches_init(struct trainer *t)
@@ -21,13 +30,17 @@ void batches_init(struct trainer *t)
     t->host = xcalloc(t->micros, sizeof *t->host);
     t->batch = xcalloc(t->micros, sizeof *t->batch);
     t->whole = xcalloc(t->micros, sizeof *t->whole);
+    t->further = xcalloc(t->micros * t->model.further + 1, sizeof *t->further);
+    batch_host_init(&t->shift, o->micro, o->seq);
     for (int64_t i = 0; i < t->micros; i++) {
         batch_host_init(&t->host[i], o->micro, o->seq);
-        batch_init(&t->batch[i], &t->model, o->micro, o->seq / t->mesh.cp);
         t->host[i].group_rows = o->group;
-        t->batch[i].groups = o->micro / o->group;
-        t->batch[i].context = cut ? &t->context : NULL;
-        t->batch[i].keys = o->seq;
+        batch_make(t, &t->batch[i]);
+        for (int64_t j = 0; j < t->model.further; j++) {
+            struct batch *b = &t->further[i * t->model.further + j];
+            batch_make(t, b);
+            bytes += b->put_bytes;
+        }
         if (cut && t->loss->pairs)
             batch_init(&t->whole[i], &t->model, o->micro, o->seq);
         bytes += t->batch[i].put_bytes + t->whole[i].put_bytes;
@@ -51,6 +64,9 @@ void batches_release(struct trainer *t)
         if (t->whole[i].block)
             batch_release(&t->whole[i], &t->model);
     }
+    for (int64_t i = 0; i < t->micros * t->model.further; i++)
+        batch_release(&t->further[i], &t->model);
+    batch_host_release(&t->shift);
     if (t->mesh.cp > 1) {
         batch_host_release(&t->part);
         context_release(&t->context, dev);
@@ -60,7 +76,7 @@ void batches_release(struct trainer *t)
         dev->free_host(t->stage[i].p);
         dev->event_free(&t->stage[i].read);
     }
-    free(t->host), free(t->batch), free(t->whole);
+    free(t->host), free(t->batch), free(t->whole), free(t->further);
 }
 
 struct row_buffers {
@@ -156,18 +172,38 @@ static void agree_shape(struct trainer *t)
  */
 void batches_count(struct trainer *t, struct step_result *r)
 {
-    double sums[3] = {0, 0, 0};
+    const struct config *c = &t->model.cfg;
+    double sums[4] = {0};
     for (int64_t m = 0; m < t->micros; m++) {
         const struct batch_host *h = &t->host[m];
         sums[0] += t->loss->pairs ? (double)h->pairs : h->weight_sum;
         sums[1] += h->live;
-        for (int64_t i = 0; i < h->spans; i++)
-            sums[2] += pow(h->k_end[i] - h->k_beg[i], 2);
+        for (int64_t i = 0; i < h->spans; i++) {
+            double n = h->k_end[i] - h->k_beg[i];
+            sums[2] += n * n;
+            for (int64_t j = 0; j < c->further; j++) /* the last ones have no further tokens */
+                sums[3] += fmax(n - 1 - (double)j, 0);
+        }
     }
-    comm_all_reduce(t->model.comm[GROUP_DP], NULL, sums, 3, DT_F64, COMM_SUM);
+    comm_all_reduce(t->model.comm[GROUP_DP], NULL, sums, 4, DT_F64, COMM_SUM);
     *r = (struct step_result){.weight = sums[0], .tokens = sums[1], .squares = sums[2]};
+    r->routed = sums[1] * config_expert_layers(c) + sums[3];
     r->skipped = !(r->weight > 0);
     agree_shape(t);
+}
+
+/* Rows as this rank holds them to the device; returns the memory behind what went through p. */
+static char *put_rows(struct trainer *t, struct batch *b, const struct batch_host *h, char *p)
+{
+    int64_t spans = t->spans; /* a part of a row may cut two documents */
+    b->whole = t->rows_whole;
+    if (t->mesh.cp > 1) {
+        batch_host_cut(&t->part, h, &t->mesh);
+        h = &t->part;
+        spans = MIN(spans + 2 * t->o.micro, b->t);
+    }
+    batch_put(b, &t->model, h, spans, p);
+    return p + b->put_bytes;
 }
 
 void batches_put(struct trainer *t, double denom, double live)
@@ -175,25 +211,22 @@ void batches_put(struct trainer *t, double denom, double live)
     struct lane *l = &t->lane;
     const struct config *c = &t->model.cfg;
     struct stage *s = &t->stage[t->staged++ % ARRAY_LEN(t->stage)];
-    double scalars[SCALARS] = {denom, c->aux * c->experts / (MAX(c->k, 1) * live), 2 * c->z / live};
-    int64_t spans = t->spans; /* a part of a row may cut two documents */
-    int64_t cut = MIN(spans + 2 * t->o.micro, t->batch[0].t);
+    double scalars[SCALARS] = {denom, c->aux * c->experts / (MAX(c->k, 1) * live), 2 * c->z / live,
+                               c->further ? denom * c->further / t->o.further : denom};
+    int64_t further = t->model.further;
     char *p = s->p + STAGE_SCALARS;
     l->dev->reach(&s->read);
     dtype_convert(s->p, t->model.op->stat, scalars, DT_F64, SCALARS);
     l->dev->put(l, t->scalars, s->p, SCALARS * dtype_size(t->model.op->stat));
-    for (int64_t m = 0; m < t->micros; p += t->batch[m++].put_bytes) {
-        t->batch[m].whole = t->rows_whole;
-        if (t->mesh.cp == 1) {
-            batch_put(&t->batch[m], &t->model, &t->host[m], spans, p);
-            continue;
+    for (int64_t m = 0; m < t->micros; m++) {
+        p = put_rows(t, &t->batch[m], &t->host[m], p);
+        for (int64_t i = 0; i < further; i++) {
+            batch_host_shift(&t->shift, i ? &t->shift : &t->host[m]);
+            p = put_rows(t, &t->further[m * further + i], &t->shift, p);
         }
-        batch_host_cut(&t->part, &t->host[m], &t->mesh);
-        batch_put(&t->batch[m], &t->model, &t->part, cut, p);
         if (t->whole[m].block) {
-            p += t->batch[m].put_bytes;
-            batch_put(&t->whole[m], &t->model, &t->host[m], spans, p);
-            p += t->whole[m].put_bytes - t->batch[m].put_bytes;
+            batch_put(&t->whole[m], &t->model, &t->host[m], t->spans, p);
+            p += t->whole[m].put_bytes;
         }
     }
     l->dev->record(l, &s->read);

@@ -105,7 +105,7 @@ static void stretches_find(struct optim *o)
             continue;
         s[all++] = (struct optim_stretch){layer >= 0            ? model_local_layer(m, layer)
                                           : layer == STAGE_LAST ? m->layers
-                                                                : m->layers + 1,
+                                                                : model_slots(m),
                                           (int)l->buffer, l->at, l->r.rows * l->r.cols};
     }
     qsort(s, all, sizeof *s, by_place);
@@ -138,7 +138,7 @@ static void balance_init(struct optim *o, double rate)
         die_misused("--balance: routers of %s models choose without a bias",
                     m->cfg.arch->model_type);
     if (rate > 0)
-        m->load = take(m, MAX(m->layers, 1) * m->cfg.experts, m->op->stat);
+        m->load = take(m, model_slots(m) * m->cfg.experts, m->op->stat);
     o->balance = rate;
 }
 
@@ -255,7 +255,7 @@ void optim_begin(struct optim *o)
     int64_t size = dtype_size(m->op->stat);
     m->lane->dev->zero(m->lane, o->sum, size);
     if (m->load)
-        m->lane->dev->zero(m->lane, m->load, m->layers * m->cfg.experts * size);
+        m->lane->dev->zero(m->lane, m->load, model_slots(m) * m->cfg.experts * size);
 }
 
 void optim_reduce_layer(struct optim *o, int64_t layer)
@@ -266,11 +266,23 @@ void optim_reduce_layer(struct optim *o, int64_t layer)
             reduce(o, &o->reduced[i]);
 }
 
+/* Whether the embedding is here and on another stage too: the first one's, which takes the
+ * gradients of both and gives its weights away. */
+static int is_end(const struct model *m)
+{
+    return m->ends && comm_size(m->ends) > 1;
+}
+
 void optim_reduce(struct optim *o)
 {
     struct model *m = o->m;
     int shared = comm_size(shard_comm(m, BUFFER_EXPERTS)) > 1;
-    optim_reduce_layer(o, m->layers + 1);
+    if (is_end(m)) {
+        fork_side(o);
+        comm_reduce(m->ends, o->side, m->at[m->layers].g[P_EMBED], m->v * m->cfg.d, m->grad_type,
+                    0);
+    }
+    optim_reduce_layer(o, model_slots(m));
     if (shared)
         join_side(o);
     if (!m->squares) /* else they were counted as they were written */
@@ -313,8 +325,8 @@ static void balance(struct optim *o)
     int64_t e = m->cfg.experts, ssz = dtype_size(m->op->stat);
     if (!m->load)
         return;
-    comm_all_reduce(m->comm[GROUP_DP], m->lane, m->load, m->layers * e, m->op->stat, COMM_SUM);
-    for (int64_t i = 0; i < m->layers; i++)
+    comm_all_reduce(m->comm[GROUP_DP], m->lane, m->load, model_slots(m) * e, m->op->stat, COMM_SUM);
+    for (int64_t i = 0; i < model_slots(m); i++)
         if (m->at[i].w[P_ROUTER_BIAS])
             m->op->balance(m->lane, m->at[i].w[P_ROUTER_BIAS], (char *)m->load + i * e * ssz,
                            o->state, e, o->balance);
@@ -329,6 +341,9 @@ void optim_step(struct optim *o)
     update(o, BUFFER_DENSE);
     fork_side(o);
     gather(o, BUFFER_DENSE, o->side);
+    if (is_end(m))
+        comm_broadcast(m->ends, o->side, m->at[m->layers].w[P_EMBED],
+                       m->v * m->cfg.d * dtype_size(m->op->real), 0);
     update(o, BUFFER_EXPERTS);
     gather(o, BUFFER_EXPERTS, m->lane);
     join_side(o);

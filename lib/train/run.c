@@ -165,7 +165,10 @@ static void run_rank(struct world *world, void *arg)
     free(last);
     if (!*resume)
         free(resume), resume = NULL;
-    run_config(&r, resume, &cfg);
+    int64_t left_out = run_config(&r, resume, &cfg);
+    if (left_out && world_rank(world) == 0)
+        warn("this run leaves out the layers that predict further tokens (%lld)",
+             (long long)left_out);
     struct trainer_options t = o->train;
     t.seq = set_info(r.mix.set[0])->seq;
     r.steps = o->steps > 0 ? o->steps : ceil(o->epochs * run_sequences(&r.mix) / t.batch);

@@ -129,6 +129,8 @@ void run_identity(struct buf *out, const struct run_options *o, const struct con
     number(out, "z", c->z);
     if (t->optim.balance > 0)
         number(out, "balance", t->optim.balance);
+    if (c->further)
+        number(out, "mtp-weight", t->further);
     number(out, "capacity", t->capacity);
     integer(out, "group", t->group);
     buf_str(out, "}");

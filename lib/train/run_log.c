@@ -56,6 +56,7 @@ void run_log_step(struct run *r, const struct step_result *s, double ms, double 
                              .tflops = flops / ms / 1e9,
                              .ok = s->ok,
                              .seconds = seconds,
+                             .mtp_loss = s->further,
                              .dropped = s->dropped,
                              .won = r->t.loss->pairs ? s->won : NAN,
                              .squares = s->squares};

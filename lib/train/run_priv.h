@@ -51,8 +51,9 @@ int64_t run_sequences(const struct mix *x);
 
 /* ---- run_start.c ---- */
 
-/* The model of the checkpoint to resume, of --init, or of --model. */
-void run_config(const struct run *r, const char *resume, struct config *c);
+/* The model of the checkpoint to resume, of --init, or of --model.  Returns how many layers that predict
+ * further tokens this run leaves out. */
+int64_t run_config(const struct run *r, const char *resume, struct config *c);
 /* Dies where the device has less memory than the run will need. */
 void run_memory(struct run *r, const char *resume, const struct mesh *m,
                 struct trainer_options *t);

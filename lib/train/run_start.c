@@ -20,7 +20,7 @@ static void check_tokenizer(const struct run *r, const struct ckpt *k)
     free(path);
 }
 
-void run_config(const struct run *r, const char *resume, struct config *c)
+int64_t run_config(const struct run *r, const char *resume, struct config *c)
 {
     const char *from = resume ? resume : r->o->init;
     if (from) {
@@ -37,7 +37,9 @@ void run_config(const struct run *r, const char *resume, struct config *c)
     }
     if (loss_find(r->o->train.loss)->reward)
         c->reward = 1;
+    int64_t further = c->further;
     trainer_config(c, &r->o->train);
+    return further - c->further;
 }
 
 void run_memory(struct run *r, const char *resume, const struct mesh *m, struct trainer_options *t)

@@ -51,40 +51,71 @@ static struct place place_of(const struct model *m, int64_t chunk)
                           chunk + 1 == m->chunks && x->i_pp + 1 == x->pp};
 }
 
-static void add_forward(struct schedule *s, const struct model *m, struct place p, int micro,
-                        int head /* SEG_HEAD, SEG_SCORE, or -1 for none */)
+static void add_layers(struct schedule *s, const struct model *m, int lo, int hi, int micro)
 {
-    add(s, p.first ? SEG_EMBED : SEG_RECV, PASS_FORWARD, p.lo, micro);
-    for (int l = p.lo; l < p.hi; l++) {
+    for (int l = lo; l < hi; l++) {
         struct layer_segments layer = layer_segments(m, l);
         for (int64_t i = 0; i < layer.n; i++)
             add(s, layer.list[i], PASS_FORWARD, l, micro);
     }
+}
+
+static void add_forward(struct schedule *s, const struct model *m, struct place p, int micro,
+                        int head /* SEG_HEAD, SEG_SCORE, or -1 for none */)
+{
+    add(s, p.first ? SEG_EMBED : SEG_RECV, PASS_FORWARD, p.lo, micro);
+    add_layers(s, m, p.lo, p.hi, micro);
     if (!p.last)
         add(s, SEG_SEND, PASS_FORWARD, p.hi, micro);
     else if (head >= 0)
         add(s, head, PASS_FORWARD, p.hi, micro);
 }
 
-static void add_backward(struct schedule *s, const struct model *m, struct place p, int micro,
-                         enum segment head)
+static void add_layers_back(struct schedule *s, const struct model *m, int lo, int hi, int micro)
 {
     int late = -1, late_layer = -1; /* a segment whose weight gradient waits for one that travels */
-    add(s, p.last ? head : SEG_SEND, PASS_DGRAD, p.hi, micro);
-    for (int l = p.hi - 1; l >= p.lo; l--) {
+    for (int l = hi - 1; l >= lo; l--) {
         struct layer_segments layer = layer_segments(m, l);
         for (int64_t i = layer.n - 1; i >= 0; i--) {
             add(s, layer.list[i], PASS_DGRAD, l, micro);
             if (late >= 0)
                 add(s, late, PASS_WGRAD, late_layer, micro);
             late = -1;
-            int below = i > 0 ? (int)layer.list[i - 1] : l > p.lo ? last_segment(m, l - 1) : -1;
+            int below = i > 0 ? (int)layer.list[i - 1] : l > lo ? last_segment(m, l - 1) : -1;
             if (travels(below))
                 late = layer.list[i], late_layer = l;
             else
                 add(s, layer.list[i], PASS_WGRAD, l, micro);
         }
     }
+}
+
+/* Layers that predict further tokens, which only a loss known beforehand asks for: forward after
+ * the last layer, and backward before the head. */
+static void add_further(struct schedule *s, const struct model *m, int micro)
+{
+    for (int l = (int)m->layers + 1; l < model_slots(m); l += 2) {
+        add(s, SEG_JOIN, PASS_FORWARD, l, micro);
+        add_layers(s, m, l, l + 1, micro);
+    }
+}
+
+static void add_further_back(struct schedule *s, const struct model *m, int micro)
+{
+    for (int l = (int)model_slots(m) - 2; l > m->layers; l -= 2) {
+        add(s, SEG_HEAD, PASS_DGRAD, l + 1, micro);
+        add_layers_back(s, m, l, l + 1, micro);
+        add(s, SEG_JOIN, PASS_DGRAD, l, micro);
+    }
+}
+
+static void add_backward(struct schedule *s, const struct model *m, struct place p, int micro,
+                         enum segment head)
+{
+    if (p.last)
+        add_further_back(s, m, micro);
+    add(s, p.last ? head : SEG_SEND, PASS_DGRAD, p.hi, micro);
+    add_layers_back(s, m, p.lo, p.hi, micro);
     if (p.first)
         add(s, SEG_EMBED, PASS_WGRAD, 0, micro);
     else
@@ -118,6 +149,8 @@ void schedule_1f1b(struct schedule *s, const struct model *m, int64_t micros, en
         if (i < n) {
             add_forward(s, m, place_of(m, chunk_of(m, i)), micro_of(m, i),
                         head_forward ? (int)head : -1);
+            if (place_of(m, chunk_of(m, i)).last)
+                add_further(s, m, micro_of(m, i));
             begun = MAX(begun, micro_of(m, i) + 1);
         }
         s->in_flight = MAX(s->in_flight, begun - ended);

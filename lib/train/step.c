@@ -25,6 +25,13 @@ static int counts(const struct trainer *t)
     return t->mesh.i_tp == 0 && (!t->loss->pairs || t->mesh.i_cp == 0);
 }
 
+/* What the layers at that index of model.at work on. */
+static struct batch *batch_at(struct trainer *t, int64_t micro, int64_t layer)
+{
+    int64_t beyond = layer - t->model.layers - 1;
+    return beyond < 0 ? &t->batch[micro] : &t->further[micro * t->model.further + beyond / 2];
+}
+
 static struct loss_rows loss_rows(struct trainer *t, struct batch *b)
 {
     return (struct loss_rows){.weight = b->weight,
@@ -39,6 +46,17 @@ static struct loss_rows loss_rows(struct trainer *t, struct batch *b)
                               .base = b->base,
                               .margin = b->margin,
                               .beta = t->loss->reward ? 1 : t->o.beta};
+}
+
+/* The loss of further tokens is one of log-probabilities too, with a denominator and a sum of its
+ * own. */
+static struct loss_rows further_rows(struct trainer *t, struct batch *b)
+{
+    int64_t ssz = dtype_size(t->model.op->stat);
+    struct loss_rows r = loss_rows(t, b);
+    r.denom = (char *)t->scalars + FURTHER_DENOM * ssz;
+    r.sum = (char *)t->model.loss + LOSS_FURTHER * ssz;
+    return r;
 }
 
 static void loss_dgrad(struct trainer *t, int64_t micro)
@@ -80,22 +98,27 @@ static void loss_value(struct trainer *t, int64_t micro, int eval)
 
 static void run_schedule(struct trainer *t, const struct schedule *s)
 {
-    int64_t alive = s->in_flight, per = t->model.layers + 1;
+    int64_t alive = s->in_flight, per = model_slots(&t->model);
     const struct dev_ops *dev = t->lane.dev;
     for (int64_t i = 0; i < s->n; i++) {
         const struct task *k = &s->task[i];
         struct lane *l = t->lanes[k->lane];
         struct task_context c = {.m = &t->model,
                                  .l = l,
-                                 .b = &t->batch[k->micro],
+                                 .b = batch_at(t, k->micro, k->layer),
                                  .s = &t->saved[k->micro % alive * per],
                                  .add = k->micro > 0, /* a chunk's come in order */
                                  .layer = k->layer};
         int head = k->segment == SEG_HEAD || k->segment == SEG_SCORE;
-        int head_dgrad = head && k->pass == PASS_DGRAD;
+        int head_dgrad = head && k->pass == PASS_DGRAD, further = k->layer > t->model.layers;
+        struct loss_rows rows;
+        if (further)
+            rows = further_rows(t, c.b);
         if (k->after >= 0 && t->lanes[s->task[k->after].lane] != l)
             dev->follow(l, &t->reached[k->after]);
-        if (head_dgrad)
+        if (head_dgrad && further)
+            t->loss->dgrad(&t->lane, t->model.op, &rows);
+        else if (head_dgrad)
             loss_dgrad(t, k->micro);
         segment_run[k->segment][k->pass](&c);
         if (k->awaited && t->lanes[LANE_TOKENS] != t->lanes[LANE_COMPUTE])
@@ -103,11 +126,14 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
         arena_reset(&l->scratch);
         /* the last word on a layer's gradients, and on the head's */
         int attention = k->segment == SEG_ATTN || k->segment == SEG_LATENT;
-        int done = (attention && k->pass == PASS_WGRAD) || head_dgrad;
+        int done = further ? k->segment == SEG_JOIN && k->pass == PASS_DGRAD
+                           : (attention && k->pass == PASS_WGRAD) || head_dgrad;
         if (s == &t->schedule && done && k->micro == t->micros - 1)
             optim_reduce_layer(&t->optim, k->layer);
         /* the last pass of the head has written logp */
-        if (head && (head_dgrad || s == &t->eval))
+        if (head_dgrad && further && counts(t))
+            t->loss->value(&t->lane, t->model.op, &rows);
+        else if (head && !further && (head_dgrad || s == &t->eval))
             loss_value(t, k->micro, s == &t->eval);
         if (k->last_of_micro)
             for (int64_t l = 0; l < per; l++)
@@ -136,16 +162,17 @@ static void gradients(struct trainer *t)
     sum_losses(t);
 }
 
-/* The sums of the step as means; the auxiliary ones a layer of experts. */
+/* The sums of the step as means; the router's of a token and layer of experts. */
 static void result_losses(const struct trainer *t, const void *raw /* S (LOSS_SUMS) */,
-                          double weight, double live, struct step_result *r)
+                          struct step_result *r)
 {
     double sums[LOSS_SUMS];
     const struct model *m = &t->model;
-    double routed = live * MAX(config_expert_layers(&m->cfg), 1);
+    double routed = MAX(r->routed, 1);
     dtype_convert(sums, DT_F64, raw, m->op->stat, LOSS_SUMS);
-    r->loss = sums[LOSS_MAIN] / weight;
-    r->won = sums[LOSS_WON] / weight;
+    r->loss = sums[LOSS_MAIN] / r->weight;
+    r->won = sums[LOSS_WON] / r->weight;
+    r->further = m->cfg.further ? sums[LOSS_FURTHER] / r->weight / (double)m->cfg.further : NAN;
     /* every rank of TP x CP computed the whole group's auxiliary loss, and dropped its choices */
     int ranks = t->mesh.tp * t->mesh.cp;
     r->aux = sums[LOSS_AUX] / routed / ranks;
@@ -153,12 +180,12 @@ static void result_losses(const struct trainer *t, const void *raw /* S (LOSS_SU
     r->z = sums[LOSS_Z] / routed;
 }
 
-static void read_losses(struct trainer *t, double weight, double live, struct step_result *r)
+static void read_losses(struct trainer *t, struct step_result *r)
 {
     double host[LOSS_SUMS];
     t->lane.dev->get(&t->lane, host, t->model.loss, LOSS_SUMS * dtype_size(t->model.op->stat));
     t->lane.dev->wait(&t->lane);
-    result_losses(t, host, weight, live, r);
+    result_losses(t, host, r);
 }
 
 void trainer_gradients(struct trainer *t, struct step_result *r)
@@ -168,7 +195,7 @@ void trainer_gradients(struct trainer *t, struct step_result *r)
         return;
     batches_put(t, r->weight, r->tokens);
     gradients(t);
-    read_losses(t, r->weight, r->tokens, r);
+    read_losses(t, r);
 }
 
 void whole_step(struct trainer *t)
@@ -248,7 +275,7 @@ void trainer_take(struct trainer *t, struct step_result *r)
     r->seconds = t->lane.dev->elapsed(&w->begun, &w->done);
     if (r->skipped)
         return;
-    result_losses(t, w->report + REPORT_LOSS, r->weight, r->tokens, r);
+    result_losses(t, w->report + REPORT_LOSS, r);
     dtype_convert(state, DT_F64, w->report + REPORT_STATE, t->model.op->stat, STEP_STATE);
     memcpy(r->bad, w->report + REPORT_BAD, sizeof r->bad);
     r->ok = state[STEP_OK] > 0;
@@ -291,7 +318,8 @@ double trainer_evaluate(struct trainer *t, struct set *set, double moments[2])
         run_schedule(t, &t->eval);
     }
     sum_losses(t);
-    read_losses(t, weight, 1, &r);
+    r.weight = weight;
+    read_losses(t, &r);
     t->model.capacity = capacity;
     if (moments) {
         comm_all_reduce(t->model.comm[GROUP_WORLD], NULL, t->scores, 3, DT_F64, COMM_SUM);

@@ -27,7 +27,7 @@ struct task {
     enum segment segment;
     enum pass pass;
     enum lane_name lane;
-    int layer;         /* local; the model's layer count for what comes after the last */
+    int layer;         /* an index of model.at */
     int micro;         /* micro-batch */
     int after;         /* task of the other lane whose event this one waits for, -1 for none */
     int awaited;       /* a task of the other lane waits for this one */
@@ -62,7 +62,7 @@ struct optim_piece {
     int writes; /* this rank stores it: the first of the tensor's replicas over TP */
 };
 struct optim_stretch { /* neighbours in a buffer whose gradients are done at the same time */
-    int64_t layer; /* local; the number of layers for the head's, one more for the embedding's */
+    int64_t layer; /* an index of model.at; one past the last for the embedding's */
     int b;
     int64_t at, n; /* elements */
 };
@@ -108,8 +108,8 @@ void optim_init(struct optim *o, struct model *m, const struct optim_options *op
 void optim_release(struct optim *o);
 /* Before the first gradient of a step. */
 void optim_begin(struct optim *o);
-/* Begins to sum gradients that are done over the ranks that share each tensor: a layer's, with the
- * number of layers the head's. */
+/* Begins to sum gradients that are done over the ranks that share each tensor: those of what stands
+ * there in model.at. */
 void optim_reduce_layer(struct optim *o, int64_t layer);
 /* Sums the rest, the embedding's; each rank then holds its shard of all sums, and the sum of the
  * shard's squares. */
@@ -134,6 +134,7 @@ struct trainer_options {
     int64_t batch, micro; /* packed rows: of a step over all ranks, of a micro-batch */
     int64_t seq;          /* tokens of a row */
     double aux, z;
+    double further;  /* weight of the loss of layers that predict further tokens; 0: they are left out */
     double capacity; /* of experts, as the model's; 0: no choice is dropped */
     int64_t group;   /* packed rows of an accounting group; 0: 1 */
     double beta;     /* of dpo */
@@ -146,6 +147,8 @@ struct trainer_options {
 struct step_result {
     double seconds; /* from when the step could begin to its end */
     double loss, aux, z, norm, lr, weight; /* weight: the denominator */
+    double further;  /* mean loss of further tokens, of as many as the loss; NaN where none are predicted */
+    double routed;   /* tokens that all routers saw, over all ranks */
     double dropped;  /* share of the router's choices; NaN where none may be */
     double won;      /* share of pairs in which the chosen one scores higher */
     double squares;  /* sum of squared document lengths, over all ranks */
@@ -169,14 +172,17 @@ struct trainer {
     struct batch_host *host; /* (micros) whole rows */
     struct batch *batch;     /* (micros) what this rank holds of them, on the device */
     struct batch_host part;  /* on the way there when CP > 1; and then, for losses on documents: */
+    struct batch *further;   /* (micros, model.further) these as layers that predict further tokens see them */
+    struct batch_host shift; /* on the way there */
     struct batch *whole;     /* (micros) the whole rows on the device */
     struct context context;
     struct heap kept; /* of slots where tokens travel on a lane of their own, else the lane's is */
-    struct saved *saved; /* (in_flight, layers + 1) */
+    struct saved *saved; /* (in_flight, model_slots()) */
     struct event *reached; /* (schedule.n) tasks that the other lane waits for */
     int64_t spans;         /* of the fullest micro-batch of all ranks, rounded up */
     int rows_whole;        /* all rows of all ranks are whole (struct batch) */
-    void *scalars;       /* S (3): denominator, coefficients of the router's losses */
+    void *scalars;       /* S (4): denominator, coefficients of the router's losses, denominator of further
+                          * tokens */
     struct stage {       /* scalars and batches, of alloc_host(), for the device to read */
         char *p;
         struct event read;

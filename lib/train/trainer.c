@@ -47,6 +47,8 @@ void trainer_config(struct config *c, const struct trainer_options *o)
         c->aux = o->aux;
     if (o->z >= 0)
         c->z = o->z;
+    if (o->further == 0 || c->reward || loss_find(o->loss)->pairs)
+        c->further = 0;
 }
 
 void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, struct config *cfg,
@@ -88,7 +90,7 @@ void trainer_init(struct trainer *t, struct world *w, const struct mesh *mesh, s
     schedule_1f1b(&t->schedule, &t->model, t->micros, head, !t->loss->known_beforehand);
     schedule_forward(&t->eval, &t->model, t->micros, head);
 
-    int64_t saved = t->schedule.in_flight * (t->model.layers + 1);
+    int64_t saved = t->schedule.in_flight * model_slots(&t->model);
     t->saved = xcalloc(saved, sizeof *t->saved);
     for (int64_t i = 0; i < saved; i++)
         t->saved[i].heap = t->lanes[LANE_TOKENS] == &t->lane ? &t->lane.heap : &t->kept;
@@ -109,7 +111,7 @@ void trainer_release(struct trainer *t)
     dev->wait(&t->lane);
     for (int64_t i = 0; i < MAX(t->schedule.n, t->eval.n); i++)
         dev->event_free(&t->reached[i]);
-    for (int64_t i = 0; i < t->schedule.in_flight * (t->model.layers + 1); i++)
+    for (int64_t i = 0; i < t->schedule.in_flight * model_slots(&t->model); i++)
         saved_clear(&t->saved[i]);
     for (int i = 0; i < ON_THEIR_WAY; i++) {
         dev->free_host(t->way[i].report);

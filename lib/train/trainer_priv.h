@@ -6,6 +6,8 @@
 
 /* ---- batches.c ---- */
 
+enum { FURTHER_DENOM = 3 }; /* in the scalars */
+
 void batches_init(struct trainer *t);
 void batches_release(struct trainer *t);
 /* The rows of a set from `first` on; what lies past its end is a row again, that does not count. */
