@@ -441,8 +441,8 @@ static void test_families(void)
         {deepseek_v2_lite,
          {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 40, \"mscale\": 1, "
                           "\"original_max_position_embeddings\": 4096}"},
-         "\"rope_scaling\" does without \"attention_factor\", with \"mscale\" equal to "
-         "\"mscale_all_dim\"; all else is not implemented"},
+         "\"rope_scaling\" does without \"attention_factor\", with both \"mscale\" and "
+         "\"mscale_all_dim\" or none; all else is not implemented"},
         {olmoe_1b_7b,
          {"attention_bias", "true"},
          "\"attention_bias\" is not 0, the only value implemented"},
@@ -543,6 +543,25 @@ static void test_rope(void)
     ok(c.c == 128 && off < 1e-6 && fabs(rope_magnitude(&c) - 1.138629436111989) < 1e-15,
        "YaRN: frequencies and magnitude are those of transformers (%.1e)", off);
     config_release(&c);
+
+    static const struct {
+        const char *scaling;
+        double whole, turned;
+    } latent[] = {
+        {"{\"type\": \"yarn\", \"factor\": 40, \"original_max_position_embeddings\": 4096, "
+         "\"mscale\": 1, \"mscale_all_dim\": 0.5}",
+         1.184443972705696805, 1.1557219901962608}, /* 0.1 m ln 40 + 1, and their quotient */
+        {"{\"type\": \"yarn\", \"factor\": 40, \"original_max_position_embeddings\": 4096}", 1,
+         1.368887945411393611},
+    };
+    for (int i = 0; i < ARRAY_LEN(latent); i++) {
+        c = parsed_of(deepseek_v2_lite, CHANGES({"rope_scaling", latent[i].scaling}));
+        ok(fabs(rope_magnitude(&c) - latent[i].whole) < 1e-12 &&
+               fabs(rope_turned(&c) - latent[i].turned) < 1e-12,
+           "YaRN of latent attention: heads of %.4g, of which what turns of %.4g more",
+           rope_magnitude(&c), rope_turned(&c));
+        config_release(&c);
+    }
 
     struct buf out = {0};
     struct config r;

@@ -112,7 +112,7 @@ FAMILIES = {
         "topk_method": "greedy", "n_group": 1, "topk_group": 1, "norm_topk_prob": False,
         "scoring_func": "softmax", "routed_scaling_factor": 1.0, "rope_theta": 500.0,
         "rope_scaling": {"type": "yarn", "factor": 40.0, "original_max_position_embeddings": 64,
-                         "beta_fast": 8, "beta_slow": 0.5, "mscale": 0.707, "mscale_all_dim": 0.707},
+                         "beta_fast": 8, "beta_slow": 0.5, "mscale": 1.2, "mscale_all_dim": 0.707},
     }),
 }
 SEED, BATCH, TIME, PROMPT, ANSWER = 7, 2, 24, 8, 200

@@ -16,7 +16,7 @@ struct rope_scaling {
     double factor, original;      /* original_max_position_embeddings */
     double low_factor, high_factor; /* low_freq_factor, high_freq_factor */
     double fast, slow, attention;   /* beta_fast, beta_slow, attention_factor (NAN: not given) */
-    double mscale, mscale_all;      /* mscale, mscale_all_dim; 0: not given */
+    double mscale, mscale_all;      /* mscale, mscale_all_dim; NAN: not given */
 };
 
 /* In Hugging Face's terms (config.json), one letter each as in op_list.h. */
@@ -143,6 +143,8 @@ int64_t config_expert_layers(const struct config *c); /* without those that pred
 void rope_read(struct config *c, struct json object, const char *key, const char *who);
 /* What queries and keys are multiplied by, each. */
 double rope_magnitude(const struct config *c);
+/* And beyond that, of latent attention, the part of them that turns. */
+double rope_turned(const struct config *c);
 /* (c_turn/2) angles that a position turns by. */
 void rope_frequencies(const struct config *c, double *freq);
 

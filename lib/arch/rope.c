@@ -85,7 +85,8 @@ static const struct rope_type *type_of(struct json object, const char *key, cons
 }
 
 /* Ends of the ramp are whole numbers.  Latent attention has two parts of a head, of which one
- * turns: `mscale` / `mscale_all_dim` is how much longer that one becomes, and here it must not. */
+ * turns; where only one of mscale and mscale_all_dim is given, DeepSeek's code and transformers
+ * disagree. */
 static void yarn_check(const struct config *c, struct json object, const char *key, const char *who)
 {
     const struct rope_scaling *r = &c->rope;
@@ -97,9 +98,9 @@ static void yarn_check(const struct config *c, struct json object, const char *k
     if (!c->kv_rank && !(isnan(r->mscale) && isnan(r->mscale_all)))
         die_misused("%s: \"%s\" of \"%s\" is not implemented", who,
                     isnan(r->mscale) ? "mscale_all_dim" : "mscale", key);
-    if (c->kv_rank && (r->mscale != r->mscale_all || !isnan(r->attention)))
-        die_misused("%s: \"%s\" does without \"attention_factor\", with \"mscale\" equal to "
-                    "\"mscale_all_dim\"; all else is not implemented",
+    if (c->kv_rank && (isnan(r->mscale) != isnan(r->mscale_all) || !isnan(r->attention)))
+        die_misused("%s: \"%s\" does without \"attention_factor\", with both \"mscale\" and "
+                    "\"mscale_all_dim\" or none; all else is not implemented",
                     who, key);
 }
 
@@ -129,14 +130,34 @@ void rope_read(struct config *c, struct json object, const char *key, const char
         die_misused("%s: \"high_freq_factor\" is not above \"low_freq_factor\"", who);
 }
 
+/* YaRN: queries and keys grow with the length, here of the weight `mscale`. */
+static double yarn_size(const struct rope_scaling *r, double mscale)
+{
+    return 0.1 * mscale * log(fmax(r->factor, 1)) + 1;
+}
+
+static int is_yarn(const struct config *c)
+{
+    return c->rope.type && c->rope.type->frequency == yarn;
+}
+
 double rope_magnitude(const struct config *c)
 {
     const struct rope_scaling *r = &c->rope;
-    if (!r->type || r->type->frequency != yarn)
+    if (!is_yarn(c))
         return 1;
     if (c->kv_rank)
-        return 0.1 * r->mscale_all * log(fmax(r->factor, 1)) + 1;
-    return isnan(r->attention) ? 0.1 * log(fmax(r->factor, 1)) + 1 : r->attention;
+        return isnan(r->mscale_all) ? 1 : yarn_size(r, r->mscale_all);
+    return isnan(r->attention) ? yarn_size(r, 1) : r->attention;
+}
+
+double rope_turned(const struct config *c)
+{
+    const struct rope_scaling *r = &c->rope;
+    if (!is_yarn(c) || !c->kv_rank)
+        return 1;
+    return isnan(r->mscale) ? yarn_size(r, 1)
+                            : yarn_size(r, r->mscale) / yarn_size(r, r->mscale_all);
 }
 
 void rope_frequencies(const struct config *c, double *freq)

@@ -76,6 +76,7 @@ static void rope_init(struct model *m)
     int64_t n = m->cfg.c_turn / 2;
     double *f = xmalloc(n * sizeof *f);
     rope_frequencies(&m->cfg, f);
+    m->turned = rope_turned(&m->cfg);
     m->scale = pow(rope_magnitude(&m->cfg), 2) / sqrt(m->c);
     m->freq = lane_alloc(m->lane, n * sizeof(double), "the model");
     put_stats(m, m->freq, f, n);

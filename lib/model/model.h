@@ -194,6 +194,7 @@ struct model {
     int64_t h, g, c, cv, el, f, v, v0; /* local sizes */
     void *freq;                    /* S (C/2) rotary frequencies, of the part that turns */
     double scale;                  /* of <query, key> */
+    double turned;                 /* what the part of a latent head that turns is multiplied by */
     double capacity; /* of an expert, in mean loads (op_list.h, drop); 0: no choice is dropped */
     const struct dispatcher *dispatch; /* dispatch.h */
     int any_dispatch;              /* it was chosen here, and may become the window */

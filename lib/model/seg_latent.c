@@ -127,7 +127,7 @@ static struct mat queries_weight(const struct task_context *t)
 static void turn(struct task_context *t, void *y, int64_t heads, int64_t c, int back)
 {
     t->m->op->turn_pairs(t->l, y, t->b->position, t->m->freq, t->b->t, heads, c, t->m->cfg.c_turn,
-                         back);
+                         t->m->turned, back);
 }
 
 void latent_forward(struct task_context *t)

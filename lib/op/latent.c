@@ -9,7 +9,7 @@ struct latent { /* letters as in op_list.h */
     const int32_t *position;
     const stat *freq;
     int64_t t, h, c, cv, n, ld, block;
-    double sign; /* of the angle */
+    double size, sign; /* sign: of the angle */
 };
 
 static void turn_rows(void *arg, int64_t task, void *scratch)
@@ -20,8 +20,8 @@ static void turn_rows(void *arg, int64_t task, void *scratch)
     for (int64_t i = task * x->block; i < end; i++) {
         for (int64_t j = 0; j < half; j++) {
             double angle = (double)x->position[i] * (double)x->freq[j];
-            cosine[j] = (real)cos(angle);
-            sine[j] = (real)(x->sign * sin(angle));
+            cosine[j] = (real)(x->size * cos(angle));
+            sine[j] = (real)(x->size * x->sign * sin(angle));
         }
         for (int64_t h = 0; h < x->h; h++) {
             real *y = x->y + (i * x->h + h + 1) * x->c - x->n;
@@ -35,9 +35,10 @@ static void turn_rows(void *arg, int64_t task, void *scratch)
 }
 
 void OPNAME(turn_pairs)(struct lane *l, void *y, const int32_t *position, const void *freq,
-                        int64_t t, int64_t h, int64_t c, int64_t n, int back)
+                        int64_t t, int64_t h, int64_t c, int64_t n, double size, int back)
 {
     struct latent x = {.y = y, .position = position, .freq = freq, .t = t, .h = h, .c = c, .n = n};
+    x.size = size;
     x.sign = back ? -1 : 1;
     x.block = rows_per_task(h * n + 16 * n); /* sines cost more than products */
     lane_for(l, task_count(t, x.block), turn_rows, &x, n * (int64_t)sizeof(real));

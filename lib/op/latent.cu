@@ -8,7 +8,7 @@
 enum { THREADS = 256 };
 
 static __global__ void turn_kernel(real *y, const int32_t *position, const stat *freq, int h, int c,
-                                   int n, float sign)
+                                   int n, float size, float sign)
 {
     real *row = y + (int64_t)blockIdx.x * h * c;
     int at = position[blockIdx.x];
@@ -18,7 +18,8 @@ static __global__ void turn_kernel(real *y, const int32_t *position, const stat 
         float sine, cosine, u = f32(p[0]), v = f32(p[1]);
         double turned = (double)at * (double)freq[pair] * 0.15915494309189533577; /* 1 / 2 pi */
         sincospif(2 * (float)(turned - rint(turned)), &sine, &cosine);
-        sine *= sign;
+        sine *= size * sign;
+        cosine *= size;
         store(p, u * cosine - v * sine);
         store(p + 1, v * cosine + u * sine);
     }
@@ -26,12 +27,13 @@ static __global__ void turn_kernel(real *y, const int32_t *position, const stat 
 
 extern "C" void OPNAME(turn_pairs)(struct lane *l, void *y, const int32_t *position,
                                    const void *freq, int64_t t, int64_t h, int64_t c, int64_t n,
-                                   int back)
+                                   double size, int back)
 {
     if (!t)
         return;
     turn_kernel<<<(unsigned)t, THREADS, 0, stream(l)>>>((real *)y, position, (const stat *)freq,
-                                                        (int)h, (int)c, (int)n, back ? -1 : 1);
+                                                        (int)h, (int)c, (int)n, (float)size,
+                                                        back ? -1 : 1);
     launched("turn_pairs", "%lld,%lld,%lld", (long long)t, (long long)h, (long long)c);
 }
 

@@ -82,10 +82,11 @@ OP(attn_dgrad, (struct lane *l, void *dq, void *dk, void *dv, const void *d_o /*
                 int64_t ldq, int64_t ldk, double scale))
 
 /* Latent attention (DeepSeek-V2, 2024).  Of each of H heads of C the last N elements turn by their
- * position in place, element 2i with 2i + 1, angle = position * freq[i]; back: the other way, which is
- * the gradient. */
+ * position in place, element 2i with 2i + 1, angle = position * freq[i], and are multiplied by `size`;
+ * back: turned the other way, which is the gradient. */
 OP(turn_pairs, (struct lane *l, void *y /* R (T,H,C) */, const int32_t *position,
-                const void *freq /* S (N/2) */, int64_t t, int64_t h, int64_t c, int64_t n, int back))
+                const void *freq /* S (N/2) */, int64_t t, int64_t h, int64_t c, int64_t n,
+                double size, int back))
 /* Keys and values as attn takes them, side by side, from what is each head's own and a key that all
  * share: k = [b's first C - N, shared], v = b's last Cv. */
 OP(join_heads, (struct lane *l, void *kv /* R= (T,HC+HCv) */, const void *b /* R (T,H,C-N+Cv) */,

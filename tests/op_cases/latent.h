@@ -23,7 +23,8 @@ static void case_turn_pairs(struct run *r)
     double *freq = draw_stat(r, x.n / 2, 0.01, 1);
     void *y = inout(r, "y", s->t * wide);
     r->bytes = 2.0 * (double)(s->t * s->h * x.n) * real_bytes(r);
-    RUN(r, turn_pairs, y, position, freq, s->t, s->h, s->c, x.n, (int)r->variant);
+    double size = r->variant ? 1 : 1.25;
+    RUN(r, turn_pairs, y, position, freq, s->t, s->h, s->c, x.n, size, (int)r->variant);
     if (!stating(r))
         return;
     const double *was = last_output(r)->start;
@@ -34,8 +35,8 @@ static void case_turn_pairs(struct run *r)
         if (at < 0)
             continue;
         double angle = position[i / wide] * freq[pair / 2] * (r->variant ? -1 : 1);
-        want[i] = at == pair ? was[i] * cos(angle) - was[i + 1] * sin(angle)
-                             : was[i] * cos(angle) + was[i - 1] * sin(angle);
+        want[i] = size * (at == pair ? was[i] * cos(angle) - was[i + 1] * sin(angle)
+                                     : was[i] * cos(angle) + was[i - 1] * sin(angle));
     }
     expect(r, "y", want);
 }
