@@ -370,6 +370,11 @@ static void show_progress(void *arg)
     usleep(250000);
     progress_add(&p, 1000);
     progress_end(&p);
+    progress_start(&p, "resumed", "steps", 1000000);
+    progress_resume(&p, 999000);
+    usleep(250000);
+    progress_add(&p, 1);
+    progress_end(&p);
 }
 
 static void test_progress(void)
@@ -387,6 +392,8 @@ static void test_progress(void)
         n += more = read(terminal, seen + n, sizeof(seen) - 1 - (size_t)n);
     ok(e.status == 0 && strstr(seen, "\rrows: 1.0k/4.0k rows, ") && strstr(seen, "0:00:00 left"),
        "progress tells how far, how fast and how long still");
+    const char *resumed = strstr(seen, "\rresumed: 999k/1.0M steps, ");
+    ok(resumed && !strstr(resumed, "0:00:00 left"), "what was done before is no part of the rate");
     ok(strstr(seen, "\r\033[Kbase: beware\r\n") != NULL, "a message clears the line first");
     ok(n > 4 && !memcmp(seen + n - 4, "\r\033[K", 4), "progress_end clears the line");
     close(keep);

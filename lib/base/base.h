@@ -256,8 +256,11 @@ double clock_s(void); /* monotonic seconds */
 struct progress {
     const char *what, *unit;
     double total, done, start_s, shown_s; /* total 0: unknown */
+    double before; /* of done, from an earlier process: no part of the rate */
 };
 void progress_start(struct progress *p, const char *what, const char *unit, double total);
+/* So much was done before: for work that goes on.  After progress_start(). */
+void progress_resume(struct progress *p, double done);
 void progress_add(struct progress *p, double n); /* draws at most 5 times a second, on a terminal */
 void progress_end(struct progress *p);           /* clears the line */
 

@@ -36,7 +36,7 @@ static void human(char out[16], double x)
 static void draw(struct progress *p, double now)
 {
     char done[16], total[16], rate[16], line[200];
-    double elapsed = now - p->start_s, per_s = elapsed > 0 ? p->done / elapsed : 0;
+    double elapsed = now - p->start_s, per_s = elapsed > 0 ? (p->done - p->before) / elapsed : 0;
     human(done, p->done);
     human(rate, per_s);
     int n = snprintf(line, sizeof(line), "\r%.30s: %s", p->what, done);
@@ -59,6 +59,11 @@ void progress_start(struct progress *p, const char *what, const char *unit, doub
 {
     *p = (struct progress){.what = what, .unit = unit, .total = total, .start_s = clock_s()};
     p->shown_s = isatty(STDERR_FILENO) && !opt_quiet ? p->start_s : INFINITY;
+}
+
+void progress_resume(struct progress *p, double done)
+{
+    p->done = p->before = done;
 }
 
 void progress_add(struct progress *p, double n)

@@ -104,7 +104,7 @@ static void loop(struct run *r)
     double begun = clock_s();
     int64_t saved = r->step, queued = 0;
     progress_start(&progress, "train", "step", r->steps);
-    progress.done = r->step;
+    progress_resume(&progress, r->step);
     while (r->step < r->steps) {
         struct step_result s;
         int64_t last = r->step + queued; /* its number, if all commit */
