@@ -39,6 +39,12 @@ data 'hh-align takes HH rows as they are' hh/harmless-base-test.jsonl.gz \
      "D=hh1 $small/hh-align \$DATA/hh/harmless-base-test.jsonl.gz >table && grep '^mean difference' table"
 data 'hh-align takes HH rows with scores' hh/scored_helpful_base.jsonl.zst \
      "D=hh2 $small/hh-align \$DATA/hh/scored_helpful_base.jsonl.zst --steps 50 >table && grep '^mean difference' table"
+if [ -x "$TOP/build/cpu/bin/pref-cat" ]; then
+    data "with the tree's tools where there are none in PATH" hh/harmless-base-test.jsonl.gz \
+         "PATH=/usr/bin:/bin D=hh4 $small/hh-align \$DATA/hh/harmless-base-test.jsonl.gz --steps 1 >table && grep '^mean difference' table"
+else
+    skip "with the tree's tools where there are none in PATH" 'they are not built'
+fi
 x    'hh-align needs a file' 1 'usage' '$TOP/pipelines/hh-align'
 x    'one that is there, before old results go' 1 'nowhere cannot be read' 'mkdir -p hh3/fa; D=hh3 $TOP/pipelines/hh-align nowhere; s=$?; [ -d hh3/fa ] && exit $s'
 x    'and a number of steps' 2 'usage' '$TOP/pipelines/hh-align "$TOP/LICENSE" --steps'
