@@ -247,8 +247,8 @@ x 'too many ranks for threads' 2 'threads are 1 to 1024' 'moe-train --model tiny
 x 'many ranks that do not fit are told so at once' 2 'no mapping does' 'timeout 30 moe-train --model tiny.json --data set/ --batch 4 --ranks 360 -o wrong/'
 x 'a batch that ranks cannot share' 2 'batch 3 is not a multiple' 'moe-train --model tiny.json --data set/ --ranks 2 --batch 3 -o wrong/'
 x 'an unknown loss' 2 'no such loss' 'moe-train --model tiny.json --data set/ --loss hinge -o wrong/'
-for o in '--beta1 2' '--beta2 1' '--eps 0' '--lr -1' '--lr inf' '--lr-floor 2' '--epochs 0' '--batch 0' '--steps -1' '--keep -1' '--clip -1' '--beta 0 --loss dpo'; do
-    x "$o" 2 "moe-train: --[a-z0-9-]+ [-0-9inf.]+: must be" "moe-train -q --model tiny.json --data set/ --steps 1 $o -o absurd/"
+for o in '--beta1 2' '--beta2 1' '--eps 0' '--lr -1' '--lr inf' '--lr-floor 2' '--epochs 0' '--epochs 1e300' '--batch 0' '--steps -1' '--keep -1' '--clip -1' '--beta 0 --loss dpo'; do
+    x "$o" 2 "moe-train: --[a-z0-9-]+ [-+0-9einf.]+: must be" "moe-train -q --model tiny.json --data set/ --steps 1 $o -o absurd/"
 done
 ok 'leaves no run' '! test -e absurd'
 x 'no data' 2 'data is missing' 'moe-train --model tiny.json -o wrong/'

@@ -94,7 +94,7 @@ static void check_numbers(void)
         double value;
         int good;
     } numbers[] = {
-        {"epochs", "above 0", o.epochs, o.epochs > 0 && isfinite(o.epochs)},
+        {"epochs", "above 0 and at most 1e6", o.epochs, o.epochs > 0 && o.epochs <= 1e6},
         {"batch", "1 or more", (double)o.train.batch, o.train.batch >= 1},
         {"beta", "above 0", o.train.beta, o.train.beta > 0 && isfinite(o.train.beta)},
         {"mtp-weight", "0 or more", o.train.further,

@@ -58,74 +58,91 @@ static void arm_agree(struct arm *a, const struct pref_agree *t)
     a->value[ARM_AGREE_HIGH] = 100 * i.high;
 }
 
-void arm_read(struct arm *a, char *path, const char *field, int distinct)
+struct count { /* what one pass over the rows leaves */
+    struct pref_set set;
+    struct numbers lengths;
+    struct moments reward, length, both;
+    struct pref_agree agree;
+    struct distinct words, pairs;
+};
+
+/* NULL, or why the row is bad. */
+static const char *count_row(struct count *c, const struct row *r, const char *const field[3],
+                             int distinct)
 {
+    static struct buf scratch;
+    uint64_t group;
+    size_t len;
+    double x;
+    int64_t n = pref_length(r);
+    const char *why = pref_group(r, &scratch, &group), *answer = pref_answer(r, &len);
+    if (why)
+        return why;
+    if (r->chosen && r->rejected)
+        pref_agree_add(&c->agree, r, field[1], field[2]);
+    if (n >= 0) {
+        numbers_add(&c->lengths, (double)n);
+        moments_add(&c->length, (double)n, 0);
+    }
+    if (answer && distinct)
+        distinct_words(answer, len, &c->words, &c->pairs);
+    if (pref_reward(r, field[0], &x))
+        x = NAN;
+    pref_set_add(&c->set, group, x);
+    if (isnan(x))
+        return NULL;
+    moments_add(&c->reward, x, 0);
+    if (n >= 0)
+        moments_add(&c->both, x, (double)n);
+    return NULL;
+}
+
+static void arm_fill(struct arm *a, struct count *c)
+{
+    int64_t kept;
     for (int64_t k = 0; k < ARM_METRICS; k++)
         a->value[k] = NAN; /* what is not set below does not apply */
-    a->path = path ? path : "-";
-    a->name = arm_name(path && strcmp(path, "-") ? path : "stdin");
-    struct row_reader r;
-    struct pref_set set = {0};
-    struct numbers lengths = {0};
-    struct moments reward = {0}, length = {0}, both = {0};
-    struct pref_agree agree = {0};
-    struct distinct words = {.total = 0}, pairs = {.total = 0};
-    struct buf scratch = {0};
-    char *chosen = xasprintf("%s_chosen", field), *rejected = xasprintf("%s_rejected", field);
-    row_reader_init(&r, &path, path ? 1 : 0);
-    while (row_next(&r)) {
-        uint64_t group;
-        size_t len;
-        double x;
-        int64_t n = pref_length(&r.row);
-        const char *why = pref_group(&r.row, &scratch, &group);
-        if (why) {
-            row_bad(&r, why);
-            continue;
-        }
-        if (r.row.chosen && r.row.rejected)
-            pref_agree_add(&agree, &r.row, chosen, rejected);
-        if (n >= 0) {
-            numbers_add(&lengths, (double)n);
-            moments_add(&length, (double)n, 0);
-        }
-        const char *answer = pref_answer(&r.row, &len);
-        if (answer && distinct)
-            distinct_words(answer, len, &words, &pairs);
-        if (pref_reward(&r.row, field, &x))
-            x = NAN;
-        pref_set_add(&set, group, x);
-        if (isnan(x))
-            continue;
-        moments_add(&reward, x, 0);
-        if (n >= 0)
-            moments_add(&both, x, (double)n);
-    }
-    int64_t kept;
-    a->value[ARM_PROMPTS] = (double)pref_set_groups(&set, &kept);
-    a->groups = pref_set_means(&set, &a->group, &a->mean);
-    sort_doubles(lengths.v, lengths.n);
-    pref_set_sort_score(&set);
+    a->value[ARM_PROMPTS] = (double)pref_set_groups(&c->set, &kept);
+    a->groups = pref_set_means(&c->set, &a->group, &a->mean);
+    sort_doubles(c->lengths.v, c->lengths.n);
+    pref_set_sort_score(&c->set);
     for (int64_t k = 0; k < ARM_METRICS; k++)
         if (arm_metrics[k].of != ARM_OF_NONE)
             a->value[k] = arm_metrics[k].of == ARM_OF_LENGTHS
-                              ? sorted_quantile(lengths.v, lengths.n, arm_metrics[k].q)
-                              : pref_set_quantile(&set, reward.n, arm_metrics[k].q);
-    a->value[ARM_ROWS] = (double)set.n;
-    a->value[ARM_SCORED] = (double)reward.n;
-    a->value[ARM_MEAN] = reward.n ? reward.mean_x : NAN;
-    a->value[ARM_SD] = moments_sd(&reward);
-    a->value[ARM_LENGTH] = length.n ? length.mean_x : NAN;
-    a->value[ARM_WORDS] = distinct_percent(&words);
-    a->value[ARM_WORD_PAIRS] = distinct_percent(&pairs);
-    a->value[ARM_CORRELATION] = moments_correlation(&both);
-    arm_agree(a, &agree);
-    row_reader_close(&r, set.n);
-    pref_set_release(&set);
-    free(lengths.v);
+                              ? sorted_quantile(c->lengths.v, c->lengths.n, arm_metrics[k].q)
+                              : pref_set_quantile(&c->set, c->reward.n, arm_metrics[k].q);
+    a->value[ARM_ROWS] = (double)c->set.n;
+    a->value[ARM_SCORED] = (double)c->reward.n;
+    a->value[ARM_MEAN] = c->reward.n ? c->reward.mean_x : NAN;
+    a->value[ARM_SD] = moments_sd(&c->reward);
+    a->value[ARM_LENGTH] = c->length.n ? c->length.mean_x : NAN;
+    a->value[ARM_WORDS] = distinct_percent(&c->words);
+    a->value[ARM_WORD_PAIRS] = distinct_percent(&c->pairs);
+    a->value[ARM_CORRELATION] = moments_correlation(&c->both);
+    arm_agree(a, &c->agree);
+}
+
+void arm_read(struct arm *a, char *path, const char *field, int distinct)
+{
+    char *chosen = xasprintf("%s_chosen", field), *rejected = xasprintf("%s_rejected", field);
+    const char *const fields[] = {field, chosen, rejected};
+    struct count *c = xcalloc(1, sizeof(*c));
+    struct row_reader r;
+    a->path = path ? path : "-";
+    a->name = arm_name(path && strcmp(path, "-") ? path : "stdin");
+    row_reader_init(&r, &path, path ? 1 : 0);
+    while (row_next(&r)) {
+        const char *why = count_row(c, &r.row, fields, distinct);
+        if (why)
+            row_bad(&r, why);
+    }
+    arm_fill(a, c);
+    row_reader_close(&r, c->set.n);
+    pref_set_release(&c->set);
+    free(c->lengths.v);
+    free(c);
     free(chosen);
     free(rejected);
-    buf_release(&scratch);
 }
 
 void arm_compare(struct arm *a, const struct arm *first, int64_t resamples, int64_t seed)

@@ -146,6 +146,21 @@ static void loop(struct run *r)
     }
 }
 
+static void run_close(struct run *r)
+{
+    if (r->log_fd >= 0)
+        close(r->log_fd);
+    run_save_release(r);
+    trainer_release(&r->t);
+    for (int64_t i = 0; i < r->mix.n; i++)
+        set_close(r->mix.set[i]);
+    if (r->valid)
+        set_close(r->valid);
+    free(r->mix.set), free(r->mix.weight);
+    buf_release(&r->identity);
+    comm_free(r->all);
+}
+
 static void run_rank(struct world *world, void *arg)
 {
     struct run_options *o = arg;
@@ -199,17 +214,8 @@ static void run_rank(struct world *world, void *arg)
     }
 
     __atomic_store_n(&o->status, r.status, __ATOMIC_RELAXED); /* every rank has the same */
-    if (r.log_fd >= 0)
-        close(r.log_fd);
-    run_save_release(&r);
-    trainer_release(&r.t);
-    for (int64_t i = 0; i < r.mix.n; i++)
-        set_close(r.mix.set[i]);
-    if (r.valid)
-        set_close(r.valid);
-    free(r.mix.set), free(r.mix.weight), free(resume);
-    buf_release(&r.identity);
-    comm_free(r.all);
+    free(resume);
+    run_close(&r);
 }
 
 int run_train(struct run_options *o)
