@@ -63,6 +63,14 @@ for call in write fsync rename renameat2 symlink mkdir; do
     fi
 done
 
+# what is on the disk when a checkpoint appears
+if strace -f -qq -y -o order.txt -e trace=fsync,rename,renameat2 $train --save-every 3 -o order/ 2>/dev/null; then
+    ok 'no checkpoint appears before the log of its steps is on the disk' \
+       "awk '/fsync.*log.jsonl/ {log_ = 1} /rename.*step-[0-9]*.tmp\", / {bad += !log_; log_ = 0; n++} END{exit bad || n != 2}' order.txt || { cat order.txt; false; }"
+else
+    skip 'no checkpoint appears before the log of its steps is on the disk' 'strace may not trace here'
+fi
+
 # saves beside the training; each fsync of these takes 50 ms more
 if ! strace -f -qq -o /dev/null -e trace=fsync -e inject=fsync:delay_enter=1 true 2>/dev/null || [ "${SAN:-0}" = 1 ]; then
     skip 'a save does not stop training' 'strace may not trace here, or sanitizers do not run under it'

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static void append(int fd, const struct buf *b, const char *path)
 {
@@ -82,4 +83,10 @@ void run_log_valid(struct run *r, double loss, double seconds)
     meter_valid_write(&b, &line);
     append(r->log_fd, &b, "log.jsonl");
     buf_release(&b);
+}
+
+void run_log_sync(const struct run *r)
+{
+    if (fsync(r->log_fd))
+        die("sync log.jsonl:");
 }

@@ -86,5 +86,6 @@ void run_log_open(struct run *r, int64_t sequence_length);
 void run_log_step(struct run *r, const struct step_result *s, double ms, double seconds);
 void run_log_save(struct run *r, double ms, int waited, int64_t bytes);
 void run_log_valid(struct run *r, double loss, double seconds);
+void run_log_sync(const struct run *r); /* so that no checkpoint outlives the lines of its steps */
 
 #endif

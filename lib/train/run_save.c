@@ -88,6 +88,7 @@ static void *write_main(void *arg)
         return NULL;
     wait_flag(s, &s->ready);
     copy_set_files(r, s->tmp);
+    run_log_sync(r);
     ckpt_manifest_write(s->tmp, s->parts, n, s->state.data, &r->t.model.cfg, r->t.model.op->real);
     run_publish(r->o->out, s->tmp, s->step, r->o->keep);
     set_flag(s, &s->done);
