@@ -18,8 +18,8 @@ struct held {            /* a document in the window */
     int64_t at, n, pair; /* at: its first token in the window's buffers */
     float value[VALUES];
 };
-struct item { /* what may not be split */
-    int64_t first, docs, tokens, order, bin;
+struct item {                                /* what may not be split */
+    int64_t first, docs, tokens, order, bin; /* bin: its sequence's name */
 };
 
 struct packer {
@@ -148,29 +148,78 @@ static int bin_then_order(const void *pa, const void *pb)
     return (a->order > b->order) - (a->order < b->order);
 }
 
-/* Bins take the number of their longest item's place in the input, so that order stays near to it.
+/* Sequences under way by their room, to find the fullest that still takes an item: a binary tree of
+ * how many there are of each room, its leaves from `leaves` on, and a list of them for each.  A
+ * sequence is named by the place of its longest item in the input, so that order stays near to it.
  */
+struct shelf {
+    int64_t leaves, *count; /* (2 leaves) */
+    int64_t *first, *next;  /* (leaves) by room; (documents) by name: sequences, -1 at the end */
+};
+
+static void shelf_init(struct shelf *s, int64_t most, int64_t names)
+{
+    for (s->leaves = 1; s->leaves <= most;)
+        s->leaves *= 2;
+    s->count = xcalloc((size_t)s->leaves, 2 * sizeof *s->count);
+    s->first = xmalloc((size_t)s->leaves * sizeof *s->first);
+    s->next = xmalloc((size_t)names * sizeof *s->next);
+    memset(s->first, -1, (size_t)s->leaves * sizeof *s->first);
+}
+
+static void shelf_release(struct shelf *s)
+{
+    free(s->count), free(s->first), free(s->next);
+}
+
+static void shelf_count(struct shelf *s, int64_t room, int64_t change)
+{
+    for (int64_t i = s->leaves + room; i; i /= 2)
+        s->count[i] += change;
+}
+
+static void shelf_put(struct shelf *s, int64_t name, int64_t room)
+{
+    s->next[name] = s->first[room];
+    s->first[room] = name;
+    shelf_count(s, room, 1);
+}
+
+static int64_t shelf_take(struct shelf *s, int64_t room)
+{
+    int64_t name = s->first[room];
+    s->first[room] = s->next[name];
+    shelf_count(s, room, -1);
+    return name;
+}
+
+/* The least room of a sequence that is `least` or more, or -1. */
+static int64_t shelf_find(const struct shelf *s, int64_t least)
+{
+    int64_t i = s->leaves + least;
+    while (!s->count[i]) { /* on to the next subtree on the right */
+        while (i % 2)
+            i /= 2;
+        if (!i++)
+            return -1;
+    }
+    while (i < s->leaves)
+        i = 2 * i + !s->count[2 * i];
+    return i - s->leaves;
+}
+
 static void window_best_fit(struct packer *p, struct item *item, int64_t n)
 {
-    struct {
-        int64_t free, name;
-    } *bin = xmalloc((size_t)n * sizeof *bin);
-    int64_t bins = 0;
+    struct shelf shelf;
+    int64_t most = MIN(p->info.seq, (int64_t)p->window_target.len);
+    shelf_init(&shelf, most, (int64_t)(p->window_doc.len / sizeof(struct held)));
     qsort(item, (size_t)n, sizeof *item, longest_first);
     for (int64_t i = 0; i < n; i++) {
-        int64_t best = -1;
-        for (int64_t k = 0; k < bins; k++)
-            if (bin[k].free >= item[i].tokens && (best < 0 || bin[k].free < bin[best].free))
-                best = k;
-        if (best < 0) {
-            best = bins++;
-            bin[best].free = p->info.seq;
-            bin[best].name = item[i].order;
-        }
-        bin[best].free -= item[i].tokens;
-        item[i].bin = bin[best].name;
+        int64_t room = shelf_find(&shelf, item[i].tokens);
+        item[i].bin = room < 0 ? item[i].order : shelf_take(&shelf, room);
+        shelf_put(&shelf, item[i].bin, (room < 0 ? most : room) - item[i].tokens);
     }
-    free(bin);
+    shelf_release(&shelf);
     qsort(item, (size_t)n, sizeof *item, bin_then_order);
     for (int64_t i = 0; i < n; i++) {
         if (!i || item[i].bin != item[i - 1].bin)
