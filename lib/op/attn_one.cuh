@@ -46,6 +46,43 @@ static __device__ __forceinline__ void unpack8(float *x, uint4 v)
     }
 }
 
+/* What a thread holds of a chunk of keys: its parts of two of them, as mma wants them, and eight
+ * columns of every AT_ONCE-th value. */
+template <int C>
+struct one_held {
+    enum {
+        STEPS = C / 32,
+        PER_KEY = C / 8,
+        AT_ONCE = ONE_THREADS / PER_KEY,
+        ROUNDS = CHUNK / AT_ONCE
+    };
+    uint4 k[STEPS][2], v[ROUNDS];
+};
+
+/* Of the chunk from key `at` on, those in from .. to. */
+template <int C>
+static __device__ __forceinline__ void one_fetch(one_held<C> &own, const one &x, int kv, int64_t at,
+                                                 int64_t from, int64_t to)
+{
+    using held = one_held<C>;
+    int warp = threadIdx.x / 32, row = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
+    int part = threadIdx.x % held::PER_KEY, first = threadIdx.x / held::PER_KEY;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int64_t j = at + warp * 16 + h * 8 + row;
+#pragma unroll
+        for (int i = 0; i < held::STEPS; i++)
+            if (j >= from && j < to)
+                own.k[i][h] = load_once(x.k + j * x.x.ldk + kv * C + i * 32 + quad * 8);
+    }
+#pragma unroll
+    for (int i = 0; i < held::ROUNDS; i++) {
+        int64_t j = at + i * held::AT_ONCE + first;
+        if (j >= from && j < to)
+            own.v[i] = load_once(x.v + j * x.x.ldk + kv * C + part * 8);
+    }
+}
+
 /* Scores of a chunk against the running maximum of each head, two heads a warp. */
 template <int C>
 static __device__ __forceinline__ void one_softmax(one_shared<C> &s)
@@ -74,12 +111,7 @@ template <int C>
 static __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ONE_THREADS)
     one_kernel(const __grid_constant__ one x)
 {
-    enum {
-        STEPS = C / 32,
-        PER_KEY = C / 8,
-        AT_ONCE = ONE_THREADS / PER_KEY,
-        ROUNDS = CHUNK / AT_ONCE
-    };
+    using held = one_held<C>;
     __shared__ one_shared<C> s;
     cg::cluster_group cluster = cg::this_cluster();
     int rank = blockIdx.x, eights = gridDim.y / x.x.g, kv = blockIdx.y / eights;
@@ -87,36 +119,19 @@ static __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ONE_THR
     int heads = min(EIGHT, (kv + 1) * (x.x.h / x.x.g) - head);
     int64_t t = x.s.q_at[blockIdx.z], begin = x.s.k_beg[blockIdx.z], end = x.s.k_end[blockIdx.z];
     int warp = threadIdx.x / 32, row = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
-    int part = threadIdx.x % PER_KEY, first = threadIdx.x / PER_KEY;
-    uint4 q[STEPS], k[STEPS][2] = {}, v[ROUNDS] = {};
+    int part = threadIdx.x % held::PER_KEY, first = threadIdx.x / held::PER_KEY;
+    uint4 q[held::STEPS];
+    held own = {};
     float acc[EIGHT][8] = {};
-    auto fetch = [&](int64_t at, int64_t from,
-                     int64_t to) { /* of a chunk those in from .. to */
-#pragma unroll
-                                   for (int h = 0; h < 2; h++) {
-                                       int64_t j = at + warp * 16 + h * 8 + row;
-#pragma unroll
-                                       for (int i = 0; i < STEPS; i++)
-                                           if (j >= from && j < to)
-                                               k[i][h] = load_once(x.k + j * x.x.ldk + kv * C +
-                                                                   i * 32 + quad * 8);
-                                   }
-#pragma unroll
-                                   for (int i = 0; i < ROUNDS; i++) {
-                                       int64_t j = at + i * AT_ONCE + first;
-                                       if (j >= from && j < to)
-                                           v[i] = load_once(x.v + j * x.x.ldk + kv * C + part * 8);
-                                   }
-    };
     int64_t mine = begin + rank * CHUNK, old = x.s.cached ? end - 1 : begin;
     call_next();
-    fetch(mine, mine, old);
+    one_fetch(own, x, kv, mine, mine, old);
     await_turn();
-    fetch(mine, old, end);
+    one_fetch(own, x, kv, mine, old, end);
     if (t == x.s.q_at[blockIdx.z + 1]) /* no query: the whole cluster leaves */
         return;
 #pragma unroll
-    for (int i = 0; i < STEPS; i++)
+    for (int i = 0; i < held::STEPS; i++)
         q[i] = row < heads
                    ? *(const uint4 *)(x.q + t * x.x.ldq + (head + row) * C + i * 32 + quad * 8)
                    : make_uint4(0, 0, 0, 0);
@@ -128,8 +143,8 @@ static __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ONE_THR
     for (int64_t at = mine; at < end; at += CLUSTER * CHUNK) {
         float d[4] = {};
 #pragma unroll
-        for (int i = 0; i < STEPS; i++) {
-            uint4 a = k[i][0], b = k[i][1];
+        for (int i = 0; i < held::STEPS; i++) {
+            uint4 a = own.k[i][0], b = own.k[i][1];
             mma16(d, a.x, b.x, a.y, b.y, q[i].x, q[i].y);
             mma16(d, a.z, b.z, a.w, b.w, q[i].z, q[i].w);
         }
@@ -147,11 +162,11 @@ static __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ONE_THR
             for (int c = 0; c < 8; c++)
                 acc[h][c] *= s.shrink[h];
 #pragma unroll
-        for (int i = 0; i < ROUNDS; i++) {
+        for (int i = 0; i < held::ROUNDS; i++) {
             float f[8], p[EIGHT];
-            unpack8(f, v[i]);
-            load_n<4>(p, &s.p[i * AT_ONCE + first][0]);
-            load_n<4>(p + 4, &s.p[i * AT_ONCE + first][4]);
+            unpack8(f, own.v[i]);
+            load_n<4>(p, &s.p[i * held::AT_ONCE + first][0]);
+            load_n<4>(p + 4, &s.p[i * held::AT_ONCE + first][4]);
 #pragma unroll
             for (int h = 0; h < EIGHT; h++)
 #pragma unroll
@@ -159,16 +174,16 @@ static __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(ONE_THR
                     acc[h][c] += p[h] * f[c];
         }
         __syncthreads(); /* p is free again */
-        fetch(at + CLUSTER * CHUNK, at, end);
+        one_fetch(own, x, kv, at + CLUSTER * CHUNK, at, end);
     }
 #pragma unroll
     for (int h = 0; h < EIGHT; h++) {
 #pragma unroll
         for (int c = 0; c < 8; c++) /* lanes that have the same part of other keys */
 #pragma unroll
-            for (int i = PER_KEY; i < 32; i *= 2)
+            for (int i = held::PER_KEY; i < 32; i *= 2)
                 acc[h][c] += __shfl_xor_sync(~0u, acc[h][c], i);
-        if (threadIdx.x % 32 < PER_KEY) {
+        if (threadIdx.x % 32 < held::PER_KEY) {
             store_n<4>(&s.o[warp][h][part * 8], acc[h]);
             store_n<4>(&s.o[warp][h][part * 8 + 4], acc[h] + 4);
         }
