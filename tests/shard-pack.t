@@ -92,6 +92,7 @@ export -f packed
 ok 'more threads write the same bytes, and say the same' 'packed 1 && grep -q "in 9000, kept 7223, dropped 1706 .*, bad 71 " said1 &&
     for j in 2 3 16; do packed $j && diff -r j1 j$j && cmp r1 r$j && cmp said1 said$j || exit 1; done; [ "$(shard-show --rows j1/ | wc -l)" = 7223 ]'
 ok 'so where they end at a bad row' 'for j in 1 2 5; do ! shard-pack -j $j -t $T --seq 200 --max-bad 9 -o jbad/ part.a? 2>said$j && [ ! -e jbad ] && cmp said1 said$j || exit 1; done; tail -n 1 said1 | grep -q "more bad rows than --max-bad 9"'
+x  'more than anybody can mean' 2 '99999999 threads: at most 4096' 'shard-pack -j 99999999 -t $T $S/text.jsonl'
 x  'fewer than none'  2 'threads -1'                    'shard-pack -j -1 -t $T $S/text.jsonl'
 
 # Rows that are too long.

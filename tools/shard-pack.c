@@ -282,10 +282,8 @@ static char *provenance(int64_t rows, const struct buf *tag_json)
     return b.data;
 }
 
-int main(int argc, char **argv)
+static void check_options(void)
 {
-    int first = opt_parse(argc, argv, options, "shard-pack -t tokenizer [options] [rows ...]",
-                          "Tokenises rows and packs them into sequences.");
     if (!tokenizer)
         die_misused("--tokenizer is missing");
     if (seq < 2 || seq > SEQ_MAX)
@@ -294,8 +292,6 @@ int main(int argc, char **argv)
         die_misused("--window and --group-bytes are at least 1");
     if (!output && isatty(STDOUT_FILENO))
         die_misused("binary data are not for a terminal; use -o or a pipe");
-    if (threads < 0)
-        die_misused("--threads %lld is negative", (long long)threads);
     docs_in = docs_format_find(from);
     docs_out = docs_format_find(to);
     if (docs_out && (zstd || opt_given("window") || opt_given("group-bytes")))
@@ -304,7 +300,42 @@ int main(int argc, char **argv)
         seq = SEQ_MAX; /* nothing is packed */
     if (docs_in && (opt_given("control") || row_rejects))
         die_misused("--control and --rejects are for rows, not --from %s", from);
+}
+
+/* Completes the output and says what is in it. */
+static void finish(int64_t read)
+{
+    struct buf tag_json = {0};
+    tag_count_json(tags, &tag_json);
+    if (!is_open())
+        open_output();
+    if (docs_out) {
+        docs_out->finish(docs);
+        say("%lld tokens (%lld learnt) of %lld documents", (long long)tokens, (long long)learnt,
+            (long long)rows_out);
+    } else {
+        char *origin = provenance(read, &tag_json);
+        if (tag_json.len)
+            packer_file(packer, "tags.json", tag_json.data, tag_json.len);
+        int64_t sequences = packer_close(packer, origin);
+        say("%lld tokens (%lld learnt) of %lld documents in %lld sequences of %lld: %.1f %% full",
+            (long long)tokens, (long long)learnt, (long long)rows_out, (long long)sequences,
+            (long long)seq, sequences ? 100.0 * (double)tokens / (double)(sequences * seq) : 0.0);
+        free(origin);
+    }
+    if (cut_rows || split_rows)
+        say("%lld rows were cut to --seq, %lld were split", (long long)cut_rows,
+            (long long)split_rows);
+    buf_release(&tag_json);
+}
+
+int main(int argc, char **argv)
+{
+    int first = opt_parse(argc, argv, options, "shard-pack -t tokenizer [options] [rows ...]",
+                          "Tokenises rows and packs them into sequences.");
+    check_options();
     threads = threads ? threads : opt_threads();
+    par_check(threads); /* before each has a tokenizer */
     tok = xcalloc((size_t)threads, sizeof(struct tok *));
     *tok = tok_open(tokenizer);
     for (int64_t i = 1; i < threads; i++)
@@ -320,31 +351,10 @@ int main(int argc, char **argv)
         die_with(EXIT_BAD_DATA, "no document is kept");
     if (dropped)
         say("%lld documents were dropped", (long long)dropped);
+    finish(read);
 
-    struct buf tag_json = {0};
-    tag_count_json(tags, &tag_json);
-    char *origin = provenance(read, &tag_json);
-    if (!is_open())
-        open_output();
-    if (docs_out)
-        docs_out->finish(docs);
-    else if (tag_json.len)
-        packer_file(packer, "tags.json", tag_json.data, tag_json.len);
-    int64_t sequences = docs_out ? 0 : packer_close(packer, origin);
-    if (docs_out)
-        say("%lld tokens (%lld learnt) of %lld documents", (long long)tokens, (long long)learnt,
-            (long long)rows_out);
-    else
-        say("%lld tokens (%lld learnt) of %lld documents in %lld sequences of %lld: %.1f %% full",
-            (long long)tokens, (long long)learnt, (long long)rows_out, (long long)sequences,
-            (long long)seq, sequences ? 100.0 * (double)tokens / (double)(sequences * seq) : 0.0);
-    if (cut_rows || split_rows)
-        say("%lld rows were cut to --seq, %lld were split", (long long)cut_rows,
-            (long long)split_rows);
     hash_stream_free(input);
-    free(origin);
     tag_count_free(tags);
-    buf_release(&tag_json);
     for (int64_t i = threads; i-- > 0;)
         tok_free(tok[i]);
     free(tok);

@@ -204,6 +204,7 @@ int64_t rng_permute(uint64_t key, int64_t n, int64_t i);
 /* ---- par.c: threads ---- */
 
 struct par; /* a pool: the caller and threads - 1 workers */
+void par_check(int64_t threads); /* dies (2) where they are more than anybody can mean */
 struct par *par_new(int64_t threads);
 void par_free(struct par *p);
 int64_t par_threads(const struct par *p);

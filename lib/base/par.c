@@ -11,6 +11,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+enum { THREADS_MAX = 4096 };
+
 struct par {
     int64_t threads;
     int spins; /* polls before sleeping */
@@ -94,9 +96,16 @@ static void *worker(void *arg)
     }
 }
 
+void par_check(int64_t threads)
+{
+    if (threads > THREADS_MAX)
+        die_misused("%lld threads: at most %d", (long long)threads, THREADS_MAX);
+}
+
 struct par *par_new(int64_t threads)
 {
     struct par *p = xcalloc(1, sizeof(*p));
+    par_check(threads);
     p->threads = MAX(threads, 1);
     /* Polling pays only when every thread has a core to poll on. */
     p->spins = p->threads <= cores_usable() ? 500 : 0;
