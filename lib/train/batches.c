@@ -140,11 +140,12 @@ void batches_of_set(struct trainer *t, const struct set *set, int64_t first)
         batch_host_clear(h);
         for (int64_t i = 0; i < t->o.micro; i++) {
             int64_t at = first + (m * t->mesh.dp + t->mesh.i_dp) * t->o.micro + i;
-            fetch_row(t, h, i, set, at % set_sequences(set), &r);
-            for (int64_t j = 0; at >= set_sequences(set) && j < t->o.seq; j++) {
-                h->weight_sum -= h->weight[i * t->o.seq + j];
-                h->weight[i * t->o.seq + j] = 0;
+            if (at < set_sequences(set)) {
+                fetch_row(t, h, i, set, at, &r);
+                continue;
             }
+            memset(r.document, -1, t->o.seq * sizeof *r.document); /* past the last: pads */
+            batch_host_row(h, i, r.token, r.target, r.document, r.weight);
         }
     }
     row_buffers_free(&r);

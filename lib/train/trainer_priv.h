@@ -10,7 +10,7 @@ enum { FURTHER_DENOM = 3 }; /* in the scalars */
 
 void batches_init(struct trainer *t);
 void batches_release(struct trainer *t);
-/* The rows of a set from `first` on; what lies past its end is a row again, that does not count. */
+/* The rows of a set from `first` on, and rows of pads past its end. */
 void batches_of_set(struct trainer *t, const struct set *set, int64_t first);
 /* What is to be known of the rows of all ranks before a step. */
 void batches_count(struct trainer *t, struct step_result *r);
