@@ -54,6 +54,16 @@ static const struct shape {
      "\"num_attention_heads\":32,\"num_key_value_heads\":8,\"intermediate_size\":14336,"
      "\"vocab_size\":128256,\"max_position_embeddings\":8192,\"rope_theta\":500000.0,"
      "\"rms_norm_eps\":1e-5}"},
+    {"deepseek-v2-lite-4l",
+     "{\"model_type\":\"deepseek_v2\",\"hidden_size\":2048,\"num_hidden_layers\":4,"
+     "\"num_attention_heads\":16,\"num_key_value_heads\":16,\"q_lora_rank\":null,"
+     "\"kv_lora_rank\":512,\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,"
+     "\"v_head_dim\":128,\"n_routed_experts\":64,\"n_shared_experts\":2,"
+     "\"num_experts_per_tok\":6,\"moe_intermediate_size\":1408,\"intermediate_size\":10944,"
+     "\"first_k_dense_replace\":1,\"n_group\":1,\"topk_group\":1,\"topk_method\":\"greedy\","
+     "\"norm_topk_prob\":false,\"routed_scaling_factor\":1.0,\"aux_loss_alpha\":0.001,"
+     "\"vocab_size\":102400,\"max_position_embeddings\":4096,\"rope_theta\":10000.0,"
+     "\"rms_norm_eps\":1e-6}"},
     {"olmoe", "{\"model_type\":\"olmoe\",\"hidden_size\":2048,\"num_hidden_layers\":16,"
               "\"num_attention_heads\":16,\"num_key_value_heads\":16,\"num_experts\":64,"
               "\"num_experts_per_tok\":8,\"intermediate_size\":1024,\"norm_topk_prob\":false,"

@@ -35,6 +35,11 @@ MODELS = {
     'llama3-8b-4l': ('Llama', dict(
         num_hidden_layers=4, hidden_size=4096, intermediate_size=14336, num_attention_heads=32,
         num_key_value_heads=8, vocab_size=128256)),
+    'deepseek-v2-lite-4l': ('DeepseekV2', dict(
+        num_hidden_layers=4, hidden_size=2048, intermediate_size=10944, moe_intermediate_size=1408,
+        first_k_dense_replace=1, n_routed_experts=64, n_shared_experts=2, num_experts_per_tok=6,
+        num_attention_heads=16, num_key_value_heads=16, q_lora_rank=None, kv_lora_rank=512,
+        qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, head_dim=64, vocab_size=102400)),
 }
 
 
@@ -63,6 +68,15 @@ def ceilings():
 
 def flops_a_token(c):
     """6 x active matrix parameters (head in, embedding out) and causal attention."""
+    if c.model_type == 'deepseek_v2':
+        d, h, up = c.hidden_size, c.num_attention_heads, c.qk_nope_head_dim + c.v_head_dim
+        qk, latent = c.qk_nope_head_dim + c.qk_rope_head_dim, c.kv_lora_rank
+        attention = d * h * qk + d * (latent + c.qk_rope_head_dim) + latent * h * up + h * c.v_head_dim * d
+        chosen = (c.num_experts_per_tok + c.n_shared_experts) * c.moe_intermediate_size
+        dense = c.first_k_dense_replace * 3 * d * c.intermediate_size
+        sparse = (c.num_hidden_layers - c.first_k_dense_replace) * d * (c.n_routed_experts + 3 * chosen)
+        active = c.num_hidden_layers * attention + dense + sparse + d * c.vocab_size
+        return 6 * active + 3 * c.num_hidden_layers * SEQ * h * (qk + c.v_head_dim)
     q, kv = c.num_attention_heads * 128, c.num_key_value_heads * 128
     experts = getattr(c, 'num_local_experts', None) or getattr(c, 'num_experts', 0)
     width = getattr(c, 'moe_intermediate_size', None) or c.intermediate_size
