@@ -39,6 +39,13 @@ static __device__ __forceinline__ uint4 get_row(const void *row, int col, int n,
     return live && col < n ? *(const uint4 *)((const bf16 *)row + col) : make_uint4(0, 0, 0, 0);
 }
 
+/* What is not read again: it leaves L2 to the operands. */
+static __device__ __forceinline__ uint4 get_once(const void *row, int col, int n, int live)
+{
+    return live && col < n ? __ldcs((const uint4 *)((const bf16 *)row + col))
+                           : make_uint4(0, 0, 0, 0);
+}
+
 /* Columns of four c of a row: pairs in v, column j the lane's in the first of them.  Called by
  * whole warps. */
 static __device__ __forceinline__ void put_quad(void *row, int j, int n, int live, uint32_t *v)
@@ -105,6 +112,81 @@ static __device__ __forceinline__ void finish_rows(const mma_args &g, const mma_
         }
 }
 
+static __device__ __forceinline__ float one_dh(float da, float u, float v, float gate, float *du,
+                                               float *dv, float *a)
+{
+    float s = sigmoid_near(u), silu = u * s, y = silu * v, dy = gate * da;
+    *a = gate * y;
+    *du = dy * v * (s + silu * (1 - s));
+    *dv = dy * silu;
+    return da * y;
+}
+
+/* Eight columns of a row of dh and a, from those of da and h; the sum of da y, for the gate. */
+static __device__ __forceinline__ float put_dh(const mma_args &g, int64_t m, int col,
+                                               const uint32_t *da, uint4 u4, uint4 v4, float gate)
+{
+    uint32_t u[4] = {u4.x, u4.y, u4.z, u4.w}, v[4] = {v4.x, v4.y, v4.z, v4.w}, a[4];
+    bf16 *to = (bf16 *)g.out + m * 2 * g.n;
+    float sum = 0;
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+        float2 d2 = unpack2(da[c]), hu = unpack2(u[c]), hv = unpack2(v[c]), du, dv, y;
+        sum += one_dh(d2.x, hu.x, hv.x, gate, &du.x, &dv.x, &y.x);
+        sum += one_dh(d2.y, hu.y, hv.y, gate, &du.y, &dv.y, &y.y);
+        u[c] = pack2(du.x, du.y);
+        v[c] = pack2(dv.x, dv.y);
+        a[c] = pack2(y.x, y.y);
+    }
+    put_row(to, col, g.n, 1, u);
+    put_row(to + g.n, col, g.n, 1, v);
+    put_row((bf16 *)g.act + m * g.n, col, g.n, 1, a);
+    return sum;
+}
+
+/* d is rounded and transposed first: so it takes half the registers, and lanes have the columns
+ * that they load and store.  Rows of padding come out 0, since weight gradients run over them. */
+template <int N>
+static __device__ __forceinline__ void finish_dh(const mma_args &g, const mma_tile &x,
+                                                 const float *d, int i, int j)
+{
+    uint32_t da[2][N / 32][4];
+    j += threadIdx.x % 4 * 6; /* of eight columns */
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+#pragma unroll
+        for (int q = 0; q < N / 32; q++) {
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const float *p = d + 4 * (4 * q + c) + 2 * h;
+                da[h][q][c] = pack2(p[0], p[1]);
+            }
+            quad_transpose(da[h][q]);
+        }
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int64_t m = i + 8 * h;
+        int live = m < x.end;
+        float sum = 0, gate = gate_of(g, (int)m, live);
+        const bf16 *from = (const bf16 *)g.h + m * 2 * g.n;
+        uint4 u4[N / 32], v4[N / 32]; /* all on their way before the first is needed */
+#pragma unroll
+        for (int q = 0; q < N / 32; q++) {
+            u4[q] = get_once(from, j + 32 * q, g.n, live);
+            v4[q] = get_once(from + g.n, j + 32 * q, g.n, live);
+        }
+#pragma unroll
+        for (int q = 0; q < N / 32; q++) {
+            __syncwarp(); /* or the compiler mixes all q, for want of registers spilling them */
+            sum += put_dh(g, m, j + 32 * q, da[h][q], u4[q], v4[q], gate);
+        }
+        sum += __shfl_xor_sync(~0u, sum, 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        if (threadIdx.x % 4 == 0 && live)
+            g.part[x.j0 / N * g.part_ld + m] = sum;
+    }
+}
+
 /* Rows of a weight's gradient: written or added to, in f32 or, coarse, in bf16; and where there are
  * parts, the sum of squares of what is written.  Past the edges sums are 0. */
 template <int N>
@@ -159,13 +241,15 @@ static __device__ __forceinline__ void finish(const mma_args &g, const mma_tile 
 {
     if constexpr (MODE == UP)
         finish_up<N>(g, x, d, i, j);
+    else if constexpr (MODE == DH)
+        finish_dh<N>(g, x, d, i, j);
     else if constexpr (MODE == UP_W || MODE == DOWN_W)
         finish_wgrad<N>(g, x, d, i, j);
     else
         finish_rows<N>(g, x, d, i, j);
 }
 
-/* ---- DH: sums go through shared memory to warps of their own, the finishers ---- */
+/* ---- DH, joint: sums go through shared memory to warps of their own, the finishers ---- */
 
 /* A warpgroup's half of a tile at a time: the finishers take its sums into registers at once, so
  * that the other half may follow, and read h, which takes longest, and write dh and a while the
@@ -212,37 +296,13 @@ static __device__ __forceinline__ void relay_put(uint32_t sums, int r, const flo
     }
 }
 
-static __device__ __forceinline__ float one_dh(float da, float u, float v, float gate, float *du,
-                                               float *dv, float *a)
-{
-    float s = sigmoid_near(u), silu = u * s, y = silu * v, dy = gate * da;
-    *a = gate * y;
-    *du = dy * v * (s + silu * (1 - s));
-    *dv = dy * silu;
-    return da * y;
-}
-
 /* Eight columns of row m, of which 16 lanes have N. */
 template <int N>
-static __device__ __forceinline__ void finish_dh(const mma_args &g, const mma_tile &x, int64_t m,
+static __device__ __forceinline__ void relay_row(const mma_args &g, const mma_tile &x, int64_t m,
                                                  int col, uint4 d4, uint4 u4, uint4 v4, float gate)
 {
-    uint32_t d[4] = {d4.x, d4.y, d4.z, d4.w}, u[4] = {u4.x, u4.y, u4.z, u4.w};
-    uint32_t v[4] = {v4.x, v4.y, v4.z, v4.w}, a[4];
-    float sum = 0;
-#pragma unroll
-    for (int c = 0; c < 4; c++) {
-        float2 da = unpack2(d[c]), hu = unpack2(u[c]), hv = unpack2(v[c]), du, dv, y;
-        sum += one_dh(da.x, hu.x, hv.x, gate, &du.x, &dv.x, &y.x);
-        sum += one_dh(da.y, hu.y, hv.y, gate, &du.y, &dv.y, &y.y);
-        u[c] = pack2(du.x, du.y);
-        v[c] = pack2(dv.x, dv.y);
-        a[c] = pack2(y.x, y.y);
-    }
-    bf16 *to = (bf16 *)g.out + m * 2 * g.n;
-    put_row(to, col, g.n, 1, u);
-    put_row(to + g.n, col, g.n, 1, v);
-    put_row((bf16 *)g.act + m * g.n, col, g.n, 1, a);
+    uint32_t da[4] = {d4.x, d4.y, d4.z, d4.w};
+    float sum = put_dh(g, m, col, da, u4, v4, gate);
 #pragma unroll
     for (int i = 1; i < 16; i *= 2)
         sum += __shfl_xor_sync(~0u, sum, i);
@@ -264,6 +324,8 @@ static __device__ __forceinline__ void finish_relayed(const mma_args &g,
         mma_tile x = tile_at<t>(g, first, i);
         int col = x.j0 + part * 8;
         for (int half = 0; half < 2; half++) {
+            int64_t top = x.i0 + half * HALF_M + own, mine = top + part * APART; /* ROWS parts */
+            float gates = gate_of(g, (int)mine, mine < x.end);
             uint4 d4[ROWS];
             if (half == x.halves) { /* is not there */
                 barrier_wait(&relay->full[half], turn);
@@ -273,16 +335,14 @@ static __device__ __forceinline__ void finish_relayed(const mma_args &g,
 #pragma unroll
             for (int r = 0; r < ROWS; r += AT_ONCE) {
                 uint4 u4[AT_ONCE], v4[AT_ONCE]; /* all on their way before the first is needed */
-                float gate[AT_ONCE];
-                int64_t m0 = x.i0 + half * HALF_M + own + r * APART;
+                int64_t m0 = top + r * APART;
 #pragma unroll
                 for (int q = 0; q < AT_ONCE; q++) {
                     int64_t m = m0 + q * APART;
                     int live = m < x.end;
                     const bf16 *from = (const bf16 *)g.h + m * 2 * g.n;
-                    u4[q] = get_row(from, col, g.n, live);
-                    v4[q] = get_row(from + g.n, col, g.n, live);
-                    gate[q] = gate_of(g, (int)m, live);
+                    u4[q] = get_once(from, col, g.n, live);
+                    v4[q] = get_once(from + g.n, col, g.n, live);
                 }
                 if (r == 0) {
                     barrier_wait(&relay->full[half], turn);
@@ -293,7 +353,8 @@ static __device__ __forceinline__ void finish_relayed(const mma_args &g,
                 }
 #pragma unroll
                 for (int q = 0; q < AT_ONCE; q++)
-                    finish_dh<t::n>(g, x, m0 + q * APART, col, d4[r + q], u4[q], v4[q], gate[q]);
+                    relay_row<t::n>(g, x, m0 + q * APART, col, d4[r + q], u4[q], v4[q],
+                                    __shfl_sync(~0u, gates, r + q, 16));
             }
         }
     }

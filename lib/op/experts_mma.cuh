@@ -5,8 +5,8 @@
  * warpgroups of a block take turns: while one multiplies, the other has the epilogue
  * (experts_finish.cuh), which applies the activation to the sums in registers.  Where K is long the
  * epilogue matters less than what L2 must deliver: they join in a tile of 256 rows, and blocks in
- * pairs with tiles side by side, each of which copies half of their rows to both.  So it is in DH
- * at any K, in tiles 128 wide, whose long epilogue is a third warpgroup's.
+ * pairs with tiles side by side, each of which copies half of their rows to both.  Tiles of DH are
+ * 128 wide, since its epilogue is long: where warpgroups join it is a third one's.
  *
  * Operands come in boxes by the copy engine.  Rows that were sent are gathered while they are
  * copied or, where warpgroups join or K runs over them, laid in the order of the map first, since a

@@ -32,27 +32,56 @@ static void mma_launch(struct lane *l, const char *name, const mma_args &g)
     launched(name, "%d,%d,%d,%d", g.r.e, g.m, g.n, g.k);
 }
 
-/* Rows in the order of the map: out[m] = in[row of m], padding 0; a warp a row. */
-static __global__ void lay_kernel(uint4 *out, const uint4 *in, struct map r, int units)
+/* place[choice]: its row by the map; the rest is -1 before. */
+static __global__ void place_kernel(int32_t *place, struct map r)
 {
+    for (int m = blockIdx.x * blockDim.x + threadIdx.x; m < r.at[r.e]; m += gridDim.x * blockDim.x)
+        if (r.source[m] >= 0)
+            place[r.source[m]] = m;
+}
+
+/* Rows in the order of the map: out[m] = in[row of m], padding 0.  A warp reads a row once, all of
+ * it that its registers hold, and writes it to its places. */
+static __global__ void lay_kernel(uint4 *out, const uint4 *in, const int32_t *place, struct map r,
+                                  int rows, int units)
+{
+    enum { HELD = 8 };
     int lane = threadIdx.x % 32, warps = gridDim.x * blockDim.x / 32;
-    for (int m = (blockIdx.x * blockDim.x + threadIdx.x) / 32; m < r.at[r.e]; m += warps) {
-        int choice = r.source[m];
-        const uint4 *from = in + (int64_t)(choice / r.k) * units;
-#pragma unroll 8
-        for (int j = lane; j < units; j += 32)
-            __stcs(&out[(int64_t)m * units + j], choice < 0 ? make_uint4(0, 0, 0, 0) : from[j]);
+    int first = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    for (int i = first; i < r.e * ROW_ALIGN; i += warps) {
+        int x = i / ROW_ALIGN, m = r.at[x] + r.count[x] + i % ROW_ALIGN;
+        for (int j = lane; j < units && m < r.at[x + 1]; j += 32)
+            __stcs(&out[(int64_t)m * units + j], make_uint4(0, 0, 0, 0));
     }
+    for (int t = first; t < rows; t += warps)
+        for (int j0 = lane; j0 < units; j0 += 32 * HELD) {
+            uint4 held[HELD];
+#pragma unroll
+            for (int i = 0; i < HELD; i++)
+                if (j0 + 32 * i < units)
+                    held[i] = in[(int64_t)t * units + j0 + 32 * i];
+            for (int c = 0; c < r.k; c++) {
+                int m = place[(int64_t)t * r.k + c];
+#pragma unroll
+                for (int i = 0; i < HELD; i++)
+                    if (m >= 0 && j0 + 32 * i < units)
+                        __stcs(&out[(int64_t)m * units + j0 + 32 * i], held[i]);
+            }
+        }
 }
 
 /* In scratch of the lane; live: as in op_list.h. */
 static inline const void *lay_rows(struct lane *l, const void *x, struct map r, int64_t live,
                                    int64_t d)
 {
+    unsigned blocks = (unsigned)cuda_lane(l)->processors * 8;
     int64_t rows = live + (int64_t)r.e * (ROW_ALIGN - 1);
     void *out = arena_take(&l->scratch, rows * d * (int64_t)sizeof(real));
-    lay_kernel<<<cuda_lane(l)->processors * 8, 256, 0, stream(l)>>>((uint4 *)out, (const uint4 *)x,
-                                                                    r, (int)(d / 8));
+    int32_t *place = (int32_t *)arena_take(&l->scratch, live * (int64_t)sizeof *place);
+    cu(cudaMemsetAsync(place, 0xff, (size_t)live * sizeof *place, stream(l)));
+    place_kernel<<<blocks, 256, 0, stream(l)>>>(place, r);
+    lay_kernel<<<blocks, 256, 0, stream(l)>>>((uint4 *)out, (const uint4 *)x, place, r,
+                                              (int)(live / r.k), (int)(d / 8));
     launched("experts", "%lld,%lld", (long long)live, (long long)d);
     return out;
 }
@@ -90,7 +119,7 @@ static inline void mma_run(struct lane *l, const char *name, mma_args g, int joi
 {
     using t = traits<MODE, 1>;
     g.in = a;
-    if (joint || MODE != UP)
+    if (joint || !traits<MODE, 0>::gathers)
         g.a_map = t::at ? blocks_map(a, ANY_ROWS, a_cols, TILE_K, HALF_M / 64)
                         : rows_map(a, ANY_ROWS, a_cols, HALF_M);
     if (MODE == UP) { /* (E, 2 halves, F, D) */
@@ -104,7 +133,7 @@ static inline void mma_run(struct lane *l, const char *name, mma_args g, int joi
     }
     if (joint)
         mma_launch<MODE, 1>(l, name, g);
-    else if constexpr (MODE != DH)
+    else
         mma_launch<MODE, 0>(l, name, g);
 }
 
@@ -169,16 +198,17 @@ static inline int mma_dh(struct lane *l, void *dh, void *a, void *dgate, const v
                          const void *down, const void *h, const void *gate, struct map r,
                          int64_t live, int64_t d, int64_t f)
 {
-    int parts = (int)ceil_div(f, traits<DH, 1>::n);
+    int parts = (int)ceil_div(f, traits<DH, 1>::n), joint = experts_long(r.e, d);
     struct arena_mark mark = arena_mark(&l->scratch);
     mma_args g = {};
-    if (r.e > LONG_EXPERTS || !whole(dout, down, dh, r, d, f))
+    if (!whole(dout, down, dh, r, d, f))
         return 0;
     g.part_ld = live + (int64_t)r.e * (ROW_ALIGN - 1);
     g.part = (float *)arena_take(&l->scratch, parts * g.part_ld * (int64_t)sizeof *g.part);
     g.r = r, g.out = dh, g.act = a, g.h = h, g.gate = gate;
     g.n = (int)f, g.k = (int)d;
-    mma_run<DH>(l, "experts_dh", g, 1, lay_rows(l, dout, r, live, d), d, down, r.e * d, f);
+    mma_run<DH>(l, "experts_dh", g, joint, joint ? lay_rows(l, dout, r, live, d) : dout, d, down,
+                r.e * d, f);
     dgate_kernel<<<cuda_lane(l)->processors * 4, 256, 0, stream(l)>>>((stat *)dgate, g.part, r,
                                                                       parts, g.part_ld);
     launched("experts_dh", "%d", parts);

@@ -41,8 +41,8 @@ template <int MODE, int JOINT>
 struct traits {
     static constexpr int wgrad = MODE == UP_W || MODE == DOWN_W;
     static constexpr int at = wgrad, bt = wgrad || MODE == DH || MODE == DX; /* K along rows */
-    static constexpr int gathers = MODE == UP && !JOINT;                     /* A */
-    static constexpr int finishers = MODE == DH ? FINISHERS : 0; /* else takers finish */
+    static constexpr int gathers = (MODE == UP || MODE == DH) && !JOINT;     /* A */
+    static constexpr int finishers = MODE == DH && JOINT ? FINISHERS : 0; /* else takers finish */
     static constexpr int blocks = JOINT ? 2 : 1;
     static constexpr int halves = JOINT ? 2 : 1, m = halves * HALF_M; /* rows of a tile */
     static constexpr int n = MODE == DH ? 128 : 192;                  /* and columns */

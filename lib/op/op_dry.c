@@ -22,10 +22,14 @@ static void take(struct lane *l, int64_t bytes)
 #include "op_list.h"
 #undef OP
 
-/* Rows by the row map, gathered before a product. */
 static void take_rows(struct lane *l, int64_t live, int64_t e, int64_t row_bytes)
 {
     take(l, (live + e * (ROW_ALIGN - 1)) * row_bytes);
+}
+/* A row by the row map, laid before a product, and its place. */
+static int64_t laid(int64_t d)
+{
+    return d * 2 + 4;
 }
 
 /* Parts of dw: 32 bytes a thread. */
@@ -58,16 +62,16 @@ static void experts_up_takes(struct lane *l, void *h, void *a, const void *x, co
                              const int32_t *source, int64_t live, int64_t e, int64_t k, int64_t d,
                              int64_t f)
 {
-    take_rows(l, live, e, experts_long(e, d) ? d * 2 : 0);
+    take_rows(l, live, e, experts_long(e, d) ? laid(d) : 0);
 }
 
-/* The parts of dgate, of 128 columns each, and the rows of dout. */
+/* The parts of dgate, of 128 columns each, and the rows of dout where they are laid. */
 static void experts_dh_takes(struct lane *l, void *dh, void *a, void *dgate, const void *dout,
                              const void *down, const void *h, const void *gate, const int32_t *at,
                              const int32_t *count, const int32_t *source, int64_t n, int64_t e,
                              int64_t k, int64_t d, int64_t f)
 {
-    take_rows(l, n * k, e, (f + 127) / 128 * 4 + d * 2);
+    take_rows(l, n * k, e, (f + 127) / 128 * 4 + (experts_long(e, d) ? laid(d) : 0));
 }
 
 /* da whole, where no tensor core takes it. */
@@ -83,14 +87,14 @@ static void experts_up_wgrad_takes(struct lane *l, struct mat dw, const void *dh
                                    const int32_t *at, const int32_t *count, const int32_t *source,
                                    int64_t live, int64_t e, int64_t k, int add, void *squares)
 {
-    take_rows(l, live, e, dw.cols * 2);
+    take_rows(l, live, e, laid(dw.cols));
 }
 
 static void experts_down_wgrad_takes(struct lane *l, struct mat dw, const void *dout, const void *a,
                                      const int32_t *at, const int32_t *count, const int32_t *source,
                                      int64_t live, int64_t e, int64_t k, int add, void *squares)
 {
-    take_rows(l, live, e, dw.rows / e * 2);
+    take_rows(l, live, e, laid(dw.rows / e));
 }
 
 const struct op *op_table_dry(enum dtype real)
