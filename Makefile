@@ -3,7 +3,7 @@
 #   make            the tools, in build/cpu/bin
 #   make demo       the whole pipeline on real text (pipelines/demo)
 #   make check      all tests this build can run        make check SAN=1   under sanitizers
-#   make check-long every mapping that fits a small model, to 16 ranks
+#   make check-long every mapping that fits a small model, to 16 ranks; more tokenizer files
 #   make bench      measurements, each beside a peer or a ceiling
 #   make check-gpu, make bench-gpu   the same of a GPU; GPUS=2: of two, a process each
 #   make fuzz       mutated input under sanitizers, where clang has libFuzzer
@@ -112,10 +112,11 @@ check: setup
 	@$(MAKE) --no-print-directory -s -j$$(nproc) tests
 	@BUILD=$B SAN=$(SAN) prove -j$$(nproc) --timer -e '' tests/*.t $(ctests)
 
-check-long: $B/tests/parallel $B/tests/stops $B/tests/reshard
+check-long: all $B/tests/parallel $B/tests/stops $B/tests/reshard $B/tests/text
 	@$B/tests/parallel --long
 	@$B/tests/stops --long
 	@$B/tests/reshard --long
+	@BUILD=$B VARIANTS=5000 prove --timer -e '' tests/tok-variants.t
 
 # Any bytes as rows, mutated for FUZZ_SECONDS (60) a target.
 fuzz:

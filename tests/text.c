@@ -1,9 +1,9 @@
 /* text.c -- the claims of lib/text that need no outside witness.
  *
  * "text ids TOKENIZER" is the other half of tests/tok-train.t: it reads rows and prints for each
- * text its ids (with and without special tokens) and what they decode to, for the witness to
- * compare.  "text json TOKENIZER" prints the tokenizer.json that it was read as.
- * "text chat TEMPLATE TOKENIZER" prints what rows become. */
+ * text its ids (with and without special tokens), what they decode to, and what ids decode to that
+ * the text's bytes are made into, for the witness to compare.  "text json TOKENIZER" prints the
+ * tokenizer.json that it was read as. "text chat TEMPLATE TOKENIZER" prints what rows become. */
 
 #include "tap.h"
 #include "text/text.h"
@@ -22,13 +22,13 @@ static int ids_main(const char *tokenizer)
     row_allow_empty = 1;
     struct tok *t = tok_open(tokenizer);
     struct row_reader r;
-    struct ids plain = {0}, special = {0};
+    struct ids plain = {0}, special = {0}, any = {0};
     struct buf text = {0}, line = {0};
     int64_t n = 0;
 
     row_reader_init(&r, NULL, 0);
     for (; row_next(&r); n++) {
-        plain.n = special.n = 0;
+        plain.n = special.n = any.n = 0;
         buf_reset(&text);
         buf_reset(&line);
         tok_encode(t, r.row.text, r.row.text_len, 0, &plain);
@@ -43,11 +43,20 @@ static int ids_main(const char *tokenizer)
         buf_reset(&text);
         tok_decode(t, special.id, special.n, 1, &text);
         json_quote(&line, text.data ? text.data : "", text.len);
-        printf("],\"back\":%s}\n", line.data);
+        for (size_t i = 0; i < r.row.text_len && i < 100; i++)
+            ids_add(&any, (int32_t)(((unsigned char)r.row.text[i] * 7919 + (int64_t)i * 104729) %
+                                    tok_size(t)));
+        buf_str(&line, ",\"any\":");
+        buf_reset(&text);
+        tok_decode(t, any.id, any.n, 0, &text);
+        json_quote(&line, text.data ? text.data : "", text.len);
+        printf("],\"back\":%s,\"size\":%lld,\"bos\":%lld,\"eos\":%lld}\n", line.data,
+               (long long)tok_size(t), (long long)tok_bos(t), (long long)tok_eos(t));
     }
     row_reader_close(&r, n);
     ids_release(&plain);
     ids_release(&special);
+    ids_release(&any);
     buf_release(&text);
     buf_release(&line);
     tok_free(t);

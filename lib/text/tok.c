@@ -4,7 +4,8 @@
  * Added tokens are looked for twice, as in the library whose ids must be matched: those that are
  * literal in the text as it came, those marked "normalized" in the normalised text.  A special
  * token that the caller did not ask for still ends the search at its place, and then counts as
- * text. */
+ * text.  What a token takes on its right is still looked through for the next, which is lost where
+ * nothing is left of it. */
 
 #include "text/tok.h"
 
@@ -82,7 +83,7 @@ static const struct added *added_next(const struct tok *t, const char *s, size_t
                 i = *at - 1;
                 break;
             }
-            *start = a->lstrip ? spaces_before(s, i, floor) : i;
+            *start = a->lstrip ? MAX(spaces_before(s, i, floor), floor) : i;
             *end = a->rstrip ? spaces_after(s, n, *at) : *at;
             return a;
         }
@@ -99,10 +100,11 @@ static void encode_normalized(struct tok *t, const char *s, size_t n, int specia
 
     tok_normalize(t, s, n, &b);
     while ((a = added_next(t, b.data, b.len, 1, special, gap, &at, &start, &end))) {
-        tok_split(t, b.data + gap, start - gap, first && !gap, out);
-        ids_add(out, a->id);
+        if (start > gap)
+            tok_split(t, b.data + gap, start - gap, first && !gap, out);
+        if (end > start)
+            ids_add(out, a->id);
         gap = end;
-        at = MAX(at, end);
     }
     tok_split(t, b.data + gap, b.len - gap, first && !gap, out);
     buf_release(&b);
@@ -126,9 +128,9 @@ void tok_encode_at(struct tok *t, const char *text, size_t len, int special, enu
         if (start > gap)
             encode_normalized(t, text + gap, start - gap, special, first && !gap, out);
         t->within = 0;
-        ids_add(out, a->id);
+        if (end > start)
+            ids_add(out, a->id);
         gap = end;
-        at = MAX(at, end);
     }
     if (len > gap)
         encode_normalized(t, text + gap, len - gap, special, first && !gap, out);
@@ -174,7 +176,7 @@ int64_t tok_id(const struct tok *t, const char *token)
     int64_t id = map_get(&t->ids, token, strlen(token));
 
     for (int64_t i = 0; id < 0 && i < t->addeds; i++)
-        if (!strcmp(t->token[t->added[i].id].data, token))
+        if (!strcmp(t->added[i].name.data, token))
             id = t->added[i].id;
     return id;
 }
@@ -214,8 +216,10 @@ static void free_shared(struct tok *t)
 {
     for (int64_t i = 0; i < t->size; i++)
         buf_release(&t->token[i]);
-    for (int64_t i = 0; i < t->addeds; i++)
+    for (int64_t i = 0; i < t->addeds; i++) {
+        buf_release(&t->added[i].name);
         buf_release(&t->added[i].text);
+    }
     for (int64_t i = 0; i < t->norms; i++) {
         buf_release(&t->norm[i].a);
         buf_release(&t->norm[i].b);

@@ -9,8 +9,10 @@
 #include "text/tok_cache.h"
 #include "text/tok_pairs.h"
 
-/* ---- tok_regex.c: PCRE2 with Unicode 16's letters, numbers and spaces ---- */
+/* ---- tok_pattern.c, tok_regex.c: PCRE2 with Unicode 16's letters, numbers and spaces ---- */
 
+/* Appends the pattern, written for Oniguruma, as PCRE2 reads it.  Dies (2). */
+void pattern_for_pcre2(struct buf *out, const char *p, size_t n, const char *who);
 struct regex;
 /* pattern in the common subset of Oniguruma and PCRE2; literal: no metacharacters.  Dies (2). */
 struct regex *regex_new(const char *pattern, size_t len, int literal, const char *who);
@@ -24,7 +26,13 @@ extern const char regex_word[]; /* a character of a word, as a token of its own 
 
 /* ---- tok_split.c: text to pieces, and the GPT-2 alphabet ---- */
 
-enum behavior { SPLIT_ISOLATED, SPLIT_REMOVED, SPLIT_WITH_PREVIOUS, SPLIT_WITH_NEXT };
+enum behavior {
+    SPLIT_ISOLATED,
+    SPLIT_REMOVED,
+    SPLIT_WITH_PREVIOUS,
+    SPLIT_WITH_NEXT,
+    SPLIT_CONTIGUOUS
+};
 enum prefix { PREFIX_NEVER, PREFIX_FIRST, PREFIX_ALWAYS };
 
 /* What normalises. */
@@ -59,6 +67,7 @@ struct decode_step {
 };
 
 struct added {       /* a token that is found in the text before anything else */
+    struct buf name; /* as in the file */
     struct buf text; /* after normalising, where that applies */
     int32_t id;
     int special, normalized, lstrip, rstrip, single_word;
@@ -68,9 +77,10 @@ struct tok {
     struct buf json, config, chat_template; /* the files' bytes; the latter two may be empty */
     char hash[17];
 
-    struct buf *token; /* [size] by id, as in the file; data NULL where no token has the id */
+    struct buf *token; /* [size] by id, what is decoded: as in the file, or what an added one is
+                          normalised to; data NULL where no token has the id */
     int64_t size, cap;
-    uint8_t *special; /* [size] */
+    uint8_t *special; /* [size] left out where special tokens are */
     struct map ids;   /* token of the model to id; not those that are only added */
     struct pairs merges;
     char byte_char[256][2];                   /* the alphabet's character of a byte, in UTF-8 */
@@ -86,6 +96,7 @@ struct tok {
     struct split_step split[8];
     struct decode_step decode[8];
     int64_t norms, splits, decodes;
+    int has_decoder; /* without one, tokens are joined by a space */
     int64_t bos, eos;
     int64_t bos_token;      /* tokenizer_config.json's, -1: none */
     uint8_t *added_pair[2]; /* [256 x 32] by `normalized`: sets of the bytes an added token's first
@@ -115,6 +126,15 @@ uint8_t *norm_plain(int form);
 void tok_normalize(const struct tok *t, const char *s, size_t n, struct buf *out);
 /* Cuts a normalised text and appends the ids of its pieces.  first: it begins the input. */
 void tok_split(struct tok *t, const char *s, size_t n, int first, struct ids *out);
+
+/* ---- tok_added.c: the steps that normalise are read in between ---- */
+void tok_read_added(struct tok *t, struct json root, const char *who);
+void tok_index_added(struct tok *t, const char *who);
+
+/* ---- tok_parse.c ---- */
+void token_set(struct tok *t, const char *who, const char *name, size_t len, int64_t id);
+/* 0 where it is absent or null. */
+int tok_flag(struct json v, const char *key, const char *who);
 
 /* ---- tok_steps.c ---- */
 void tok_read_steps(struct tok *t, struct json root, const char *who);

@@ -77,10 +77,12 @@ static void pair_up(struct tok *t, int32_t i)
         heap_push(t, (struct candidate){s->rank, i});
 }
 
-/* The piece's first symbols: bytes, or characters with bytes or the unknown token for the rest. */
+/* The piece's first symbols: bytes, or characters, with bytes by name or the unknown token for the
+ * rest.  As in the library, an unknown one waits for the next that is known, past bytes. */
 static int32_t symbols_init(struct tok *t, const char *s, size_t n)
 {
     int32_t count = 0;
+    int waits = 0;
 
     if ((int64_t)n > t->symbols_cap) {
         t->symbols_cap = (int64_t)n * 2;
@@ -101,14 +103,16 @@ static int32_t symbols_init(struct tok *t, const char *s, size_t n)
             bytes = t->fallback[(unsigned char)*b] >= 0;
         for (; bytes && from < p; from++)
             t->first[count++] = t->fallback[(unsigned char)*from];
-        if (bytes)
+        if (bytes || (id < 0 && t->unk < 0)) /* the latter is lost */
             continue;
-        if (id < 0 && t->fuse_unk && count && t->first[count - 1] == t->unk)
-            continue;
-        if (id < 0 && (id = t->unk) < 0)
-            continue; /* no token for it at all: it is lost */
-        t->first[count++] = id;
+        if (waits && (id >= 0 || !t->fuse_unk))
+            t->first[count++] = t->unk;
+        waits = id < 0;
+        if (id >= 0)
+            t->first[count++] = id;
     }
+    if (waits)
+        t->first[count++] = t->unk;
     return count;
 }
 
@@ -265,9 +269,10 @@ static void beside_fill(struct tok *t)
 {
     t->known = xcalloc(0x110000 / 8, 1);
     t->beside = xcalloc((1 << 20) / 8, 1);
-    for (int64_t id = 0; id < t->size; id++) {
-        const char *p = t->token[id].data, *end = p + t->token[id].len;
-        if (!p || p == end || map_get(&t->ids, p, t->token[id].len) < 0)
+    for (size_t i = 0; i < t->ids.slots; i++) {
+        const struct map_slot *s = &t->ids.slot[i];
+        const char *p = t->ids.keys.data + s->at, *end = p + s->len;
+        if (s->value < 0 || p == end)
             continue;
         uint32_t a = utf8_next(&p), b;
         if (p == end)

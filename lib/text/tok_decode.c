@@ -6,6 +6,7 @@
 
 #include "text/tok.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,12 +68,11 @@ static void decode_replace(const struct decode_step *step, struct list *l)
 /* The byte that a token like <0x0A> names, or -1. */
 static int named_byte(const struct buf *b)
 {
-    char *end;
-
-    if (b->len != 6 || memcmp(b->data, "<0x", 3) || b->data[5] != '>')
+    if (b->len != 6 || memcmp(b->data, "<0x", 3) || b->data[5] != '>' ||
+        !isxdigit((unsigned char)b->data[4]) ||
+        !(b->data[3] == '+' || isxdigit((unsigned char)b->data[3])))
         return -1;
-    long byte = strtol(b->data + 3, &end, 16);
-    return end == b->data + 5 ? (int)byte : -1;
+    return (int)strtol(b->data + 3, NULL, 16);
 }
 
 static void decode_byte_fallback(const struct decode_step *step, struct list *l)
@@ -167,7 +167,7 @@ void tok_decode(struct tok *t, const int32_t *id, int64_t n, int skip_special, s
     }
     for (int64_t i = 0; i < t->decodes; i++)
         decoders[t->decode[i].type](&t->decode[i], &l);
-    list_join(&l, t->decodes ? "" : " ");
+    list_join(&l, t->has_decoder ? "" : " ");
     if (l.n)
         buf_add(out, l.v[0].data ? l.v[0].data : "", l.v[0].len);
     buf_release(&l.v[0]);

@@ -1,5 +1,6 @@
 /* tok_parse.c -- tokenizer.json to a tokenizer: vocabulary, merges, added tokens, then the steps.
- */
+ *
+ * What the `tokenizers` package reads gives its ids, or is refused by name. */
 
 #include "text/tok.h"
 
@@ -10,7 +11,7 @@
 enum { ID_MAX = 1 << 24 };
 
 /* Gives id its token; the arrays grow as ids come. */
-static void token_set(struct tok *t, const char *who, const char *name, size_t len, int64_t id)
+void token_set(struct tok *t, const char *who, const char *name, size_t len, int64_t id)
 {
     if (id < 0 || id > ID_MAX)
         die_misused("%s: token \"%s\" has the id %lld", who, name, (long long)id);
@@ -23,8 +24,12 @@ static void token_set(struct tok *t, const char *who, const char *name, size_t l
         t->cap = cap;
     }
     t->size = MAX(t->size, id + 1);
-    buf_reset(&t->token[id]);
-    buf_add(&t->token[id], name, len);
+    struct buf *old = &t->token[id];
+    if (old->data && (old->len != len || memcmp(old->data, name, len)))
+        die_misused("%s: \"%s\" and \"%s\" both have the id %lld", who, old->data, name,
+                    (long long)id);
+    if (!old->data)
+        buf_add(old, name, len);
     t->longest = MAX(t->longest, len);
 }
 
@@ -40,7 +45,10 @@ static void read_vocab(struct tok *t, struct json model, const char *who)
         if (json_int(i.value, &id))
             die_misused("%s: token \"%s\" has no integer id", who, i.key);
         token_set(t, who, i.key, i.key_len, id);
-        *map_put(&t->ids, i.key, i.key_len) = (int32_t)id;
+        int32_t *place = map_put(&t->ids, i.key, i.key_len);
+        if (*place >= 0)
+            die_misused("%s: token \"%s\" is twice in \"vocab\"", who, i.key);
+        *place = (int32_t)id;
     }
 }
 
@@ -57,7 +65,7 @@ static int merge_parts(struct json v, struct buf part[2])
     if (json_type(v) == JSON_STRING) {
         s = json_string(v, &len);
         blank = memchr(s, ' ', len);
-        if (!blank)
+        if (!blank || memchr(blank + 1, ' ', len - (size_t)(blank + 1 - s)))
             return 0;
         buf_add(&part[0], s, (size_t)(blank - s));
         buf_add(&part[1], blank + 1, len - (size_t)(blank + 1 - s));
@@ -118,12 +126,14 @@ static void refuse(struct json model, const char *key, const char *who)
     die_misused("%s: the model's \"%s\" is not supported", who, key);
 }
 
-static int model_flag(struct json model, const char *key)
+int tok_flag(struct json v, const char *key, const char *who)
 {
-    struct json v;
+    struct json x;
     int yes = 0;
 
-    return json_get(model, key, &v) && !json_bool(v, &yes) && yes;
+    if (json_get(v, key, &x) && json_type(x) != JSON_NULL && json_bool(x, &yes))
+        die_misused("%s: \"%s\" is neither true nor false", who, key);
+    return yes;
 }
 
 static void read_model(struct tok *t, struct json root, const char *who)
@@ -141,92 +151,14 @@ static void read_model(struct tok *t, struct json root, const char *who)
     refuse(model, "dropout", who);
     refuse(model, "continuing_subword_prefix", who);
     refuse(model, "end_of_word_suffix", who);
-    t->byte_fallback = model_flag(model, "byte_fallback");
-    t->fuse_unk = model_flag(model, "fuse_unk");
-    t->ignore_merges = model_flag(model, "ignore_merges");
+    t->byte_fallback = tok_flag(model, "byte_fallback", who);
+    t->fuse_unk = tok_flag(model, "fuse_unk", who);
+    t->ignore_merges = tok_flag(model, "ignore_merges", who);
     read_vocab(t, model, who);
     read_merges(t, model, who);
-    if (json_get(model, "unk_token", &v) && (unk = json_string(v, &len)))
-        t->unk = map_get(&t->ids, unk, len);
-}
-
-static int added_order(const void *a, const void *b)
-{
-    const struct added *x = a, *y = b;
-    int cx = (unsigned char)x->text.data[0], cy = (unsigned char)y->text.data[0];
-
-    if (cx != cy)
-        return cx < cy ? -1 : 1;
-    if (x->text.len != y->text.len)
-        return x->text.len > y->text.len ? -1 : 1;
-    return x->id < y->id ? -1 : x->id > y->id;
-}
-
-static int added_flag(struct json v, const char *key)
-{
-    return model_flag(v, key);
-}
-
-static void read_added(struct tok *t, struct json root, const char *who)
-{
-    struct json list, v;
-    struct json_iter i;
-
-    if (!json_get(root, "added_tokens", &list) || json_type(list) != JSON_ARRAY)
-        return;
-    t->added = xcalloc((size_t)json_count(list) + 1, sizeof *t->added);
-    for (json_iter_init(&i, list); json_iter_next(&i);) {
-        struct added *a = &t->added[t->addeds];
-        const char *name = NULL;
-        size_t len;
-        int64_t id;
-        if (json_get(i.value, "content", &v))
-            name = json_string(v, &len);
-        if (!name || !json_get(i.value, "id", &v) || json_int(v, &id))
-            die_misused("%s: an added token has no \"content\" or no \"id\"", who);
-        if (!len)
-            continue;
-        a->special = added_flag(i.value, "special");
-        a->normalized = added_flag(i.value, "normalized");
-        a->lstrip = added_flag(i.value, "lstrip");
-        a->rstrip = added_flag(i.value, "rstrip");
-        a->single_word = added_flag(i.value, "single_word");
-        if (a->single_word && !t->word)
-            t->word = regex_new(regex_word, strlen(regex_word), 0, who);
-        token_set(t, who, name, len, id);
-        a->id = (int32_t)id;
-        t->special[id] = (uint8_t)a->special;
-        buf_add(&a->text, name, len);
-        t->addeds++;
-    }
-}
-
-/* Puts the added tokens in the order they are searched in, once the normalising steps are known. */
-static void index_added(struct tok *t)
-{
-    for (int64_t i = 0; i < t->addeds; i++) {
-        struct added *a = &t->added[i];
-        if (a->normalized)
-            tok_normalize(t, t->token[a->id].data, t->token[a->id].len, &a->text);
-    }
-    for (int64_t i = 0; i < t->addeds; i++) {
-        const struct added *a = &t->added[i];
-        const unsigned char *text = (const unsigned char *)a->text.data;
-        uint8_t **pair = &t->added_pair[a->normalized != 0];
-        if (!*pair)
-            *pair = xcalloc(256, 32);
-        if (a->text.len > 1)
-            (*pair)[text[0] * 32 + text[1] / 8] |= (uint8_t)(1 << text[1] % 8);
-        else
-            memset(*pair + text[0] * 32, 0xff, 32);
-    }
-    if (t->addeds)
-        qsort(t->added, (size_t)t->addeds, sizeof *t->added, added_order);
-    for (int64_t c = 0, k = 0; c <= 256; c++) {
-        while (k < t->addeds && (unsigned char)t->added[k].text.data[0] < c)
-            k++;
-        t->added_at[c] = k;
-    }
+    if (json_get(model, "unk_token", &v) && (unk = json_string(v, &len)) &&
+        (t->unk = map_get(&t->ids, unk, len)) < 0)
+        die_misused("%s: the model's \"unk_token\" is \"%s\", which is not in \"vocab\"", who, unk);
 }
 
 static void bytes_init(struct tok *t)
@@ -273,9 +205,14 @@ struct tok *tok_parse(const char *json, size_t len, const char *who)
     t->bos = t->eos = t->bos_token = -1;
     read_model(t, root, who);
     bytes_init(t);
-    read_added(t, root, who);
+    tok_read_added(t, root, who);
     tok_read_steps(t, root, who);
-    index_added(t);
+    tok_index_added(t, who);
+    for (int b = 0; b < 256 && t->byte_level && t->byte_fallback; b++)
+        if (t->byte_id[b] < 0)
+            die_misused("%s: byte_fallback beside ByteLevel is not supported where a byte has no "
+                        "token",
+                        who);
     if (t->bos < 0)
         t->bos = first_of(t, bos, ARRAY_LEN(bos));
     if (t->eos < 0)

@@ -249,12 +249,13 @@ static void split_cut(struct tok *t, int64_t k, const char *s, size_t n, int fir
         size_t stop = match ? end : start;
         match ^= step->invert;
         int joins = at > held && ((step->behavior == SPLIT_WITH_PREVIOUS && match && !held_match) ||
-                                  (step->behavior == SPLIT_WITH_NEXT && !match && held_match));
+                                  (step->behavior == SPLIT_WITH_NEXT && !match && held_match) ||
+                                  (step->behavior == SPLIT_CONTIGUOUS && match == held_match));
         if (at > held && !joins) {
             split_from(t, k + 1, s + held, at - held, first && !held, out);
             held = at;
         }
-        held_match = joins || match; /* what a match has joined takes no second one */
+        held_match = match;
         at = stop;
         if (step->behavior == SPLIT_REMOVED && match)
             held = at;

@@ -9,13 +9,13 @@
 
 #include <string.h>
 
-int step_bool(struct json v, const char *key, int otherwise)
+int step_bool(struct step_reader *r, struct json v, const char *key, int otherwise)
 {
     struct json x;
 
-    if (json_get(v, key, &x))
-        json_bool(x, &otherwise); /* leaves it as it is when x is no boolean */
-    return otherwise;
+    if (!json_get(v, key, &x) || json_type(x) == JSON_NULL)
+        return otherwise;
+    return tok_flag(v, key, r->who);
 }
 
 /* A string member; "" when it is absent or null. */
@@ -30,14 +30,26 @@ struct buf step_string(struct json v, const char *key)
     return b;
 }
 
-int64_t step_int(struct step_reader *r, struct json v, const char *key)
+int64_t step_count(struct step_reader *r, struct json v, const char *key)
 {
     struct json x;
     int64_t n;
 
-    if (!json_get(v, key, &x) || json_int(x, &n))
-        die_misused("%s: a part has no integer \"%s\"", r->who, key);
+    if (!json_get(v, key, &x) || json_int(x, &n) || n < 0)
+        die_misused("%s: a step has no \"%s\", a whole number", r->who, key);
     return n;
+}
+
+struct buf step_char(struct step_reader *r, struct json v, const char *key)
+{
+    struct buf b = step_string(v, key);
+    const char *p = b.data;
+
+    if (b.len)
+        utf8_next(&p);
+    if (!b.len || p != b.data + b.len)
+        die_misused("%s: a step has no \"%s\", a character", r->who, key);
+    return b;
 }
 
 void *step_new(struct step_reader *r, void *steps, size_t size, int64_t *n, const char *part)
@@ -80,13 +92,14 @@ enum prefix step_scheme(struct step_reader *r, struct json v)
     struct buf name = step_string(v, "prepend_scheme");
     int i = 0;
 
+    int prefix = step_bool(r, v, "add_prefix_space", 1);
     if (!name.len)
-        buf_str(&name, step_bool(v, "add_prefix_space", 1) ? "always" : "never");
+        buf_str(&name, prefix ? "always" : "never");
     while (i < ARRAY_LEN(schemes) && strcmp(name.data, schemes[i]))
         i++;
-    if (i == ARRAY_LEN(schemes))
-        die_misused("%s: a Metaspace's prepend_scheme is %s, which is not supported", r->who,
-                    name.data);
+    if (i == ARRAY_LEN(schemes) || (!prefix && i != PREFIX_NEVER))
+        die_misused("%s: a Metaspace's prepend_scheme is %s, which is not supported%s", r->who,
+                    name.data, prefix ? "" : " with add_prefix_space false");
     buf_release(&name);
     return (enum prefix)i;
 }
@@ -129,13 +142,12 @@ void tok_read_steps(struct tok *t, struct json root, const char *who)
         {"decoder", "decoders", step_decoders},
         {"post_processor", "processors", step_post_processors},
     };
-    struct step_reader r = {t, who, 0};
+    struct step_reader r = {t, who};
     struct json v;
 
     for (int64_t i = 0; i < ARRAY_LEN(parts); i++)
-        if (json_get(root, parts[i].part, &v))
+        if (json_get(root, parts[i].part, &v)) {
             read_steps(&r, v, parts[i].part, parts[i].list_key, parts[i].kinds);
-    if (r.bytes_at !=
-        (t->byte_level ? t->splits : 0)) /* the next would cut the alphabet of bytes */
-        die_misused("%s: \"pre_tokenizer\" has a ByteLevel that is not the last step", who);
+            t->has_decoder |= parts[i].kinds == step_decoders && json_type(v) != JSON_NULL;
+        }
 }

@@ -6,8 +6,7 @@
 
 struct step_reader {
     struct tok *t;
-    const char *who;  /* for messages */
-    int64_t bytes_at; /* splitting steps up to and with ByteLevel */
+    const char *who; /* for messages */
 };
 /* A kind of step by its name in the file; the tables end with NULL. */
 struct step_kind {
@@ -18,9 +17,10 @@ extern const struct step_kind step_normalizers[], step_pre_tokenizers[]; /* tok_
 extern const struct step_kind step_decoders[], step_post_processors[];   /* tok_steps_out.c */
 
 /* Members of a step; die (2) when they are missing or not supported. */
-int step_bool(struct json v, const char *key, int otherwise);
+int step_bool(struct step_reader *r, struct json v, const char *key, int otherwise);
 struct buf step_string(struct json v, const char *key); /* "" when absent; the caller releases it */
-int64_t step_int(struct step_reader *r, struct json v, const char *key);
+struct buf step_char(struct step_reader *r, struct json v, const char *key);
+int64_t step_count(struct step_reader *r, struct json v, const char *key); /* at least 0 */
 struct buf step_pattern(struct step_reader *r, struct json v, int *is_regex);
 struct buf step_literal(struct step_reader *r, struct json v); /* a pattern that is no regex */
 enum prefix step_scheme(struct step_reader *r, struct json v);

@@ -59,6 +59,13 @@ const struct step_kind step_normalizers[] = {
 
 /* ---- pre_tokenizer ---- */
 
+/* A step behind ByteLevel would cut the alphabet of bytes. */
+static struct split_step *split_new(struct step_reader *r)
+{
+    if (r->t->byte_level)
+        die_misused("%s: \"pre_tokenizer\" has a ByteLevel that is not the last step", r->who);
+    return STEP_NEW(r, split);
+}
 static void read_split(struct step_reader *r, struct json v)
 {
     static const char *const behaviors[] = {
@@ -66,8 +73,9 @@ static void read_split(struct step_reader *r, struct json v)
         [SPLIT_REMOVED] = "Removed",
         [SPLIT_WITH_PREVIOUS] = "MergedWithPrevious",
         [SPLIT_WITH_NEXT] = "MergedWithNext",
+        [SPLIT_CONTIGUOUS] = "Contiguous",
     };
-    struct split_step *s = STEP_NEW(r, split);
+    struct split_step *s = split_new(r);
     struct buf name = step_string(v, "behavior");
     int is_regex, found = 0;
     struct buf pattern = step_pattern(r, v, &is_regex);
@@ -77,39 +85,52 @@ static void read_split(struct step_reader *r, struct json v)
             s->behavior = (enum behavior)i;
     if (!found)
         die_misused("%s: a Split's behavior is %s, which is not supported", r->who, name.data);
-    s->invert = step_bool(v, "invert", 0);
+    s->invert = step_bool(r, v, "invert", 0);
     s->regex = regex_new(pattern.data, pattern.len, !is_regex, r->who);
     buf_release(&name);
     buf_release(&pattern);
 }
 static void read_digits(struct step_reader *r, struct json v)
 {
-    struct split_step *s = STEP_NEW(r, split);
-    const char *pattern = step_bool(v, "individual_digits", 0) ? "\\p{N}" : "\\p{N}+";
+    /* By the tables of Unicode 17, as the library. */
+    static const char numbers[] = "[\\p{N}\\x{11de0}-\\x{11de9}\\x{16ff4}-\\x{16ff6}]+";
+    struct split_step *s = split_new(r);
+    int single = step_bool(r, v, "individual_digits", 0);
 
-    s->regex = regex_new(pattern, strlen(pattern), 0, r->who);
+    s->regex = regex_new(numbers, sizeof numbers - 1 - (size_t)single, 0, r->who);
 }
 static void read_byte_level(struct step_reader *r, struct json v)
 {
-    struct split_step *s = STEP_NEW(r, split);
+    struct split_step *s = split_new(r);
 
-    s->prefix = step_bool(v, "add_prefix_space", 1) ? PREFIX_ALWAYS : PREFIX_NEVER;
-    if (step_bool(v, "use_regex", 1))
+    s->prefix = step_bool(r, v, "add_prefix_space", 1) ? PREFIX_ALWAYS : PREFIX_NEVER;
+    if (step_bool(r, v, "use_regex", 1))
         s->regex = regex_new(regex_gpt2, strlen(regex_gpt2), 0, r->who);
     r->t->byte_level = 1;
-    r->bytes_at = r->t->splits;
 }
+/* Which piece is the first one is the library's own reckoning, plain only where nothing has been
+ * put before the text or has changed it. */
+static void check_first(const struct step_reader *r)
+{
+    int64_t changes = r->t->norms;
 
+    for (int64_t i = 0; i + 1 < r->t->splits; i++)
+        changes += r->t->split[i].prefix != PREFIX_NEVER;
+    if (changes)
+        die_misused("%s: a Metaspace's prepend_scheme is first, which is not supported behind a "
+                    "normalizer or another prefix",
+                    r->who);
+}
 static void read_metaspace(struct step_reader *r, struct json v)
 {
-    struct split_step *s = STEP_NEW(r, split);
+    struct split_step *s = split_new(r);
 
     s->prefix = step_scheme(r, v);
-    s->space = step_string(v, "replacement");
+    s->space = step_char(r, v, "replacement");
     s->behavior = SPLIT_WITH_NEXT;
-    if (!s->space.len)
-        die_misused("%s: a Metaspace has no \"replacement\"", r->who);
-    if (step_bool(v, "split", 1))
+    if (s->prefix == PREFIX_FIRST)
+        check_first(r);
+    if (step_bool(r, v, "split", 1))
         s->regex = regex_new(s->space.data, s->space.len, 1, r->who);
 }
 const struct step_kind step_pre_tokenizers[] = {

@@ -34,20 +34,16 @@ static void read_decode_strip(struct step_reader *r, struct json v)
 {
     struct decode_step *s = decode_new(r, DECODE_STRIP);
 
-    s->a = step_string(v, "content");
-    s->start = step_int(r, v, "start");
-    s->stop = step_int(r, v, "stop");
-    if (!s->a.len)
-        die_misused("%s: a Strip has no \"content\"", r->who);
+    s->a = step_char(r, v, "content");
+    s->start = step_count(r, v, "start");
+    s->stop = step_count(r, v, "stop");
 }
 static void read_decode_metaspace(struct step_reader *r, struct json v)
 {
     struct decode_step *s = decode_new(r, DECODE_METASPACE);
 
-    s->a = step_string(v, "replacement");
+    s->a = step_char(r, v, "replacement");
     s->prefix = step_scheme(r, v);
-    if (!s->a.len)
-        die_misused("%s: a Metaspace has no \"replacement\"", r->who);
 }
 const struct step_kind step_decoders[] = {
     {"ByteLevel", read_decode_bytes},
@@ -64,36 +60,67 @@ const struct step_kind step_decoders[] = {
 static void read_nothing(struct step_reader *r, struct json v)
 {
 }
+static void surround(struct step_reader *r, int after, int64_t id)
+{
+    int64_t *place = after ? &r->t->eos : &r->t->bos;
+
+    if (*place >= 0)
+        die_misused("%s: \"post_processor\" puts several tokens %s a text, which is not supported",
+                    r->who, after ? "behind" : "before");
+    if (id < 0 || id >= r->t->size || !r->t->token[id].data)
+        die_misused("%s: \"post_processor\" has the id %lld, which no token has", r->who,
+                    (long long)id);
+    *place = id;
+}
+/* The one id that the template's "special_tokens" has under this name. */
+static int64_t special_id(struct step_reader *r, struct json template, struct json piece)
+{
+    struct buf name = step_string(piece, "id");
+    struct json list, x;
+    struct json_iter i;
+    int64_t id;
+
+    if (!json_get(template, "special_tokens", &list) || !json_get(list, name.data, &x) ||
+        !json_get(x, "ids", &x) || json_type(x) != JSON_ARRAY || json_count(x) != 1)
+        die_misused("%s: a TemplateProcessing has no single id of \"%s\"", r->who, name.data);
+    json_iter_init(&i, x);
+    json_iter_next(&i);
+    if (json_int(i.value, &id))
+        id = -1;
+    buf_release(&name);
+    return id;
+}
 static void read_template(struct step_reader *r, struct json v)
 {
     struct json single, x;
     struct json_iter i;
-    int after = 0;
+    int texts = 0;
 
-    if (!json_get(v, "single", &single))
+    if (!json_get(v, "single", &single) || json_type(single) != JSON_ARRAY)
         die_misused("%s: a TemplateProcessing has no \"single\"", r->who);
     for (json_iter_init(&i, single); json_iter_next(&i);) {
         if (json_get(i.value, "Sequence", &x))
-            after = 1;
-        if (!json_get(i.value, "SpecialToken", &x))
-            continue;
-        struct buf name = step_string(x, "id");
-        *(after ? &r->t->eos : &r->t->bos) = tok_id(r->t, name.data);
-        buf_release(&name);
+            texts++;
+        else if (json_get(i.value, "SpecialToken", &x))
+            surround(r, texts, special_id(r, v, x));
     }
+    if (texts != 1)
+        die_misused("%s: a TemplateProcessing has the text %d times", r->who, texts);
 }
 /* "cls": [name, id] before and "sep": [name, id] after. */
 static void read_cls_sep(struct step_reader *r, struct json v)
 {
     static const char *const keys[] = {"cls", "sep"};
-    int64_t *const ids[] = {&r->t->bos, &r->t->eos};
     struct json pair;
     struct json_iter i;
 
-    for (int k = 0; k < 2; k++)
-        if (json_get(v, keys[k], &pair))
+    for (int k = 0; k < 2; k++) {
+        int64_t id = -1;
+        if (json_get(v, keys[k], &pair) && json_type(pair) == JSON_ARRAY)
             for (json_iter_init(&i, pair); json_iter_next(&i);)
-                json_int(i.value, ids[k]);
+                json_int(i.value, &id);
+        surround(r, k, id);
+    }
 }
 const struct step_kind step_post_processors[] = {
     {"ByteLevel", read_nothing},
