@@ -56,8 +56,8 @@ for n in 1 2 3 4 5 6; do cat "$dir/english"; done >"$dir/text"
 pack() { local from=$EPOCHREALTIME to
     "$BUILD/bin/shard-pack" -q -j "$1" -t "$dir/qwen3" --seq 4096 --overlong split -o "$dir/set$1/" "$dir/rows.jsonl"
     to=$EPOCHREALTIME; echo $((${to/./} - ${from/./})); }
-encode() { "$BUILD/bench/tok" "$dir/qwen3" "$dir/text" "$dir/ids$1" "$1"; }
-both() { if [ "$1" = 1 ]; then encode 1; else encode 1 >"$dir/other" & encode 1; wait; cat "$dir/other"; fi |
+encode() { "$BUILD/bench/tok" "$dir/qwen3" "$dir/text" "$dir/ids${2:-$1}" "$1"; }
+both() { if [ "$1" = 1 ]; then encode 1; else encode 1 other >"$dir/other" & encode 1; wait; cat "$dir/other"; fi |
     awk '{ if ($1 > t) t = $1 } END { print t / NR }'; }
 for what in both encode pack; do
     for turn in 1 2 3 4 5 6 7; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tok-import.t -- tokenizers of other formats: the ids of the programs whose formats they are, and of the `tokenizers`
-# package reading what they become.
+# package reading what they become.  TOK_MB=50: on so much text (2).
 . "$(dirname "$0")/tap.sh"
 
 TEXT=$TOP/$BUILD/tests/text
@@ -60,7 +60,7 @@ if ! python3 -c 'import tiktoken, sentencepiece, tokenizers' 2>/dev/null; then
     exit
 fi
 python3 "$TOP/tests/tok_witness.py" files ours.json corpus.jsonl
-python3 "$TOP/tests/tok_import.py" rows "$DATA" rows.jsonl
+ok "there is text" "PYTHONPATH=\$TOP/tests python3 \$TOP/tests/tok_import.py rows \$DATA rows.jsonl ${TOK_MB:-2}"
 python3 "$TOP/tests/tok_import.py" cases "$DATA/tokenizers" >cases
 have_data || skip 'GPT-2, cl100k_base, Mistral' "no data in $DATA"
 for p in dashscope llama_models mistral_common quicktok; do
@@ -119,6 +119,7 @@ x 'a system where there is no place for it' 3 'no place for a system' \
 if have_data; then
     for m in qwen3 deepseek-v3; do
         mkdir -p real-$m && zstdcat "$DATA/tokenizers/$m/tokenizer.json.zst" >real-$m/tokenizer.json && cp "$DATA/tokenizers/$m/tokenizer_config.json" real-$m
+        ok "$m: ids and text are those of tokenizers" "\$TEXT ids real-$m <rows.jsonl >got 2>/dev/null && python3 \$TOP/tests/tok_witness.py compare real-$m/tokenizer.json rows.jsonl got"
         ok "$m itself, recognised" "\$TEXT chat auto real-$m <asked.jsonl >got 2>/dev/null && grep -q '\"template\":\"$m\"' got && python3 $G compare real-$m/tokenizer.json $m got"
     done
     zstdcat "$DATA/tokenizers/qwen3/tokenizer.json.zst" >qwen3.json

@@ -3,7 +3,7 @@
   cases DATA                  prints "KIND NAME FILE" of every foreign tokenizer in the folder DATA, or in the
                               packages dashscope, llama-models, mistral-common and quicktok-v1; files are also made: r50k_base and
                               p50k_base and tekken-made from GPT-2's pair, sp-*.model by training SentencePiece on corpus.jsonl
-  rows DATA OUT               writes the rows to compare on
+  rows DATA OUT MB            writes the rows to compare on, so much text
   compare KIND NAME FILE IN OUT   OUT is what "tests/text ids FILE" printed for the rows IN
 """
 import base64, glob, importlib.util, json, os, re, struct, sys
@@ -153,15 +153,62 @@ def compare(kind, name, path, rows, got):
     return wrong or n < 1000
 
 
-def rows(data, out):
-    """kinds.jsonl, and where DATA is, 2 MB of books, dialogues and code."""
+def unpacked(*files):
     import subprocess
-    texts = [json.loads(l)["text"] for l in open("kinds.jsonl")]
-    for f, n in (("text/books.txt.zst", 900000), ("hh/scored_helpful_base.jsonl.zst", 500000), ("sft/gpteacher-codegen.json.zst", 400000)):
-        if os.path.exists(data + "/" + f):
-            b = subprocess.run("zstdcat %s/%s | head -c %d" % (data, f, n), shell=True, capture_output=True).stdout.decode("utf-8", "replace")
-            texts += [b[i:i + 3000] for i in range(0, len(b), 3000)]
-    open(out, "w").writelines(json.dumps({"text": x}) + "\n" for x in texts)
+    for f in files:
+        if os.path.exists(f):
+            yield subprocess.run(["zstdcat", f], capture_output=True).stdout.decode("utf-8", "replace")
+
+
+def sources(*folders):
+    """Files of code, and manual pages."""
+    import gzip
+    for f in sorted(f for top in folders for f in glob.glob(top + "/**", recursive=True)):
+        if os.path.isfile(f) and f.endswith((".py", ".h", ".c", ".gz")) and not os.path.islink(f):
+            yield (gzip.open if f.endswith(".gz") else open)(f, "rb").read().decode("utf-8", "replace")
+
+
+def messages():
+    """What programs say, in every language of this machine, each once."""
+    import gettext, random
+    files, seen = sorted(glob.glob("/usr/share/locale/*/LC_MESSAGES/*.mo")), set()
+    random.Random(1).shuffle(files)
+    for f in files:
+        with open(f, "rb") as mo:
+            said = [x for x in gettext.GNUTranslations(mo)._catalog.values() if x not in seen]
+        seen.update(said)
+        yield "\n".join(said)
+
+
+def made():
+    """Emoji, combining marks and everything else that kinds.jsonl is made of, and random bytes."""
+    import random
+    from tok_witness import PARTS, POOLS
+    r = random.Random(2)
+    while True:
+        yield "".join(chr(r.choice(r.choice(POOLS))) for _ in range(1000)) + "".join(r.choices(PARTS, k=200))
+        yield "".join(chr(r.choice(POOLS[4])) for _ in range(1000))
+        yield r.randbytes(2000).decode("utf-8", "replace")
+
+
+def rows(data, out, megabytes):
+    """kinds.jsonl, and so much text of many kinds, none of it twice: of what is there of DATA and of this machine."""
+    size, python = 0, os.path.dirname(os.__file__)
+    with open(out, "w") as rows:
+        rows.write(open("kinds.jsonl").read())
+        for share, texts in ((0.5, unpacked(data + "/text/books.txt.zst")), (0.1, unpacked(*sorted(glob.glob(data + "/hh/*.zst")))),
+                             (0.05, unpacked(*sorted(glob.glob(data + "/sft/*.zst")))), (0.1, sources(python, "/usr/include")), (0.15, messages()),
+                             (0.05, sources("/usr/share/man/ja", "/usr/share/man/zh_CN", "/usr/share/man/zh_TW")), (0.05, made())):
+            left = share * float(megabytes) * 1e6
+            for text in texts:
+                for i in range(0, len(text), 3000):
+                    if left > 0:
+                        rows.write(json.dumps({"text": text[i:i + 3000]}) + "\n")
+                        left -= len(text[i:i + 3000].encode())
+                if left <= 0:
+                    break
+            size += share * float(megabytes) * 1e6 - left
+    print("%.1f MB" % (size / 1e6))
 
 
 if __name__ == "__main__":

@@ -156,8 +156,18 @@ def parts(t):
         "model": {k: v for k, v in t["model"].items() if k not in ("vocab", "merges")}}
 
 
+def attempt(witness):
+    """What the package gives up on (it panics), it is no witness of."""
+    try:
+        return witness()
+    except BaseException as e:
+        if type(e).__name__ != "PanicException":
+            raise
+        return None
+
+
 def difference(theirs, text, ours):
-    """The first one, or None.  What the package itself gives up on (it panics) is no witness."""
+    """The first one, or None."""
     def encode(plain, around=False):
         theirs.encode_special_tokens = plain
         return theirs.encode(text, add_special_tokens=around).ids
@@ -165,16 +175,11 @@ def difference(theirs, text, ours):
     checks = {"plain": lambda: encode(True), "special": lambda: encode(False), "back": lambda: theirs.decode(ours["plain"], False),
               "skipped": lambda: theirs.decode(ours["special"], True), "any": lambda: theirs.decode(any_ids, False)}
     for key, check in checks.items():
-        try:
-            want = check()
-        except BaseException as e:
-            if not type(e).__name__ == "PanicException":
-                raise
-            continue
-        if want != ours[key]:
+        want = attempt(check)
+        if want is not None and want != ours[key]:
             return key, ascii(text[:200]), ascii(want)[:400], ascii(ours[key])[:400]
-    around, inside = encode(False, True), ours["special"]  # what stands around a text is not always known by its template
-    if inside and around != inside and around not in ([ours["bos"]] + inside, inside + [ours["eos"]], [ours["bos"]] + inside + [ours["eos"]]):
+    around, inside = attempt(lambda: encode(False, True)), ours["special"]  # an end may be known without a template
+    if around and inside and around != inside and around not in ([ours["bos"]] + inside, inside + [ours["eos"]], [ours["bos"]] + inside + [ours["eos"]]):
         return "around", ours["bos"], ours["eos"], around[:3], around[-3:]
     return None
 

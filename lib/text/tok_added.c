@@ -47,8 +47,8 @@ void tok_read_added(struct tok *t, struct json root, const char *who)
 
     if (!json_get(root, "added_tokens", &list) || json_type(list) == JSON_NULL)
         return;
-    if (json_type(list) != JSON_ARRAY)
-        die_misused("%s: \"added_tokens\" is no array", who);
+    if (json_type(list) != JSON_ARRAY || json_duplicate_key(list))
+        die_misused("%s: \"added_tokens\" is no array, or a token in it has a member twice", who);
     t->added = xcalloc((size_t)json_count(list) + 1, sizeof *t->added);
     for (json_iter_init(&i, list); json_iter_next(&i);) {
         int64_t before = t->addeds;

@@ -26,17 +26,21 @@ char *tok_beside(const char *path, const char *name)
 }
 
 /* The id of the token that a member names, as a string or as {"content": ...}; -1: none. */
-static int64_t named(const struct tok *t, struct json config, const char *key)
+static int64_t named(const struct tok *t, struct json config, const char *key, const char *path)
 {
-    struct json v, content;
+    struct json v;
     size_t len;
-    const char *name = NULL;
 
-    if (json_get(config, key, &v))
-        name = json_type(v) == JSON_OBJECT && json_get(v, "content", &content)
-                   ? json_string(content, &len)
-                   : json_string(v, &len);
-    return name ? tok_id(t, name) : -1;
+    if (!json_get(config, key, &v) || json_type(v) == JSON_NULL)
+        return -1;
+    if (json_type(v) == JSON_OBJECT)
+        json_get(v, "content", &v);
+    const char *name = json_string(v, &len);
+    if (!name)
+        die_misused("%s: \"%s\" names no token", path, key);
+    if (tok_id(t, name) < 0)
+        die_misused("%s: \"%s\" is \"%s\", which the tokenizer lacks", path, key, name);
+    return tok_id(t, name);
 }
 
 /* add_eos_token is not asked: a document always ends in eos, where there is one. */
@@ -45,18 +49,18 @@ static void read_config(struct tok *t, const char *path)
     struct json_doc *doc = json_doc_new();
     struct json root, v;
     const char *why;
-    int add;
 
     t->config = read_file(path);
     if (json_parse(doc, t->config.data, t->config.len, &root, &why))
         die_misused("%s: %s", path, why);
     if (json_type(root) != JSON_OBJECT)
         die_misused("%s: no object", path);
-    if (named(t, root, "eos_token") >= 0)
-        t->eos = named(t, root, "eos_token");
-    t->bos_token = named(t, root, "bos_token");
-    if (json_get(root, "add_bos_token", &v) && !json_bool(v, &add))
-        t->bos = add ? named(t, root, "bos_token") : -1;
+    int64_t eos = named(t, root, "eos_token", path);
+    if (eos >= 0)
+        t->eos = eos;
+    t->bos_token = named(t, root, "bos_token", path);
+    if (json_get(root, "add_bos_token", &v) && json_type(v) != JSON_NULL)
+        t->bos = tok_flag(root, "add_bos_token", path) ? t->bos_token : -1;
     else if (json_get(root, "bos_token", &v) && json_type(v) == JSON_NULL)
         t->bos = -1;
     json_doc_free(doc);

@@ -33,6 +33,21 @@ void token_set(struct tok *t, const char *who, const char *name, size_t len, int
     t->longest = MAX(t->longest, len);
 }
 
+/* Of an object's own members: not of the vocabulary, which is read into a map anyway. */
+static void refuse_twice(struct json object, const char *who)
+{
+    struct map seen = {0};
+    struct json_iter i;
+
+    for (json_iter_init(&i, object); json_iter_next(&i);) {
+        int32_t *place = map_put(&seen, i.key, i.key_len);
+        if (*place >= 0)
+            die_misused("%s: there are two \"%s\"", who, i.key);
+        *place = 0;
+    }
+    map_release(&seen);
+}
+
 static void read_vocab(struct tok *t, struct json model, const char *who)
 {
     struct json vocab;
@@ -144,6 +159,7 @@ static void read_model(struct tok *t, struct json root, const char *who)
 
     if (!json_get(root, "model", &model) || json_type(model) != JSON_OBJECT)
         die_misused("%s: there is no \"model\": not a tokenizer.json", who);
+    refuse_twice(model, who);
     if (json_get(model, "type", &v))
         type = json_string(v, &len);
     if (!type || strcmp(type, "BPE"))
@@ -156,8 +172,11 @@ static void read_model(struct tok *t, struct json root, const char *who)
     t->ignore_merges = tok_flag(model, "ignore_merges", who);
     read_vocab(t, model, who);
     read_merges(t, model, who);
-    if (json_get(model, "unk_token", &v) && (unk = json_string(v, &len)) &&
-        (t->unk = map_get(&t->ids, unk, len)) < 0)
+    if (!json_get(model, "unk_token", &v) || json_type(v) == JSON_NULL)
+        return;
+    if (!(unk = json_string(v, &len)))
+        die_misused("%s: the model's \"unk_token\" is no string", who);
+    if ((t->unk = map_get(&t->ids, unk, len)) < 0)
         die_misused("%s: the model's \"unk_token\" is \"%s\", which is not in \"vocab\"", who, unk);
 }
 
@@ -192,13 +211,18 @@ struct tok *tok_parse(const char *json, size_t len, const char *who)
                                       "<|end_of_text|>", "<|endoftext|>", "<｜end▁of▁sentence｜>"};
     struct tok *t = xcalloc(1, sizeof *t);
     struct json_doc *doc = json_doc_new();
-    struct json root;
-    const char *why;
+    struct json root, v;
+    const char *why, *version;
+    size_t n;
 
     if (json_parse(doc, json, len, &root, &why))
         die_misused("%s: not a tokenizer.json: %s", who, why);
     if (json_type(root) != JSON_OBJECT)
         die_misused("%s: not a tokenizer.json: no object", who);
+    refuse_twice(root, who);
+    if (json_get(root, "version", &v) &&
+        (!(version = json_string(v, &n)) || strcmp(version, "1.0")))
+        die_misused("%s: \"version\" is not \"1.0\"", who);
     buf_add(&t->json, json, len);
     hash_hex(t->hash, hash_xxh3(json, len));
     t->unk = -1;

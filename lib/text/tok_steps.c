@@ -18,15 +18,16 @@ int step_bool(struct step_reader *r, struct json v, const char *key, int otherwi
     return tok_flag(v, key, r->who);
 }
 
-/* A string member; "" when it is absent or null. */
-struct buf step_string(struct json v, const char *key)
+struct buf step_string(struct step_reader *r, struct json v, const char *key)
 {
     struct buf b = {0};
     struct json x;
     size_t len;
     const char *s = json_get(v, key, &x) ? json_string(x, &len) : NULL;
 
-    buf_add(&b, s ? s : "", s ? len : 0);
+    if (!s)
+        die_misused("%s: a step has no \"%s\", a string", r->who, key);
+    buf_add(&b, s, len);
     return b;
 }
 
@@ -42,7 +43,7 @@ int64_t step_count(struct step_reader *r, struct json v, const char *key)
 
 struct buf step_char(struct step_reader *r, struct json v, const char *key)
 {
-    struct buf b = step_string(v, key);
+    struct buf b = step_string(r, v, key);
     const char *p = b.data;
 
     if (b.len)
@@ -67,9 +68,9 @@ struct buf step_pattern(struct step_reader *r, struct json v, int *is_regex)
     *is_regex = 0;
     if (json_get(v, "pattern", &pattern)) {
         if (json_get(pattern, "String", &x))
-            return step_string(pattern, "String");
+            return step_string(r, pattern, "String");
         if ((*is_regex = json_get(pattern, "Regex", &x)))
-            return step_string(pattern, "Regex");
+            return step_string(r, pattern, "Regex");
     }
     die_misused("%s: a step has no \"pattern\" of String or Regex", r->who);
 }
@@ -89,11 +90,13 @@ struct buf step_literal(struct step_reader *r, struct json v)
 enum prefix step_scheme(struct step_reader *r, struct json v)
 {
     static const char *const schemes[] = {"never", "first", "always"};
-    struct buf name = step_string(v, "prepend_scheme");
-    int i = 0;
+    int i = 0, prefix = step_bool(r, v, "add_prefix_space", 1);
+    struct buf name = {0};
+    struct json x;
 
-    int prefix = step_bool(r, v, "add_prefix_space", 1);
-    if (!name.len)
+    if (json_get(v, "prepend_scheme", &x))
+        name = step_string(r, v, "prepend_scheme");
+    else
         buf_str(&name, prefix ? "always" : "never");
     while (i < ARRAY_LEN(schemes) && strcmp(name.data, schemes[i]))
         i++;
@@ -111,11 +114,9 @@ static void read_steps(struct step_reader *r, struct json v, const char *part, c
     struct json list;
     struct json_iter i;
 
-    if (json_type(v) == JSON_NULL)
-        return;
-    struct buf type = step_string(v, "type");
+    struct buf type = step_string(r, v, "type");
     if (!strcmp(type.data, "Sequence")) {
-        if (!json_get(v, list_key, &list))
+        if (!json_get(v, list_key, &list) || json_type(list) != JSON_ARRAY)
             die_misused("%s: a Sequence in \"%s\" has no \"%s\"", r->who, part, list_key);
         for (json_iter_init(&i, list); json_iter_next(&i);)
             read_steps(r, i.value, part, list_key, kinds);
@@ -146,8 +147,11 @@ void tok_read_steps(struct tok *t, struct json root, const char *who)
     struct json v;
 
     for (int64_t i = 0; i < ARRAY_LEN(parts); i++)
-        if (json_get(root, parts[i].part, &v)) {
+        if (json_get(root, parts[i].part, &v) && json_type(v) != JSON_NULL) {
+            const char *twice = json_duplicate_key(v);
+            if (twice)
+                die_misused("%s: a step in \"%s\" has two \"%s\"", who, parts[i].part, twice);
             read_steps(&r, v, parts[i].part, parts[i].list_key, parts[i].kinds);
-            t->has_decoder |= parts[i].kinds == step_decoders && json_type(v) != JSON_NULL;
+            t->has_decoder |= parts[i].kinds == step_decoders;
         }
 }

@@ -18,7 +18,7 @@ extern const struct step_kind step_decoders[], step_post_processors[];   /* tok_
 
 /* Members of a step; die (2) when they are missing or not supported. */
 int step_bool(struct step_reader *r, struct json v, const char *key, int otherwise);
-struct buf step_string(struct json v, const char *key); /* "" when absent; the caller releases it */
+struct buf step_string(struct step_reader *r, struct json v, const char *key); /* to be released */
 struct buf step_char(struct step_reader *r, struct json v, const char *key);
 int64_t step_count(struct step_reader *r, struct json v, const char *key); /* at least 0 */
 struct buf step_pattern(struct step_reader *r, struct json v, int *is_regex);

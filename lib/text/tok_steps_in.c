@@ -36,7 +36,7 @@ static void read_prepend(struct step_reader *r, struct json v)
     struct norm_step *s = STEP_NEW(r, norm);
 
     s->type = NORM_PREPEND;
-    s->a = step_string(v, "prepend");
+    s->a = step_string(r, v, "prepend");
 }
 static void read_norm_replace(struct step_reader *r, struct json v)
 {
@@ -45,7 +45,7 @@ static void read_norm_replace(struct step_reader *r, struct json v)
 
     s->type = NORM_REPLACE;
     s->a = step_pattern(r, v, &is_regex);
-    s->b = step_string(v, "content");
+    s->b = step_string(r, v, "content");
     if (!s->a.len)
         die_misused("%s: a Replace whose pattern is empty is not supported", r->who);
     if (is_regex)
@@ -76,7 +76,7 @@ static void read_split(struct step_reader *r, struct json v)
         [SPLIT_CONTIGUOUS] = "Contiguous",
     };
     struct split_step *s = split_new(r);
-    struct buf name = step_string(v, "behavior");
+    struct buf name = step_string(r, v, "behavior");
     int is_regex, found = 0;
     struct buf pattern = step_pattern(r, v, &is_regex);
 

@@ -20,7 +20,7 @@ static void read_decode_replace(struct step_reader *r, struct json v)
     struct decode_step *s = decode_new(r, DECODE_REPLACE);
 
     s->a = step_literal(r, v);
-    s->b = step_string(v, "content");
+    s->b = step_string(r, v, "content");
 }
 static void read_decode_fallback(struct step_reader *r, struct json v)
 {
@@ -75,7 +75,7 @@ static void surround(struct step_reader *r, int after, int64_t id)
 /* The one id that the template's "special_tokens" has under this name. */
 static int64_t special_id(struct step_reader *r, struct json template, struct json piece)
 {
-    struct buf name = step_string(piece, "id");
+    struct buf name = step_string(r, piece, "id");
     struct json list, x;
     struct json_iter i;
     int64_t id;
