@@ -170,6 +170,10 @@ ok 'that tells the pairs apart'       'awk "BEGIN{exit !($(won rm) > 0.9)}"'
 ok 'its validation is a mean over the pairs of the set, whatever the batch and the mapping' \
    'for b in "1" "7" "64" "16 --ranks 2" "8 --ranks 4 --pp 2 --ep 2"; do moe-train -q -j 1 --type f64 --loss bt --init rm/ --valid pairs/ --eval-only --batch $b || exit; done |
     awk "NR == 1 {a = \$1} {d = \$1 / a - 1; bad += d > 1e-9 || d < -1e-9} END{exit bad || NR != 5}"'
+sed 's/"count /"and /' pairs.jsonl >more.jsonl
+ok 'scores are in standard deviations from the mean over all sets it was trained on' \
+   'shard-pack -q -t tok.json --seq 64 -o more/ more.jsonl && moe-train -q -j 1 --loss bt --init rm/ --data pairs/ --data more/ --batch 4 --steps 2 -o both/ &&
+    reward-score -q -m both/ pairs.jsonl more.jsonl | awk -F"reward_chosen\":|,\"reward_rejected\":" "{n += 2; s += \$2 + \$3; q += \$2 * \$2 + \$3 * \$3} END{s /= n; q = q / n - 1; exit !(n && s * s < 1e-8 && q * q < 1e-6)}"'
 ok 'and scores rows so'               'reward-score -q -m rm/ pairs.jsonl | awk -F"reward_chosen\":|,\"reward_rejected\":" "{n += \$2 + 0 > \$3 + 0} END{exit !(n > 55)}"'
 ok 'scores do not depend on company'  'reward-score -q -m rm/ rows.jsonl >a.r && head -n 7 rows.jsonl | reward-score -q -j 1 -m rm/ | cmp - <(head -n 7 a.r) && tac rows.jsonl | reward-score -q -m rm/ | tac | cmp - a.r'
 if reward-score -q -m rm/ --device cuda rows.jsonl >gpu.r 2>/dev/null; then

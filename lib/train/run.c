@@ -20,7 +20,7 @@ static void on_signal(int s)
 
 static double validate(struct run *r)
 {
-    double loss = trainer_evaluate(&r->t, r->valid, NULL);
+    double loss = trainer_evaluate(&r->t, &r->valid, 1, NULL);
     if (world_rank(r->world) == 0)
         say("step %lld: validation loss %.4f", (long long)r->step, loss);
     return loss;

@@ -164,7 +164,7 @@ void run_save(struct run *r, int goes_on)
     struct model *m = &r->t.model;
     int rank = world_rank(r->world);
     if (r->t.loss->reward)
-        trainer_evaluate(&r->t, r->mix.set[0], r->moments);
+        trainer_evaluate(&r->t, r->mix.set, r->mix.n, r->moments);
     double begun = clock_s();
     int waited = s->begun && !get_flag(s, &s->done);
     run_save_finish(r);

@@ -303,29 +303,30 @@ void trainer_blame(const struct trainer *t, const struct step_result *r, int64_t
 }
 
 /* Models are used with room for all choices, so they are judged so. */
-double trainer_evaluate(struct trainer *t, struct set *set, double moments[2])
+double trainer_evaluate(struct trainer *t, struct set *const *set, int64_t n, double moments[2])
 {
     double weight = 0, capacity = t->model.capacity;
     struct step_result r;
     t->model.capacity = 0;
     memset(t->scores, 0, sizeof t->scores);
     zero_losses(t);
-    for (int64_t first = 0; first < set_sequences(set); first += t->o.batch) {
-        batches_of_set(t, set, first);
-        batches_count(t, &r);
-        weight += r.weight;
-        batches_put(t, 1, 1);
-        run_schedule(t, &t->eval);
-    }
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t first = 0; first < set_sequences(set[i]); first += t->o.batch) {
+            batches_of_set(t, set[i], first);
+            batches_count(t, &r);
+            weight += r.weight;
+            batches_put(t, 1, 1);
+            run_schedule(t, &t->eval);
+        }
     sum_losses(t);
     r.weight = weight;
     read_losses(t, &r);
     t->model.capacity = capacity;
     if (moments) {
         comm_all_reduce(t->model.comm[GROUP_WORLD], NULL, t->scores, 3, DT_F64, COMM_SUM);
-        double n = t->scores[0], mean = t->scores[1] / n;
+        double docs = t->scores[0], mean = t->scores[1] / docs;
         moments[0] = mean;
-        moments[1] = sqrt(MAX(t->scores[2] / n - mean * mean, 0));
+        moments[1] = sqrt(MAX(t->scores[2] / docs - mean * mean, 0));
     }
     return r.loss;
 }

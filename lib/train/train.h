@@ -225,9 +225,9 @@ void trainer_take(struct trainer *t, struct step_result *r);
 void trainer_step(struct trainer *t, struct step_result *r); /* both at once */
 /* Warns with this rank and the first tensor of its shards whose gradient was not finite. */
 void trainer_blame(const struct trainer *t, const struct step_result *r, int64_t step);
-/* Mean loss over every sequence of a set; of a reward model also the mean and standard deviation of
+/* Mean loss over every sequence of n sets; of a reward model also the mean and standard deviation of
  * its scores of whole documents, where moments is not NULL. */
-double trainer_evaluate(struct trainer *t, struct set *set, double moments[2]);
+double trainer_evaluate(struct trainer *t, struct set *const *set, int64_t n, double moments[2]);
 
 /* ---- run.c, run_files.c: a run on disk (formats/ckpt.md) ---- */
 
