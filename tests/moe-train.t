@@ -207,6 +207,10 @@ ok 'dpo learns against its reference' \
    'reward-score -q -m whole/ --logp pairs.jsonl >ref.jsonl && shard-pack -q -t tok.json --seq 64 -o ref/ ref.jsonl &&
     moe-train -q -j 1 --loss dpo --init whole/ --data ref/ --batch 4 --steps 30 --lr 3e-3 -o dpo/ && awk "BEGIN{exit !($(won dpo) > 0.9)}"'
 ok 'its first loss is log 2: nothing has moved yet' 'losses dpo | awk "NR==1{exit !(\$1 > 0.6931 && \$1 < 0.6932)}"'
+ok 'no margin that the pairs have changes that' \
+   'sed "s/}\$/,\"margin\":2}/" ref.jsonl | shard-pack -q -t tok.json --seq 64 -o ref2/ && moe-train -q -j 1 --loss dpo --init whole/ --data ref2/ --batch 4 --steps 30 --lr 3e-3 -o dpo2/ && cmp <(losses dpo) <(losses dpo2)'
+ok 'bt takes it off the difference of the scores, and knows no reference' \
+   'for d in pairs ref ref2; do moe-train -q -j 1 --loss bt --init whole/ --data $d/ --batch 4 --steps 1 -o $d.bt/ && losses $d.bt || exit; done | xargs | awk "{exit !(\$1 < 1 && \$2 == \$1 && \$3 > \$1 + 1.3 && \$3 < \$1 + 2)}"'
 x 'dpo without a reference' 2 'needs the column ref_logp, and pairs/' 'moe-train --loss dpo --init whole/ --data pairs/ -o wrong/'
 x 'bt without pairs' 2 'needs the column pair, and set/' 'moe-train --loss bt --init whole/ --data set/ -o wrong/'
 x 'a reward model does not speak' 2 'is a reward model' 'moe-sample -m rm/ rows.jsonl'

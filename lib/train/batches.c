@@ -111,8 +111,10 @@ static void fetch_row(struct trainer *t, struct batch_host *h, int64_t i, const 
         return;
     int64_t n = set_documents(set, sequence, r->doc);
     struct batch_doc *doc = xmalloc(MAX(n, 1) * sizeof *doc);
-    for (int64_t d = 0; d < n; d++)
-        doc[d] = (struct batch_doc){r->doc[d].pair, r->doc[d].margin, r->doc[d].ref_logp};
+    for (int64_t d = 0; d < n; d++) /* a set may have both: margins are of rewards */
+        doc[d] = t->loss->reward
+                     ? (struct batch_doc){.pair = r->doc[d].pair, .margin = r->doc[d].margin}
+                     : (struct batch_doc){.pair = r->doc[d].pair, .ref_logp = r->doc[d].ref_logp};
     batch_host_pairs(h, i, doc, n, t->loss->tokens == TOKENS_LAST);
     free(doc);
 }
