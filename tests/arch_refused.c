@@ -48,7 +48,15 @@ static void test_refusals(void)
          "\"model_type\" is \"t5\"; known are: deepseek_v2, deepseek_v3, llama, mixtral, olmoe, "
          "qwen2, qwen2_moe, qwen3, "
          "qwen3_moe"},
+        {{"architectures", "[\"MixtralForTokenClassification\"]"},
+         "\"architectures\" is \"MixtralForTokenClassification\"; known are: MixtralForCausalLM, "
+         "MixtralForSequenceClassification"},
+        {{"architectures", "\"MixtralForCausalLM\""}, "\"architectures\" is not a list"},
         {{"num_hidden_layers", NULL}, "\"num_hidden_layers\" is missing"},
+        {{"num_hidden_layers", "12501"},
+         "\"num_hidden_layers\" times the experts of a layer is more than 100000"},
+        {{"num_local_experts", "2000000000"},
+         "\"num_hidden_layers\" times the experts of a layer is more than 100000"},
         {{"num_local_experts", NULL}, "\"num_local_experts\" is missing"},
         {{"rope_theta", NULL}, "\"rope_theta\" is missing"},
         {{"rms_norm_eps", NULL}, "\"rms_norm_eps\" is missing"},
@@ -100,6 +108,8 @@ static void test_refusals(void)
         {{"rope_parameters", "{\"rope_theta\": 10000.0}"},
          "\"rope_theta\" is 1e+06 and 10000 in \"rope_parameters\""},
         {{"rope_parameters", "[]"}, "\"rope_parameters\" is not an object"},
+        {{"rope_parameters", "{\"full_attention\": {\"rope_theta\": 1e6}}"},
+         "\"rope_parameters\" has its own \"full_attention\"; one for all layers is implemented"},
         {{"quantization_config", "{}"},
          "\"quantization_config\": quantised weights are not implemented"},
     };
@@ -158,6 +168,9 @@ static void test_families(void)
         {qwen3_30b_a3b,
          {"use_sliding_window", "true"},
          "\"use_sliding_window\" is not false; windows are not implemented"},
+        {qwen3_30b_a3b,
+         {"layer_types", "[\"full_attention\", \"sliding_attention\"]"},
+         "\"layer_types\" has another than \"full_attention\", the only one implemented"},
         {olmoe_1b_7b, {"clip_qkv", "8.0"}, "\"clip_qkv\" is not null; clipping is not implemented"},
         {olmoe_1b_7b,
          {"head_dim", "64"},

@@ -97,8 +97,9 @@ static struct buf changed_of(const char *base, const struct change *to)
 
 /* What makes V3 of V2-Lite. */
 #define V3                                                                                         \
-    {"model_type", "\"deepseek_v3\""}, {"n_group", NULL}, {"topk_group", NULL},                    \
-        {"norm_topk_prob", NULL}, {"routed_scaling_factor", NULL}, {"scoring_func", NULL},         \
+    {"model_type", "\"deepseek_v3\""}, {"architectures", "[\"DeepseekV3ForCausalLM\"]"},           \
+        {"n_group", NULL}, {"topk_group", NULL}, {"norm_topk_prob", NULL},                         \
+        {"routed_scaling_factor", NULL}, {"scoring_func", NULL},                                   \
     {                                                                                              \
         "topk_method", "\"noaux_tc\""                                                              \
     }

@@ -3,7 +3,7 @@
  * A field of the file is a row of a table: what all families share is here, what is a family's own
  * in its file; both directions read the same rows.  What would change the model and is not
  * implemented is refused by name.  The text is kept, so that what nobody here reads survives. */
-#include "arch/arch.h"
+#include "arch/rows.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -116,7 +116,7 @@ static void read_fields(struct config *c, const struct config_field *f, int64_t 
     }
 }
 
-static int get_set(struct json object, const char *key, struct json *v)
+int config_get(struct json object, const char *key, struct json *v)
 {
     return json_get(object, key, v) && json_type(*v) != JSON_NULL;
 }
@@ -128,7 +128,7 @@ static void read_only_values(struct json object, const char *who)
         double x;
         int flag;
         size_t len;
-        if (!get_set(object, only[i].key, &v))
+        if (!config_get(object, only[i].key, &v))
             continue;
         if (only[i].string) {
             const char *s = json_string(v, &len);
@@ -155,17 +155,17 @@ static void read_rope(struct config *c, struct json root, const char *who)
     for (int64_t i = 0; i < ARRAY_LEN(keys); i++) {
         struct json rope, v;
         double theta;
-        if (!get_set(root, keys[i], &rope))
+        if (!config_get(root, keys[i], &rope))
             continue;
         if (json_type(rope) != JSON_OBJECT)
             die_misused("%s: \"%s\" is not an object", who, keys[i]);
         rope_read(c, rope, keys[i], who);
         read_only_values(rope, who);
-        if (!get_set(rope, "rope_theta", &v))
+        if (!config_get(rope, "rope_theta", &v))
             continue;
         if (field_read(FIELD_REAL, v, &theta))
             die_misused("%s: \"rope_theta\" is not %s", who, takes[FIELD_REAL]);
-        if (get_set(root, "rope_theta", &v) && c->theta != theta)
+        if (config_get(root, "rope_theta", &v) && c->theta != theta)
             die_misused("%s: \"rope_theta\" is %g and %g in \"%s\"", who, c->theta, theta, keys[i]);
         c->theta = theta;
     }
@@ -173,54 +173,29 @@ static void read_rope(struct config *c, struct json root, const char *who)
         die_misused("%s: \"rope_theta\" is missing", who);
 }
 
-/* Whether "architectures" asks for a reward model; it has one label, or it is another classifier.
- */
+/* What else there is on top of a family has other tensors, or another use of the same ones. */
 static int read_reward(struct json root, const struct arch *arch, const char *who)
 {
     struct json v, labels;
     struct json_iter i;
     size_t len;
-    if (!get_set(root, "architectures", &v) || json_type(v) != JSON_ARRAY)
+    if (!config_get(root, "architectures", &v))
         return 0;
+    if (json_type(v) != JSON_ARRAY)
+        die_misused("%s: \"architectures\" is not a list", who);
     json_iter_init(&i, v);
-    const char *name = json_iter_next(&i) ? json_string(i.value, &len) : NULL;
-    if (!name || strcmp(name, arch->reward_architecture))
+    if (!json_iter_next(&i))
         return 0;
-    if (get_set(root, "id2label", &labels) && json_count(labels) != 1)
+    const char *name = json_string(i.value, &len);
+    if (name && !strcmp(name, arch->architecture))
+        return 0;
+    if (!name || strcmp(name, arch->reward_architecture))
+        die_misused("%s: \"architectures\" is \"%s\"; known are: %s, %s", who, name ? name : "?",
+                    arch->architecture, arch->reward_architecture);
+    if (config_get(root, "id2label", &labels) && json_count(labels) != 1)
         die_misused("%s: \"id2label\" has %lld labels; a reward model has one", who,
                     (long long)json_count(labels));
     return 1;
-}
-
-const char *config_read_dense(struct config *c, struct json root)
-{
-    struct json v;
-    struct json_iter i;
-    int64_t step = 1, l;
-    if (get_set(root, "decoder_sparse_step", &v) && (json_int(v, &step) || step < 1))
-        return "\"decoder_sparse_step\" is not a positive integer";
-    c->dense = xcalloc((size_t)c->layers, 1);
-    for (l = 0; l < c->layers; l++)
-        c->dense[l] = (l + 1) % step != 0;
-    if (get_set(root, "mlp_only_layers", &v)) {
-        if (json_type(v) != JSON_ARRAY)
-            return "\"mlp_only_layers\" is not a list of layers";
-        for (json_iter_init(&i, v); json_iter_next(&i); c->dense[l] = 1)
-            if (json_int(i.value, &l) || l < 0 || l >= c->layers)
-                return "\"mlp_only_layers\" names what is no layer";
-    }
-    return config_expert_layers(c) < c->layers && !c->f_dense
-               ? "\"intermediate_size\" is missing, and there are layers without experts"
-               : NULL;
-}
-
-const char *config_read_windows(struct config *c, struct json root)
-{
-    struct json v;
-    int windows;
-    if (get_set(root, "use_sliding_window", &v) && (json_bool(v, &windows) || windows))
-        return "\"use_sliding_window\" is not false; windows are not implemented";
-    return NULL;
 }
 
 /* What fields must hold together. */
@@ -236,6 +211,8 @@ static void check(const struct config *c, const char *who)
          c->c > 0},
         {"\"head_dim\" is odd, so RoPE has no pairs to rotate", c->kv_rank || c->c % 2 == 0},
         {"the experts chosen for a token are more than there are", c->k <= c->experts},
+        {"\"num_hidden_layers\" times the experts of a layer is more than 100000",
+         (c->layers + c->further) * MAX(1, c->experts) <= 100000},
         {"\"rms_norm_eps\" is 0", c->eps > 0},
         {"\"bos_token_id\" is not below \"vocab_size\"", c->bos < c->vocab},
         {"\"eos_token_id\" is not below \"vocab_size\"", c->eos < c->vocab},
@@ -280,7 +257,7 @@ void config_parse(struct config *c, const char *text, size_t text_len, const cha
     read_only_values(root, who);
     c->reward = read_reward(root, c->arch, who);
     read_rope(c, root, who);
-    if (get_set(root, "quantization_config", &v))
+    if (config_get(root, "quantization_config", &v))
         die_misused("%s: \"quantization_config\": quantised weights are not implemented", who);
     if (!c->groups)
         c->groups = c->heads;
@@ -331,9 +308,12 @@ static void edit_fields(struct buf *text, const struct config *c, const struct c
                         int64_t n, struct json was)
 {
     struct buf v = {0};
+    struct json is;
     for (; n--; f++) {
         double x = field_get(c, f);
         if (stays(was, f, x) || (f->type == FIELD_COUNT && x == 0)) /* 0: it has none */
+            continue;
+        if (!json_get(was, f->key, &is) && x == f->otherwise)
             continue;
         buf_reset(&v);
         if (f->type == FIELD_FLAG)
@@ -360,12 +340,12 @@ void config_write(const struct config *c, struct buf *out, const char *torch_dty
     buf_str(&text, c->json ? c->json : "{}");
     if (json_parse(doc, text.data, text.len, &root, &why))
         die("the model's configuration: %s", why);
-    if (get_set(root, "rope_parameters", &rope))
+    if (config_get(root, "rope_parameters", &rope))
         json_write(&parameters, rope);
 
     buf_printf(&v, "[\"%s\"]", c->reward ? c->arch->reward_architecture : c->arch->architecture);
     edit(&text, "architectures", v.data);
-    if (c->reward && !(get_set(root, "id2label", &labels) && json_count(labels) == 1)) {
+    if (c->reward && !(config_get(root, "id2label", &labels) && json_count(labels) == 1)) {
         edit(&text, "id2label", "{\"0\":\"reward\"}");
         edit(&text, "label2id", "{\"reward\":0}");
     }

@@ -11,7 +11,7 @@ static int read_int(struct json root, const char *key, int64_t least, int64_t ot
 {
     struct json v;
     *x = otherwise;
-    if (!json_get(root, key, &v) || json_type(v) == JSON_NULL)
+    if (!config_get(root, key, &v))
         return 0;
     return json_int(v, x) || *x < least || *x > INT32_MAX ? -1 : 0;
 }
@@ -21,7 +21,7 @@ const char *config_read_string(struct json root, const char *key, const char *on
     static _Thread_local char why[160];
     struct json v;
     size_t len;
-    if (!json_get(root, key, &v) || json_type(v) == JSON_NULL)
+    if (!config_get(root, key, &v))
         return NULL;
     const char *s = json_string(v, &len);
     if (s && !strcmp(s, only))

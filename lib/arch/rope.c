@@ -107,6 +107,11 @@ static void yarn_check(const struct config *c, struct json object, const char *k
 void rope_read(struct config *c, struct json object, const char *key, const char *who)
 {
     struct rope_scaling *r = &c->rope;
+    struct json_iter member;
+    for (json_iter_init(&member, object); json_iter_next(&member);)
+        if (json_type(member.value) == JSON_OBJECT)
+            die_misused("%s: \"%s\" has its own \"%s\"; one for all layers is implemented", who,
+                        key, member.key);
     r->type = type_of(object, key, who);
     for (int64_t i = 0; i < ARRAY_LEN(fields); i++) {
         struct json v;

@@ -97,13 +97,15 @@
     {"num_experts_per_tok", offsetof(struct config, k), FIELD_COUNT, .required = 1},               \
     {"aux_loss_alpha", offsetof(struct config, aux), FIELD_REAL, .otherwise = 0.001}
 
+/* Whether the object has such a member that is not null. */
+int config_get(struct json object, const char *key, struct json *v);
 /* decoder_sparse_step and mlp_only_layers: the layers without experts.  As read() of struct arch. */
 const char *config_read_dense(struct config *c, struct json root);
 /* Sizes of latent attention and what DeepSeek's models say of their experts.  As read() too. */
 const char *config_read_latent(struct config *c, struct json root);
 /* NULL, or a refusal of another string than this; absent and null are it. */
 const char *config_read_string(struct json root, const char *key, const char *only);
-/* Refuses use_sliding_window.  As read() too. */
+/* Refuses use_sliding_window and layer_types that name windows.  As read() too. */
 const char *config_read_windows(struct config *c, struct json root);
 
 #endif
