@@ -28,6 +28,7 @@ static pthread_mutex_t dying = PTHREAD_MUTEX_INITIALIZER;
 __attribute__((constructor)) static void name_tool(void)
 {
     tool_name = program_invocation_short_name;
+    signal(SIGXFSZ, SIG_IGN); /* a file too large is an error of write(), said and cleared away */
 }
 
 void temp_add(const char *path)

@@ -161,7 +161,7 @@ static int make_locked(const char *temp, const char *path)
     for (;;) {
         struct stat held, named;
         if (mkdir(temp, 0777) && errno != EEXIST)
-            die("%s:", temp);
+            die("%s:", path);
         int fd = open(temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
         if (fd < 0 && errno == ENOENT)
             continue;

@@ -60,7 +60,7 @@ struct shard_file *shard_open(const char *path)
 {
     struct shard_file *f = xcalloc(1, sizeof *f);
     f->path = xstrdup(path);
-    f->fd = open(path, O_RDONLY | O_CLOEXEC);
+    f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused, not waited for */
     struct stat st;
     if (f->fd < 0 || fstat(f->fd, &st))
         die("open %s:", path);
@@ -74,6 +74,8 @@ struct shard_file *shard_open(const char *path)
     file_read(f, length, 8, 0);
     for (int i = 7; i >= 0; i--)
         n = n << 8 | length[i];
+    if (!memcmp(length, "version ", 8))
+        die_damaged("%s: a pointer of Git LFS (git lfs pull fetches the file itself)", path);
     if (n > SHARD_HEADER_MAX_FILE)
         die_damaged("%s: not safetensors, or a header of %llu bytes, over the limit of %d", path,
                     (unsigned long long)n, SHARD_HEADER_MAX_FILE);
