@@ -74,6 +74,20 @@ for family in mixtral qwen3_moe olmoe qwen2_moe deepseek_v2 deepseek_v3; do
        "rm -rf fp8; \$hf make fp8 BF16 2 fp8 family=$family && ckpt-reshard --from-hf fp8 -o fp8.ckpt &&
         ckpt-reshard --to-hf fp8.ckpt -o fp8.back && \$hf widened fp8 fp8.back && ! grep -q quantization fp8.back/config.json"
 done
+ok 'one expert, in one tensor' \
+   '$hf make alone.fused BF16 1 fused experts=1 && $hf make alone BF16 1 experts=1 && ckpt-reshard --from-hf alone.fused -o alone.ckpt &&
+    ckpt-reshard --to-hf alone.ckpt -o alone.back && $hf same alone alone.back'
+ok 'a folder of the hub: links to blobs, a README, code; what is not copied is said' \
+   'mkdir -p hub/blobs hub/main && rm -rf links && $hf make links F32 2 && echo 1 >links/README.md && echo 2 >links/modeling_x.py &&
+    for f in links/*; do mv $f hub/blobs/${f##*/}.blob && ln -s ../blobs/${f##*/}.blob hub/main/${f##*/} || exit 1; done &&
+    ckpt-reshard --from-hf hub/main/ -o hub.ckpt/ 2>said && grep -qx "ckpt-reshard: hub/main/: not copied: README.md" said &&
+    ckpt-reshard --to-hf hub.ckpt/ -o hub.back/ 2>said && ! grep . said && cmp hub.back/modeling_x.py hub/main/modeling_x.py && [ ! -L hub.back/modeling_x.py ] &&
+    shard-show --diff hub/main hub.back/ && $hf same F32.hf hub.back'
+ok 'config.json comes back with what was there: nothing is added to it' \
+   'python3 -c "
+import json
+a, b = (json.load(open(f\"F32.{x}/config.json\")) for x in (\"hf\", \"back\"))
+assert a == b, (a, b)"'
 ok 'what older folders have beside the weights is computed anew' \
    'rm -rf old.hf; $hf make old.hf F32 2 tied add=model.layers.0.self_attn.rotary_emb.inv_freq copy=model.embed_tokens.weight:lm_head.weight &&
     $hf make tied2.hf F32 1 tied && ckpt-reshard --from-hf old.hf -o old.ckpt && ckpt-reshard --to-hf old.ckpt -o old.back &&
@@ -144,10 +158,28 @@ x 'an index that is wrong' 4 'index.json: tensor "model.norm.weight" is not in m
   'rm -rf bad.hf; $hf make bad.hf F32 2; sed -i "s/\(\"model.norm.weight\": \"model-0000\)./\12/" bad.hf/*.index.json; ckpt-reshard --from-hf bad.hf -o o'
 x 'an index that leads elsewhere' 4 '"../x" is no file name' \
   'echo "{\"weight_map\":{\"a\":\"../x\"}}" >bad.hf/model.safetensors.index.json; ckpt-reshard --from-hf bad.hf -o o'
-x 'no weights'           4 'bad.hf: neither model.safetensors nor' \
+x 'an index that leads up' 4 '"[.][.]" is no file name' \
+  'echo "{\"weight_map\":{\"a\":\"..\"}}" >bad.hf/model.safetensors.index.json; ckpt-reshard --from-hf bad.hf -o o'
+x 'an index of nothing'  4 'index.json names no files' \
+  'echo "{\"weight_map\":{}}" >bad.hf/model.safetensors.index.json; ckpt-reshard --from-hf bad.hf -o o'
+x 'no weights'           4 'bad.hf: neither model.safetensors nor model.safetensors.index.json$' \
   'rm bad.hf/model*; ckpt-reshard --from-hf bad.hf -o o'
+x 'weights of another format' 4 'index.json; there is pytorch_model.bin, which is not read' \
+  'touch bad.hf/pytorch_model.bin bad.hf/training_args.bin; ckpt-reshard --from-hf bad.hf -o o'
+x 'a link to nothing'    4 'there is model.safetensors, which leads nowhere' \
+  'ln -s nowhere bad.hf/model.safetensors; ckpt-reshard --from-hf bad.hf -o o'
+x 'a tokenizer that is a link to nothing' 1 'dangling/vocab.json: No such file' \
+  'cp -r F32.hf dangling; ln -sf nowhere dangling/vocab.json; ckpt-reshard --from-hf dangling -o o'
+x 'a pointer of Git LFS' 4 'lfs/model.safetensors: a pointer of Git LFS' \
+  'cp -r F32.hf lfs; echo "version https://git-lfs.github.com/spec/v1" >lfs/model.safetensors; ckpt-reshard --from-hf lfs -o o'
+x 'a pipe for weights'   1 'pipe/model.safetensors: not a regular file' \
+  'cp -r F32.hf pipe; rm pipe/model.safetensors; mkfifo pipe/model.safetensors; timeout 10 ckpt-reshard --from-hf pipe -o o'
 x 'no config.json'       4 'bad.hf: no config.json: not a Hugging Face folder' \
   'rm bad.hf/config.json; ckpt-reshard --from-hf bad.hf -o o'
+x 'another model of the family' 2 'config.json: "architectures" is "MixtralForQuestionAnswering"; known are: MixtralForCausalLM, ' \
+  'cp -r F32.hf qa; sed -i s/ForCausalLM/ForQuestionAnswering/ qa/config.json; ckpt-reshard --from-hf qa -o o'
+x 'more experts than memory' 2 'config.json: "num_hidden_layers" times the experts of a layer is more than' \
+  'cp -r F32.hf wide; sed -i "s/\(num_local_experts.: \)3/\12000000000/" wide/config.json; ckpt-reshard --from-hf wide -o o'
 x 'another family'       2 'config.json: "model_type" is "t5"' \
   'cp -r F32.hf t5; sed -i s/\"mixtral\"/\"t5\"/ t5/config.json; ckpt-reshard --from-hf t5 -o o'
 ok 'none of them wrote anything' '[ ! -e o ] && [ ! -e out ]'
@@ -184,6 +216,12 @@ x 'a type there is not'  2 'int4'                          'ckpt-reshard --to-hf
 x 'a folder of something else is not replaced' 2 'home/: exists and has thesis in it, which no checkpoint' \
   'mkdir home && touch home/thesis home/config.json && ckpt-reshard F32.ckpt -o home/'
 ok 'and is still there'  'test -e home/thesis'
+x 'the input is not replaced' 2 '-o F32.ckpt/: is the input' 'ckpt-reshard --to-hf F32.ckpt -o F32.ckpt/'
+x 'nor the last of a run' 2 '-o run/step-000001: is the input' 'ckpt-reshard --to-hf run/ -o run/step-000001'
+ok 'but a checkpoint is cut anew in its place' 'cp -r F32.ckpt inplace && ckpt-reshard --files 2 inplace -o inplace/ && shard-show --diff inplace F32.ckpt'
+x 'a folder for the output that is not there' 1 'nowhere/out: No such file' 'ckpt-reshard F32.ckpt -o nowhere/out'
+x 'a file too large'     1 'File too large' 'ulimit -f 4; ckpt-reshard F32.ckpt -o large.out'
+ok 'leaves nothing'      '! ls -d .large.out.tmp large.out 2>/dev/null'
 x 'a set is not replaced' 2 'aset: exists and has data-0000[01].safetensors in it' \
   'cp -r $TOP/formats/samples/set aset && ckpt-reshard --to-hf F32.ckpt -o aset'
 x 'output to a device'   1 '/dev/full'                     'ckpt-reshard F32.ckpt -o /dev/full'

@@ -3,7 +3,8 @@
 
     hf_folder.py make DIR DTYPE [FILES [OPTION ...]]
         a tiny model of arbitrary bits: F32, BF16, F16 or mixed; FILES > 1 come with an index.
-        OPTION: family=mixtral (or another of CONFIGS); tied; finite (F32 without NaN and infinity);
+        OPTION: family=mixtral (or another of CONFIGS); experts=N
+        (of mixtral); tied; finite (F32 without NaN and infinity);
         fused (the experts of a layer in one tensor, as transformers keeps them); fp8 (matrices but
         embedding and head in FP8 with factors of 4 x 3 blocks); further (of deepseek_v3: a layer that
         predicts further tokens, with its copies of embedding and head); says=N (config.json speaks of N
@@ -236,6 +237,8 @@ def make(folder, dtype, files="1", *options):
     options = [o.partition("=")[::2] for o in options]
     tied, finite, further = ((what, "") in options for what in ("tied", "finite", "further"))
     family = dict(options).get("family", "mixtral")
+    if "experts" in dict(options):
+        CONFIGS[family].update(num_local_experts=int(dict(options)["experts"]), num_experts_per_tok=1)
     tensors = {}
     for i, (name, shape) in enumerate(sorted(shapes(family, tied, further).items())):
         t = ("F32", "BF16", "F16")[i % 3] if dtype == "mixed" else dtype

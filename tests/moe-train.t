@@ -113,6 +113,13 @@ x 'f32 gradients stay so' 2 'grads bf16 .*for --type bf16, not f32' "$train --gr
 
 # starting from weights
 ok 'starts from a run'                'moe-train -q -j 1 --init whole/ --data set/ --batch 4 --steps 2 -o next/'
+ok 'what lay beside the weights of a Hugging Face folder goes on, through training and a resume, but tags' \
+   'ckpt-reshard -q --to-hf whole/ -o chat.hf/ && echo "{{ x }}" >chat.hf/chat_template.jinja && echo {} >chat.hf/generation_config.json &&
+    echo "{\"tags\":[]}" >chat.hf/tags.json && ckpt-reshard -q --from-hf chat.hf/ -o chat/ && test -e chat/tags.json &&
+    moe-train -q -j 1 --init chat/ --data set/ --batch 4 --steps 3 --save-every 1 --keep 0 -o chat.run/ &&
+    rm -r chat chat.run/step-00000[23] chat.run/done.json && ln -sfn step-000001 chat.run/last &&
+    moe-train -q -j 1 --init chat/ --data set/ --batch 4 --steps 3 --save-every 1 --keep 0 -o chat.run/ && ckpt-reshard -q --to-hf chat.run/ -o chat.back/ &&
+    cmp chat.hf/chat_template.jinja chat.back/chat_template.jinja && cmp chat.hf/generation_config.json chat.back/generation_config.json && ! test -e chat.run/last/tags.json'
 ok 'evaluates: a number on stdout'    'moe-train -q -j 1 --init whole/ --valid set/ --eval-only 2>/dev/null | grep -qxE "[0-9.]+"'
 ok 'mixes sets'                       'moe-train -q -j 1 --model tiny.json --data set/=3 --data set/ --batch 4 --steps 2 -o mix/'
 ok 'a batch with nothing to learn is passed over and reported' \

@@ -109,6 +109,8 @@ x  'and a cut one'            4 'cut off' 'head -c 5000 s/answers.sts | python3 
 # Hugging Face folders against checkpoints.
 ckpt-reshard -q --to-hf run/ -o hf/ && ckpt-reshard -q --files 3 run/ -o cut/ && ckpt-reshard -q --to-hf run/step-000001 -o hf1/
 ok 'a Hugging Face folder is the run it came from' 'shard-show --diff run/ hf/ && shard-show --diff hf/ run/'
+ok 'two Hugging Face folders, of other files beside the weights no word' \
+   'cp -r hf hf.more && cp hf.more/model.safetensors hf.more/consolidated.safetensors && shard-show --diff hf.more hf/ && shard-show --diff run/ hf.more/'
 ok 'and a checkpoint cut anew'        'shard-show --diff hf/ cut/'
 ok 'how a checkpoint is cut does not matter' 'shard-show --diff run/ cut/ && shard-show --check cut/ && python3 $F/read.py cut'
 x  'another step is named by tensor'  1 '^model.norm.weight.F32 .16..1[0-9] of 16 differ, by up to' 'shard-show --diff hf1/ run/'

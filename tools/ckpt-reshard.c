@@ -1,7 +1,9 @@
 /* ckpt-reshard.c -- checkpoint to checkpoint: cut anew, taken from Hugging Face, given to it. */
 #include "ckpt/ckpt.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static int from_hf, to_hf;
 static int64_t seed;
@@ -33,6 +35,18 @@ static enum dtype dtype_chosen(void)
     for (int64_t i = 0;; i++)
         if (!strcmp(dtype, known[i].name))
             return known[i].type;
+}
+
+/* The input, or the checkpoint that a run stands for: what is made of it has less in it than it. */
+static int is_input(const char *path, const char *input)
+{
+    struct stat x, y;
+    char *last = path_join(input, "last");
+    int is =
+        !stat(path, &x) && ((!stat(input, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino) ||
+                            (!stat(last, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino));
+    free(last);
+    return is;
 }
 
 static void run_upcycle(const char *from)
@@ -67,6 +81,8 @@ int main(int argc, char **argv)
         die_misused("--files %lld: 1 to 99999 are possible", (long long)files);
     if (file_bytes < 1)
         die_misused("--max-shard-size %lld: at least 1", (long long)file_bytes);
+    if ((hf || upcycle) && is_input(output, argv[i]))
+        die_misused("-o %s: is the input", output);
     ckpt_spare(output);
     if (from_hf)
         ckpt_from_hf(argv[i], output, dtype_chosen(), file_bytes);

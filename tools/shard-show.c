@@ -250,7 +250,8 @@ int main(int argc, char **argv)
     out = out_open(output);
     if (diff) {
         char *a = folder_of(operand[0]), *b = folder_of(operand[1]);
-        int whole = path_is_dir(a) && path_is_dir(b) && (ckpt_is(a) || ckpt_is(b));
+        int whole = path_is_dir(a) && path_is_dir(b) &&
+                    (ckpt_is(a) || ckpt_is(b) || (hf_is(a) && hf_is(b)));
         int64_t tensors, differ = (whole ? ckpt_diff : shard_diff)(a, b, out, &tensors);
         say("%lld of %lld tensors differ", (long long)differ, (long long)tensors);
         status = differ ? EXIT_FAILED : EXIT_DONE;

@@ -63,23 +63,32 @@ int ckpt_is(const char *folder); /* whether its manifest.json says that it is a 
 /* Reads every slice and config.json; dies (4) where one is not as the manifest says, or where there
  * are tensors that it does not name. */
 void ckpt_check(struct ckpt *k);
-/* Compares two folders tensor by tensor, each whole.  One is a checkpoint; where the other is a
- * plain folder (Hugging Face's), only the model is compared.  As shard_diff() otherwise. */
+int hf_is(const char *folder); /* whether weights lie in it as Hugging Face has them */
+/* Compares two folders tensor by tensor, each whole.  Where one is no checkpoint but a plain folder
+ * (Hugging Face's), only the model is compared.  As shard_diff() otherwise. */
 int64_t ckpt_diff(const char *a, const char *b, struct out *o, int64_t *tensors);
+
+/* What lies beside a model's weights and config.json: files of its tokenizer and of generation, and
+ * config.json's code; all of them but one of that name, or NULL.  Names what else there is and is
+ * left. */
+struct ckpt_side;
+struct ckpt_side *ckpt_side_read(const char *folder, const char *but);
+void ckpt_side_write(const struct ckpt_side *s, const char *folder);
+void ckpt_side_free(struct ckpt_side *s);
 
 /* Publishing replaces a folder.  Dies (2) unless all that is in this one is what a checkpoint or a
  * Hugging Face folder has: never somebody's home. */
 void ckpt_spare(const char *path);
 
 /* Plain Hugging Face folders (config.json, *.safetensors, maybe an index).  Every tensor of the
- * family's table must be there with its shape and no other but what repeats one; each fault is named,
- * and then nothing is written.  type DT_COUNT: as each tensor is stored, blocks of FP8 as BF16.  Both ways the
- * weights go into files of at most file_bytes, or of one larger tensor. */
+ * family's table must be there with its shape and no other but what repeats one; each fault is
+ * named, and then nothing is written.  type DT_COUNT: as each tensor is stored, blocks of FP8 as
+ * BF16.  Both ways the weights go into files of at most file_bytes, or of one larger tensor. */
 void ckpt_from_hf(const char *from, const char *to, enum dtype type, int64_t file_bytes);
 void ckpt_to_hf(const char *from, const char *to, enum dtype type, int64_t file_bytes);
 
-/* A dense model as one of its family's kind with experts, of which `chosen` are chosen for a token and
- * `parts` make up the dense network; the first forward pass is the dense model's. */
+/* A dense model as one of its family's kind with experts, of which `chosen` are chosen for a token
+ * and `parts` make up the dense network; the first forward pass is the dense model's. */
 void ckpt_upcycle(const char *from, const char *to, int64_t experts, int64_t chosen, int64_t parts,
                   int64_t seed, int64_t file_bytes);
 

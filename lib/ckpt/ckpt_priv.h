@@ -90,8 +90,7 @@ static inline enum dtype type_wanted(const struct param *p, enum dtype is, enum 
 /* The type config.json gives: where tensors differ, that of the family's first. */
 enum dtype ckpt_type(const struct ckpt *k, const struct config *c);
 
-/* side.c: what lies beside a model's weights and config.json: files of its tokenizer and of
- * generation. */
+/* side.c: what lies beside a model's weights, from folder to folder. */
 void side_files_copy(const char *from, const char *to);
 /* Dies (4) where tokenizer.json gives out ids that the embedding has no row for. */
 void side_files_check(const char *dir, const struct config *c);
@@ -105,6 +104,13 @@ struct fp8_blocks fp8_config(struct buf *text, const char *who);
 /* (rows, cols) F8_E4M3 with the factors of its blocks, F32, into a file as `to`. */
 void fp8_put(struct blob_file *f, enum dtype to, const uint8_t *src, int64_t rows, int64_t cols,
              const float *factor, struct fp8_blocks b);
+
+/* hf_files.c: the names of the files that hold a Hugging Face folder's weights, one at least; dies
+ * (4) where there is none, or one is missing.  And each tensor that its index names, if that has
+ * the word. */
+char **hf_files(const char *path, int64_t *n);
+void hf_index_each(const char *path, void (*use)(void *arg, const char *tensor, const char *file),
+                   void *arg);
 
 /* hf_folder.c: a Hugging Face folder whose weights are these n parameters of the model; dies (4)
  * naming each fault otherwise.  Borrows path and p. */

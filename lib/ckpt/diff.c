@@ -1,4 +1,4 @@
-/* diff.c -- a checkpoint against another, or against a Hugging Face folder, by whole tensors.
+/* diff.c -- checkpoints and Hugging Face folders against each other, by whole tensors.
  *
  * How a side is cut and over which files it is spread does not matter.  A folder of Hugging Face's
  * has no optimizer, so against one only the model is compared. */
@@ -74,7 +74,7 @@ static void side_open_ckpt(struct side *s, int model_only)
 
 static void side_open_folder(struct side *s)
 {
-    char **name = shard_list(s->path, &s->files);
+    char **name = (hf_is(s->path) ? hf_files : shard_list)(s->path, &s->files);
     s->file = xcalloc((size_t)s->files, sizeof(struct shard_file *));
     for (int64_t i = 0; i < s->files; i++) {
         char *path = path_join(s->path, name[i]);

@@ -13,6 +13,7 @@ enum { FAULTS_SHOWN = 20 };
 struct alias { /* a tensor's name, and the parameters that lie in it end to end */
     char *name;
     int64_t first, n;
+    int experts; /* all of a layer; else one parameter */
 };
 
 struct hf_folder {
@@ -47,60 +48,35 @@ static void fault(struct hf_folder *d, const char *fmt, ...)
         warn("%s: %s", d->path, text);
 }
 
-/* Which of the folder's files that is. */
-static int64_t file_add(struct hf_folder *d, const char *name)
+static void index_judge(void *arg, const char *tensor, const char *file)
 {
-    for (int64_t i = 0; i < d->files; i++)
-        if (!strcmp(d->name[i], name))
-            return i;
-    if (!*name || strchr(name, '/'))
-        die_damaged("%s: model.safetensors.index.json: \"%s\" is no file name", d->path, name);
-    char *path = path_join(d->path, name);
-    if (!path_exists(path))
-        die_damaged("%s: missing", path);
-    size_t n = (size_t)d->files + 1;
-    d->file = xrealloc(d->file, n * sizeof *d->file);
-    d->name = xrealloc(d->name, n * sizeof *d->name);
-    d->file[d->files] = shard_open(path);
-    d->name[d->files] = xstrdup(name);
-    free(path);
-    return d->files++;
+    struct hf_folder *d = arg;
+    int64_t i = 0;
+    while (strcmp(d->name[i], file))
+        i++;
+    if (!blob_find(shard_header(d->file[i]), tensor))
+        fault(d, "model.safetensors.index.json: tensor \"%s\" is not in %s", tensor, file);
 }
 
-/* One model.safetensors, or the files of an index. */
-static void folder_files(struct hf_folder *d)
+static void files_open(struct hf_folder *d)
 {
-    char *single = path_join(d->path, "model.safetensors");
-    char *index = path_join(d->path, "model.safetensors.index.json");
-    if (path_exists(single)) {
-        file_add(d, "model.safetensors");
-    } else if (path_exists(index)) {
-        struct json_doc *doc = json_doc_new();
-        struct buf text = read_file(index);
-        struct json root, map;
-        struct json_iter i;
-        size_t len;
-        const char *why = NULL;
-        if (json_parse(doc, text.data, text.len, &root, &why))
-            die_damaged("%s: %s", index, why);
-        if (json_type(root) != JSON_OBJECT || !json_get(root, "weight_map", &map) ||
-            json_type(map) != JSON_OBJECT)
-            die_damaged("%s: \"weight_map\" is missing or no object", index);
-        for (json_iter_init(&i, map); json_iter_next(&i);) {
-            const char *name = json_string(i.value, &len);
-            if (!name)
-                die_damaged("%s: the file of \"%s\" is no string", index, i.key);
-            int64_t at = file_add(d, name);
-            if (!blob_find(shard_header(d->file[at]), i.key))
-                fault(d, "model.safetensors.index.json: tensor \"%s\" is not in %s", i.key, name);
-        }
-        buf_release(&text);
-        json_doc_free(doc);
-    } else {
-        die_damaged("%s: neither model.safetensors nor model.safetensors.index.json", d->path);
+    d->name = hf_files(d->path, &d->files);
+    d->file = xmalloc((size_t)d->files * sizeof *d->file);
+    for (int64_t i = 0; i < d->files; i++) {
+        char *path = path_join(d->path, d->name[i]);
+        d->file[i] = shard_open(path);
+        free(path);
     }
-    free(single);
-    free(index);
+}
+
+static void files_close(struct hf_folder *d)
+{
+    for (int64_t i = 0; i < d->files; i++) {
+        shard_close(d->file[i]);
+        free(d->name[i]);
+    }
+    free(d->file);
+    free(d->name);
 }
 
 /* ---- names ---- */
@@ -110,7 +86,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct alias *)a)->name, ((const struct alias *)b)->name);
 }
 
-static void alias_add(struct hf_folder *d, char *name, int64_t first)
+static void alias_add(struct hf_folder *d, char *name, int64_t first, int experts)
 {
     struct alias *last = d->aliases ? &d->alias[d->aliases - 1] : NULL;
     if (last && !strcmp(last->name, name) && last->first + last->n == first) {
@@ -120,7 +96,7 @@ static void alias_add(struct hf_folder *d, char *name, int64_t first)
     }
     if ((d->aliases & (d->aliases - 1)) == 0)
         d->alias = xrealloc(d->alias, (size_t)MAX(1, 2 * d->aliases) * sizeof *d->alias);
-    d->alias[d->aliases++] = (struct alias){name, first, 1};
+    d->alias[d->aliases++] = (struct alias){name, first, 1, experts};
 }
 
 /* What transformers calls the parameter, or the tensor that it is a part of, in memory, which is
@@ -144,11 +120,11 @@ static char *name_in_memory(const struct param *p)
 static void names_list(struct hf_folder *d)
 {
     for (int64_t i = 0; i < d->params; i++)
-        alias_add(d, xstrdup(d->param[i].name), i);
+        alias_add(d, xstrdup(d->param[i].name), i, 0);
     for (int64_t i = 0; i < d->params; i++) {
         char *name = name_in_memory(&d->param[i]);
         if (strcmp(name, d->param[i].name))
-            alias_add(d, name, i);
+            alias_add(d, name, i, d->param[i].expert >= 0);
         else
             free(name);
     }
@@ -179,7 +155,7 @@ static int shape_wanted(const struct hf_folder *d, const struct alias *a, int64_
     const struct param *first = &d->param[a->first], *last = first + a->n - 1;
     shape[0] = first->rows;
     shape[1] = first->cols;
-    if (a->n == 1)
+    if (!a->experts)
         return first->cols ? 2 : 1;
     shape[0] = last->expert + 1;
     shape[1] = a->n / shape[0] * first->rows;
@@ -197,7 +173,7 @@ static int factor_take(struct hf_folder *d, int64_t file, const struct tensor *t
     char *weight = xstrndup(t->name, n - end);
     const struct alias *a = alias_find(d, weight);
     free(weight);
-    if (!a || a->n > 1)
+    if (!a || a->experts)
         return 0;
     d->found[a->first].factor_file = d->file[file];
     d->found[a->first].factor = t;
@@ -315,7 +291,8 @@ struct hf_folder *hf_folder_open(const char *path, const struct config *c, const
     d->copy = arch_copies(c, &d->copies);
     d->found = xcalloc((size_t)n + 1, sizeof *d->found);
     names_list(d);
-    folder_files(d);
+    files_open(d);
+    hf_index_each(path, index_judge, d);
     for (int64_t i = 0; i < d->files; i++) {
         const struct blob *b = shard_header(d->file[i]);
         for (int64_t j = 0; j < b->tensors; j++)
@@ -333,14 +310,10 @@ int hf_folder_has(const char *path, const char *name)
 {
     struct hf_folder d = {.path = path};
     int found = 0;
-    folder_files(&d);
-    for (int64_t i = 0; i < d.files; i++) {
+    files_open(&d);
+    for (int64_t i = 0; i < d.files; i++)
         found |= blob_find(shard_header(d.file[i]), name) != NULL;
-        shard_close(d.file[i]);
-        free(d.name[i]);
-    }
-    free(d.file);
-    free(d.name);
+    files_close(&d);
     return found;
 }
 
@@ -384,15 +357,10 @@ void hf_folder_put(const struct hf_folder *d, int64_t i, struct blob_file *f, en
 
 void hf_folder_close(struct hf_folder *d)
 {
-    for (int64_t i = 0; i < d->files; i++) {
-        shard_close(d->file[i]);
-        free(d->name[i]);
-    }
+    files_close(d);
     for (int64_t i = 0; i < d->aliases; i++)
         free(d->alias[i].name);
     params_free(d->copy, d->copies);
-    free(d->file);
-    free(d->name);
     free(d->alias);
     free(d->found);
     free(d);

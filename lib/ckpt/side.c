@@ -2,39 +2,57 @@
  * have in it. */
 #include "ckpt_priv.h"
 
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* What belongs to a model beside its weights and config.json; whatever of it is there is copied.
- * tags.json is this project's: what the tags of the training data stood for. */
-static const char *const side_files[] = {
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "tags.json",
+ * Code is what config.json's "auto_map" has; tags.json is this project's: what the tags of the
+ * training data stood for. */
+static const struct {
+    const char *name, *end; /* with end: whatever begins and ends so */
+} side_files[] = {
+    {"tokenizer.json"},
+    {"tokenizer_config.json"},
+    {"generation_config.json"},
+    {"special_tokens_map.json"},
+    {"added_tokens.json"},
+    {"tokenizer.model"},
+    {"tekken.json"},
+    {"vocab.json"},
+    {"vocab.txt"},
+    {"merges.txt"},
+    {"chat_template.jinja"},
+    {"chat_template.json"},
+    {"tags.json"},
+    {"configuration_", ".py"},
+    {"modeling_", ".py"},
+    {"tokenization_", ".py"},
 };
+
+static int begins_ends(const char *name, const char *begin, const char *end)
+{
+    size_t n = strlen(name), b = strlen(begin), e = strlen(end);
+    return n >= b + e && !strncmp(name, begin, b) && !strcmp(name + n - e, end);
+}
+
+static int is_side(const char *name)
+{
+    for (int64_t i = 0; i < ARRAY_LEN(side_files); i++)
+        if (side_files[i].end ? begins_ends(name, side_files[i].name, side_files[i].end)
+                              : !strcmp(name, side_files[i].name))
+            return 1;
+    return 0;
+}
 
 static int is_part(const char *name)
 {
     static const char *const own[] = {"manifest.json", "config.json", "optim",
                                       "model.safetensors.index.json"};
-    size_t n = strlen(name), end = strlen(".safetensors");
-    if (!strncmp(name, "model", 5) && n > end && !strcmp(name + n - end, ".safetensors"))
-        return 1;
     for (int64_t i = 0; i < ARRAY_LEN(own); i++)
         if (!strcmp(name, own[i]))
             return 1;
-    for (int64_t i = 0; i < ARRAY_LEN(side_files); i++)
-        if (!strcmp(name, side_files[i]))
-            return 1;
-    return 0;
+    return is_side(name) || begins_ends(name, "model", ".safetensors");
 }
 
 void ckpt_spare(const char *path)
@@ -42,18 +60,63 @@ void ckpt_spare(const char *path)
     dir_spare(path, "checkpoint or Hugging Face folder", is_part);
 }
 
+struct ckpt_side {
+    struct side_file {
+        char *name;
+        struct buf bytes;
+    } * file;
+    int64_t files;
+};
+
+struct ckpt_side *ckpt_side_read(const char *folder, const char *but)
+{
+    struct ckpt_side *s = xcalloc(1, sizeof *s);
+    struct buf left = {0};
+    struct dirent **e;
+    int n = scandir(folder, &e, NULL, alphasort);
+    if (n < 0)
+        die("open %s:", folder);
+    s->file = xmalloc((size_t)n * sizeof *s->file);
+    for (int i = 0; i < n; i++) {
+        char *name = e[i]->d_name, *path = path_join(folder, name);
+        if (is_side(name) && !(but && !strcmp(name, but)))
+            s->file[s->files++] = (struct side_file){xstrdup(name), read_file(path)};
+        else if (*name != '.' && !is_part(name))
+            buf_printf(&left, " %s", name);
+        free(path);
+        free(e[i]);
+    }
+    if (left.len)
+        say("%s: not copied:%s", folder, left.data);
+    buf_release(&left);
+    free(e);
+    return s;
+}
+
+void ckpt_side_write(const struct ckpt_side *s, const char *folder)
+{
+    for (int64_t i = 0; i < s->files; i++) {
+        char *path = path_join(folder, s->file[i].name);
+        write_file(path, s->file[i].bytes.data, s->file[i].bytes.len);
+        free(path);
+    }
+}
+
+void ckpt_side_free(struct ckpt_side *s)
+{
+    for (int64_t i = 0; i < s->files; i++) {
+        free(s->file[i].name);
+        buf_release(&s->file[i].bytes);
+    }
+    free(s->file);
+    free(s);
+}
+
 void side_files_copy(const char *from, const char *to)
 {
-    for (int64_t i = 0; i < ARRAY_LEN(side_files); i++) {
-        char *src = path_join(from, side_files[i]), *dst = path_join(to, side_files[i]);
-        if (path_exists(src)) {
-            struct buf bytes = read_file(src);
-            write_file(dst, bytes.data, bytes.len);
-            buf_release(&bytes);
-        }
-        free(src);
-        free(dst);
-    }
+    struct ckpt_side *s = ckpt_side_read(from, NULL);
+    ckpt_side_write(s, to);
+    ckpt_side_free(s);
 }
 
 /* The greatest id of an object of ids by token, or of an array of {"id": ...}; -1 without any. */

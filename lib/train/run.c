@@ -151,6 +151,8 @@ static void run_close(struct run *r)
     if (r->log_fd >= 0)
         close(r->log_fd);
     run_save_release(r);
+    if (r->side)
+        ckpt_side_free(r->side);
     trainer_release(&r->t);
     for (int64_t i = 0; i < r->mix.n; i++)
         set_close(r->mix.set[i]);

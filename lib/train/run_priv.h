@@ -39,6 +39,7 @@ struct run { /* one rank's view */
     double moments[2]; /* mean and sd of a reward model's scores of its training data */
     int64_t memory;    /* bytes of the device that it needs, 0 where nobody counts */
     struct saving saving;
+    struct ckpt_side *side; /* rank 0: what lay beside the weights it began with; NULL: new ones */
     int log_fd;
     int status;
 };

@@ -37,9 +37,11 @@ static void save_state(const struct run *r, struct buf *b)
     buf_printf(b, ",\"run\":%s}", r->identity.data);
 }
 
-static void copy_set_files(const struct run *r, const char *dir)
+static void write_side(const struct run *r, const char *dir)
 {
     static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "tags.json"};
+    if (r->side)
+        ckpt_side_write(r->side, dir);
     for (int64_t i = 0; i < ARRAY_LEN(names); i++) {
         const struct buf *text = set_file(r->mix.set[0], names[i]);
         if (!text)
@@ -87,7 +89,7 @@ static void *write_main(void *arg)
     if (world_rank(r->world) > 0)
         return NULL;
     wait_flag(s, &s->ready);
-    copy_set_files(r, s->tmp);
+    write_side(r, s->tmp);
     run_log_sync(r);
     ckpt_manifest_write(s->tmp, s->parts, n, s->state.data, &r->t.model.cfg, r->t.model.op->real);
     run_publish(r->o->out, s->tmp, s->step, r->o->keep);

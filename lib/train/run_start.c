@@ -86,6 +86,14 @@ static int64_t state_int(const struct ckpt *k, const char *key)
     return x;
 }
 
+/* The data's tokenizer is that of the weights, so its other files, and those of generation, go on
+ * too; tags are the data's own. */
+static void take_side(struct run *r, const struct ckpt *k)
+{
+    if (world_rank(r->world) == 0)
+        r->side = ckpt_side_read(ckpt_path(k), "tags.json");
+}
+
 static void resume_from(struct run *r, const char *dir)
 {
     struct ckpt *k = ckpt_open(dir);
@@ -102,6 +110,7 @@ static void resume_from(struct run *r, const char *dir)
     model_load(&r->t.model, k, -1);
     optim_load(&r->t.optim, k);
     optim_set_count(&r->t.optim, r->step - r->skipped);
+    take_side(r, k);
     ckpt_close(k);
 }
 
@@ -114,6 +123,7 @@ void run_start(struct run *r, const char *resume)
         if (r->t.model.cfg.reward)
             model_random(&r->t.model, r->o->seed); /* for the score, should it be new */
         model_load(&r->t.model, k, P_SCORE);
+        take_side(r, k);
         ckpt_close(k);
     } else {
         model_random(&r->t.model, r->o->seed);
