@@ -2,6 +2,10 @@
 """bridge_witness.py -- documents in the formats of other programs, by their published layouts.
 
     bridge_witness.py megatron SET PREFIX      fails unless PREFIX.bin and .idx hold SET's documents
+    bridge_witness.py megatron-core SET PREFIX the same as megatron.core reads it
+    bridge_witness.py megatron-core-make PREFIX
+        what megatron.core writes: tokens 40 to 49 as int32, 47 to 49 in a document of one sequence, 40 to
+        46 in one of two
     bridge_witness.py megatron-make PREFIX TYPE N ...
         writes what a program might that keeps several sequences in a document: tokens 40 to 49 of
         TYPE (i4, i8, u1, ...) as sequences 47 to 49, 40 to 43, 44 to 46, in documents of N each
@@ -61,6 +65,24 @@ def megatron_make(prefix, type_, *sequences):
         f.write(np.cumsum([0, *map(int, sequences)]).astype("<i8").tobytes())
 
 
+def megatron_core(folder, prefix):
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+    want = documents(folder)
+    for mmap in True, False:
+        got = IndexedDataset(prefix, mmap=mmap)
+        assert len(got) == len(want) > 2 and got.document_indices.tolist() == list(range(len(want) + 1))
+        assert all(np.array_equal(got[i], want[i][0]) for i in range(len(want)))
+
+
+def megatron_core_make(prefix):
+    import torch
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+    b = IndexedDatasetBuilder(prefix + ".bin", dtype=np.int32)
+    b.add_document(torch.arange(47, 50), [3])
+    b.add_document(torch.arange(40, 47), [4, 3])
+    b.finalize(prefix + ".idx")
+
+
 def same(samples, folder):
     want = documents(folder)
     assert len(samples) == len(want) > 2
@@ -101,7 +123,8 @@ def webdataset_make(path):
 
 
 def main():
-    commands = {"megatron": megatron, "megatron-make": megatron_make, "tar": tar,
+    commands = {"megatron": megatron, "megatron-core": megatron_core, "tar": tar,
+                "megatron-make": megatron_make, "megatron-core-make": megatron_core_make,
                 "webdataset": webdataset, "webdataset-make": webdataset_make}
     if len(sys.argv) < 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)

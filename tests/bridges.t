@@ -95,6 +95,14 @@ if has numpy && has safetensors.numpy; then
 else
     skip 'Megatron, and tar by hand' 'no numpy and safetensors'
 fi
+if has megatron.core; then
+    ok 'megatron.core reads it' '$witness megatron-core back text'
+    ok 'and what it writes becomes a set' \
+       '$witness megatron-core-make core && shard-pack -q -t $T --from megatron -o core/ core && rows core/ >core.rows && [ $(wc -l <core.rows) = 2 ] &&
+        sed -n 1p core.rows | grep -q "\"tokens\":\[47,48,49\]" && sed -n 2p core.rows | grep -q "\"tokens\":\[40,41,42,43,44,45,46\]"'
+else
+    skip 'megatron.core reads it' 'no package megatron-core'
+fi
 if has webdataset; then
     ok 'the webdataset package decodes it' 'for s in text answers pairs margins; do $witness webdataset $s $s.tar || exit 1; done'
     ok 'what it writes becomes a set'      '$witness webdataset-make theirs.tar && shard-pack -q -t $T --seq 16 --from webdataset -o theirs/ theirs.tar &&
