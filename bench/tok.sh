@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python3 -c 'import tokenizers, tiktoken' 2>/dev/null || {
-    echo "tok: skipped, no tokenizers and tiktoken (pip install tokenizers tiktoken)"; exit 0; }
+    echo "tok: skipped, no Python packages tokenizers and tiktoken (./setup --tests)"; exit 0; }
 from=$DATA/tokenizers
 [ -e "$from/qwen3/tokenizer.json.zst" ] || { echo "tok: skipped, no $from"; exit 0; }
 make -s "$(realpath --relative-to=. "$BUILD")/bench/tok"

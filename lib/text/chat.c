@@ -99,12 +99,17 @@ static void content(struct render *r, int role, const char *s, size_t n)
 
 /* ---- prompt ---- */
 
-static int role_of(const char *role)
+/* The role of one turn of a prompt, or ROLES, and what it says. */
+static int speaker(struct json turn, struct json *said)
 {
     static const char *const roles[ROLES] = {"system", "user", "assistant"};
+    struct json role;
+    size_t n;
     int i = 0;
 
-    while (i < ROLES && strcmp(roles[i], role))
+    json_get(turn, "role", &role);
+    json_get(turn, "content", said);
+    while (i < ROLES && strcmp(roles[i], json_string(role, &n)))
         i++;
     return i;
 }
@@ -144,49 +149,55 @@ static void turn(struct render *r, int role, int64_t number, struct json value,
 static void lead(struct render *r, struct json turns)
 {
     struct json_iter i;
-    struct json role, value;
-    int64_t said = 0;
+    struct json value;
+    const char *between = "";
     size_t n;
 
     for (json_iter_init(&i, turns); json_iter_next(&i);) {
-        json_get(i.value, "role", &role);
-        json_get(i.value, "content", &value);
-        if (role_of(json_string(role, &n)) != ROLE_SYSTEM)
+        if (speaker(i.value, &value) != ROLE_SYSTEM)
             continue;
-        buf_str(&r->text, said++ ? "\n\n" : "");
+        buf_str(&r->text, between);
         const char *s = json_string(value, &n);
         buf_add(&r->text, s, n);
+        between = "\n\n";
     }
+}
+
+/* Why the template has no place for this turn after `spoken` others, or NULL. */
+static const char *unfit(const struct chat *c, int role, int64_t spoken)
+{
+    if (role == ROLES)
+        return "a role in \"prompt\" is not system, user or assistant";
+    if (role == ROLE_SYSTEM && (c->rules & CHAT_NO_SYSTEM))
+        return "the chat template has no place for a system's turn";
+    if ((c->rules & CHAT_ALTERNATE) && role != (spoken % 2 ? ROLE_ASSISTANT : ROLE_USER))
+        return "the turns in \"prompt\" do not alternate between user and assistant";
+    return NULL;
 }
 
 static void turns(struct render *r, struct json list)
 {
     unsigned rules = r->c->rules;
     struct json_iter i;
-    struct json role, value, system;
-    int64_t number = 0, spoken = 0, has_system = 0, last = json_count(list) - 1;
-    size_t n;
+    struct json value, held, *system = NULL; /* which a user's turn will hold */
+    int64_t number = 0, spoken = 0, last = json_count(list) - 1;
 
     for (json_iter_init(&i, list); !r->why && json_iter_next(&i); number++) {
-        json_get(i.value, "role", &role);
-        json_get(i.value, "content", &value);
-        int who = role_of(json_string(role, &n));
-        if (who == ROLES) {
-            r->why = "a role in \"prompt\" is not system, user or assistant";
-        } else if (who == ROLE_SYSTEM && (rules & CHAT_NO_SYSTEM)) {
-            r->why = "the chat template has no place for a system's turn";
-        } else if (who == ROLE_SYSTEM && (rules & (CHAT_IN_USER | CHAT_IN_LAST_USER)) && !number) {
-            system = value;
-            has_system = 1;
-        } else if ((rules & CHAT_ALTERNATE) && who != (spoken % 2 ? ROLE_ASSISTANT : ROLE_USER)) {
-            r->why = "the turns in \"prompt\" do not alternate between user and assistant";
-        } else if (who != ROLE_SYSTEM || !(rules & CHAT_SYSTEMS_LEAD)) {
-            if (!number && who != ROLE_SYSTEM)
-                fixed(r, r->c->without_system);
-            int holds_system = rules & CHAT_IN_LAST_USER ? number == last : !spoken;
-            turn(r, who, number, value, has_system && holds_system ? &system : NULL);
-            spoken++;
+        int role = speaker(i.value, &value);
+        if (role == ROLE_SYSTEM && !number && (rules & (CHAT_IN_USER | CHAT_IN_LAST_USER))) {
+            held = value;
+            system = &held;
+            continue;
         }
+        if ((r->why = unfit(r->c, role, spoken)))
+            return;
+        if (role == ROLE_SYSTEM && (rules & CHAT_SYSTEMS_LEAD))
+            continue;
+        if (!number && role != ROLE_SYSTEM)
+            fixed(r, r->c->without_system);
+        int holds_system = rules & CHAT_IN_LAST_USER ? number == last : !spoken;
+        turn(r, role, number, value, holds_system ? system : NULL);
+        spoken++;
     }
     if (!r->why && (rules & CHAT_ALTERNATE) && spoken % 2 == 0)
         r->why = "the last turn in \"prompt\" is not a user's";
@@ -260,11 +271,10 @@ const char *chat_render(const struct chat *c, struct tok *t, const struct row *r
     if (!s)
         return row->has_prompt ? "there is no \"response\""
                                : "there is neither \"prompt\" nor \"text\"";
-    if (!row->has_prompt)
-        r.c = c = chat_find("plain");
     if (row->has_prompt) {
         prompt(&r, row, row->tag);
     } else {
+        r.c = c = chat_find("plain");
         token(&r, tok_bos(t));
         buf_str(&r.text, row->tag ? row->tag : "");
         flush(&r, 1);
