@@ -255,7 +255,8 @@ static void encode_part(struct tok *t, const char *piece, size_t n, struct ids *
         return;
     }
     c->n = (uint8_t)(out->n - from);
-    memcpy(c->id, out->id + from, c->n * sizeof *c->id);
+    if (c->n) /* a piece may be lost as a whole */
+        memcpy(c->id, out->id + from, c->n * sizeof *c->id);
 }
 
 /* Two characters that stand beside each other in no token are never in one token.  A hashed set may
@@ -271,9 +272,9 @@ static void beside_fill(struct tok *t)
     t->beside = xcalloc((1 << 20) / 8, 1);
     for (size_t i = 0; i < t->ids.slots; i++) {
         const struct map_slot *s = &t->ids.slot[i];
-        const char *p = t->ids.keys.data + s->at, *end = p + s->len;
-        if (s->value < 0 || p == end)
+        if (s->value < 0 || !s->len)
             continue;
+        const char *p = t->ids.keys.data + s->at, *end = p + s->len;
         uint32_t a = utf8_next(&p), b;
         if (p == end)
             t->known[a / 8] |= (uint8_t)(1 << a % 8);
