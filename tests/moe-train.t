@@ -219,6 +219,7 @@ ok 'no margin that the pairs have changes that' \
 ok 'bt takes it off the difference of the scores, and knows no reference' \
    'for d in pairs ref ref2; do moe-train -q -j 1 --loss bt --init whole/ --data $d/ --batch 4 --steps 1 -o $d.bt/ && losses $d.bt || exit; done | xargs | awk "{exit !(\$1 < 1 && \$2 == \$1 && \$3 > \$1 + 1.3 && \$3 < \$1 + 2)}"'
 x 'dpo without a reference' 2 'needs the column ref_logp, and pairs/' 'moe-train --loss dpo --init whole/ --data pairs/ -o wrong/'
+x 'pairs for a language model: as good as chosen ones' 0 'pairs/ has pairs: --loss nll takes rejected answers' 'moe-train --init whole/ --valid pairs/ --eval-only'
 x 'bt without pairs' 2 'needs the column pair, and set/' 'moe-train --loss bt --init whole/ --data set/ -o wrong/'
 x 'a reward model does not speak' 2 'is a reward model' 'moe-sample -m rm/ rows.jsonl'
 x 'a reward model is not trained as a language model' 2 'this is a reward model' 'moe-train --init rm/ --data set/ -o wrong/'

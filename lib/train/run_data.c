@@ -42,7 +42,11 @@ static void check_same(const char *option, const char *path, const struct set *s
 static struct set *open_checked(const struct run *r, const char *option, const char *path)
 {
     struct set *s = set_open(path);
-    check_columns(path, s, loss_find(r->o->train.loss));
+    const struct loss *loss = loss_find(r->o->train.loss);
+    check_columns(path, s, loss);
+    if (!loss->pairs && lists(set_info(s)->columns, "pair", 4) && world_rank(r->world) == 0)
+        warn("%s has pairs: --loss %s takes rejected answers for as good as chosen ones", path,
+             loss->name);
     if (!set_sequences(s))
         die("%s: the set has no packed sequence", path);
     if (r->mix.set[0])
