@@ -40,10 +40,12 @@ data 'hh-align takes HH rows as they are' hh/harmless-base-test.jsonl.gz \
 data 'hh-align takes HH rows with scores' hh/scored_helpful_base.jsonl.zst \
      "D=hh2 $small/hh-align \$DATA/hh/scored_helpful_base.jsonl.zst --steps 50 >table && grep '^mean difference' table"
 if [ -x "$TOP/build/cpu/bin/pref-cat" ]; then
+    text "refresh, as cron would call it" "rm -f ex/rewards.prom; PATH=/usr/bin:/bin $small/refresh ex && test -s ex/rewards.prom"
     data "with the tree's tools where there are none in PATH" hh/harmless-base-test.jsonl.gz \
          "PATH=/usr/bin:/bin D=hh4 $small/hh-align \$DATA/hh/harmless-base-test.jsonl.gz --steps 1 >table && grep '^mean difference' table"
 else
-    skip "with the tree's tools where there are none in PATH" 'they are not built'
+    skip "refresh, as cron would call it" 'no tools in build/cpu'
+    skip "with the tree's tools where there are none in PATH" 'no tools in build/cpu'
 fi
 x    'hh-align needs a file' 1 'usage' '$TOP/pipelines/hh-align'
 x    'one that is there, before old results go' 1 'nowhere cannot be read' 'mkdir -p hh3/fa; D=hh3 $TOP/pipelines/hh-align nowhere; s=$?; [ -d hh3/fa ] && exit $s'
