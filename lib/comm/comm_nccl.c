@@ -7,23 +7,13 @@
  *
  * NCCL's send ends when the receiver takes it, and a comm_send() must not wait for that: so the
  * message is copied, and every direction between two members of a group has a clique and a stream
- * of its own (a wire).  Only the first message between two ranks waits for both.
- *
- * Calls are queued and return at once, so whether they are ever done is seen by a thread, the
- * watch: where nothing that was queued gets done before the deadline it ends the job, as
- * comm_mpi.c does, with words. */
+ * of its own (a wire).  Only the first message between two ranks waits for both. */
 #include "comm/far.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-enum {
-    MARKS = 1024,
-    NAME = 24,
-    WIRE_BLOCKS = 4 /* multiprocessors that a waiting send may hold */
-};
+enum { WIRE_BLOCKS = 4 /* multiprocessors that a waiting send may hold */ };
 
 struct clique {
     struct clique *next;
@@ -45,23 +35,10 @@ struct wire {
     cudaEvent_t ready;
     struct copy *copy;
 };
-struct mark { /* a call that has been queued, or one of the host's in progress */
-    char group[NAME];
-    const char *call;
-    int size, open, on_host;
-    double since;
-    cudaEvent_t done;
-};
 struct far { /* world->far_state */
     struct clique *clique;
     char *byte; /* of the device, for first messages */
-    pthread_t watch;
-    pthread_mutex_t lock; /* of what follows */
-    int ends;
-    int device, rank;
-    double deadline_s, progress;
-    int64_t at;
-    struct mark mark[MARKS];
+    struct watch *watch;
 };
 
 static void nccl(ncclResult_t r, const char *call, const struct comm *c)
@@ -72,56 +49,9 @@ static void nccl(ncclResult_t r, const char *call, const struct comm *c)
 }
 #define NCCL(call) nccl(call, #call, c)
 
-static void cuda(cudaError_t e, const char *call)
-{
-    if (e != cudaSuccess)
-        die("%s: %s", call, cudaGetErrorString(e));
-}
-#define CUDA(call) cuda(call, #call)
-
 static cudaStream_t queue(struct lane *l)
 {
     return l->dev->queue(l);
-}
-
-/* ---- the watch ---- */
-
-/* The oldest call that is not done; those that are, are closed. */
-static struct mark *oldest(struct far *f, double now)
-{
-    struct mark *first = NULL;
-    for (int64_t i = 0; i < MARKS; i++) {
-        struct mark *m = &f->mark[(f->at + i) % MARKS];
-        if (!m->open)
-            continue;
-        if (!m->on_host && cudaEventQuery(m->done) != cudaErrorNotReady) {
-            m->open = 0;
-            f->progress = now;
-        } else if (!first) {
-            first = m;
-        }
-    }
-    return first;
-}
-
-static void *watch(void *arg)
-{
-    struct far *f = arg;
-    CUDA(cudaSetDevice(f->device));
-    for (int ends = 0; !ends;) {
-        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
-        pthread_mutex_lock(&f->lock);
-        double now = clock_s();
-        const struct mark *m = oldest(f, now);
-        if (m && now - MAX(m->since, f->progress) > f->deadline_s)
-            die("rank %d: group %s of %d: %s is not done after %g s: another rank is late, lost, "
-                "or "
-                "makes other calls",
-                f->rank, m->group, m->size, m->call, f->deadline_s);
-        ends = f->ends;
-        pthread_mutex_unlock(&f->lock);
-    }
-    return NULL;
 }
 
 static struct far *far_of(const struct comm *c)
@@ -131,45 +61,14 @@ static struct far *far_of(const struct comm *c)
     if (f)
         return f;
     f = w->far_state = xcalloc(1, sizeof *f);
-    f->rank = w->rank;
-    f->deadline_s = w->deadline_s;
-    CUDA(cudaGetDevice(&f->device));
+    f->watch = watch_open(w);
     CUDA(cudaMalloc((void **)&f->byte, 1));
-    pthread_mutex_init(&f->lock, NULL);
-    if (pthread_create(&f->watch, NULL, watch, f))
-        die("no thread to watch NCCL with");
     return f;
-}
-
-static struct mark *mark_take(struct far *f, const struct comm *c, const char *call)
-{
-    struct mark *m = &f->mark[f->at++ % MARKS];
-    if (m->open) /* so many are under way: this one is not watched, those before it are */
-        return NULL;
-    snprintf(m->group, sizeof m->group, "%s", c->name);
-    m->size = c->size;
-    m->call = call;
-    m->since = clock_s();
-    m->open = 1;
-    return m;
 }
 
 void far_queued(const struct comm *c, cudaStream_t stream, const char *call)
 {
-    struct far *f = far_of(c);
-    enum cudaStreamCaptureStatus capturing;
-    CUDA(cudaStreamIsCapturing(stream, &capturing));
-    if (capturing != cudaStreamCaptureStatusNone)
-        return;
-    pthread_mutex_lock(&f->lock);
-    struct mark *m = mark_take(f, c, call);
-    if (m) {
-        m->on_host = 0;
-        if (!m->done)
-            CUDA(cudaEventCreateWithFlags(&m->done, cudaEventDisableTiming));
-        CUDA(cudaEventRecord(m->done, stream));
-    }
-    pthread_mutex_unlock(&f->lock);
+    watch_queued(far_of(c)->watch, c, stream, call);
 }
 
 /* Makes a communicator of n ranks, this one being `rank` of them; all of them are here. */
@@ -180,16 +79,9 @@ static ncclComm_t meet(const struct comm *c, ncclUniqueId id, int n, int rank, i
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     if (most_blocks)
         config.maxCTAs = most_blocks;
-    pthread_mutex_lock(&f->lock);
-    struct mark *m = mark_take(f, c, "making a communicator");
-    if (m)
-        m->on_host = 1;
-    pthread_mutex_unlock(&f->lock);
+    struct mark *m = watch_begin(f->watch, c, "making a communicator");
     NCCL(ncclCommInitRankConfig(&made, n, id, rank, &config));
-    pthread_mutex_lock(&f->lock);
-    if (m)
-        m->open = 0;
-    pthread_mutex_unlock(&f->lock);
+    watch_end(f->watch, m);
     return made;
 }
 
@@ -411,18 +303,12 @@ static void world_close(struct world *w)
     struct far *f = w->far_state;
     if (!f)
         return;
-    pthread_mutex_lock(&f->lock);
-    f->ends = 1;
-    pthread_mutex_unlock(&f->lock);
-    pthread_join(f->watch, NULL);
+    watch_close(f->watch);
     for (struct clique *q; (q = f->clique);) {
         f->clique = q->next;
         ncclCommDestroy(q->nccl);
         free(q);
     }
-    for (int64_t i = 0; i < MARKS; i++)
-        if (f->mark[i].done)
-            CUDA(cudaEventDestroy(f->mark[i].done));
     CUDA(cudaFree(f->byte));
     free(f);
 }
