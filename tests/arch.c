@@ -458,7 +458,9 @@ static void test_layout(void)
     ok(w1 && w3 && w3->at == w1->at + 20 * 32 && w1->r.row == 20 && w3->r.rows == 20 && w2 &&
            w2->r.col == 20 && w2->r.cols == 20 && w2->r.rows == 32,
        "and so are gate and up of an expert");
-    ok(y.replicated == 2 * (32 + 32 + 64) + 32, "norms and routers come first");
+    ok(y.bucket[2].replicated && y.bucket[2].at + y.bucket[2].n == 2 * (32 + 32 + 64) + 2 * 32 &&
+           !y.bucket[3].replicated,
+       "norms and routers come first");
     layout_release(&y);
     params_free(p, n);
     config_release(&c);

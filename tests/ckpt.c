@@ -84,12 +84,14 @@ static char *rank_write(const char *dir, const struct world *v, int rank, enum d
             buf_add(&kept, &x, sizeof x);
         }
         /* What TP replicates, each of its ranks has the moments of; the first one writes them. */
-        if (l->buffer == BUFFER_DENSE && l->at < y.replicated && m.i_tp)
+        const struct bucket *b = y.bucket;
+        int64_t lo, hi;
+        while (b < y.bucket + y.buckets && (b->buffer != l->buffer || b->at + b->n <= l->at))
+            b++;
+        if (b == y.bucket + y.buckets || (b->replicated && m.i_tp))
             continue;
-        int64_t lo = MAX(y.shard_at[l->buffer] - l->at, 0);
-        int64_t hi = MIN(y.shard_at[l->buffer] + y.shard[l->buffer] - l->at, l->r.rows * l->r.cols);
         struct rect piece[3];
-        int pieces = lo < hi ? rect_from_range(&l->r, lo, hi, piece) : 0;
+        int pieces = layout_part(b, l, &lo, &hi) ? rect_from_range(&l->r, lo, hi, piece) : 0;
         for (int s = 0; s < ARRAY_LEN(sets); s++)
             for (int k = 0; k < pieces; k++) {
                 void *x = put(w, sets[s], l->p, piece[k], DT_F32);

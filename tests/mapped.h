@@ -177,10 +177,13 @@ static double *collect(const struct outcome *o, struct model *m, void *const *bu
 
 static double *collect_gradients(const struct outcome *o, struct model *m)
 {
-    for (int b = 0; b < BUFFERS_LEARNT; b++)
-        comm_all_gather(m->comm[b == BUFFER_DENSE ? GROUP_DP_CP : GROUP_EDP], m->lane, m->grad[b],
-                        (char *)m->grad[b] + m->layout.shard_at[b] * dtype_size(m->grad_type),
-                        m->layout.shard[b], m->grad_type);
+    for (int64_t i = 0; i < m->layout.buckets; i++) {
+        const struct bucket *b = &m->layout.bucket[i];
+        char *g = m->grad[b->buffer];
+        comm_all_gather(m->comm[b->buffer == BUFFER_DENSE ? GROUP_DP_CP : GROUP_EDP], m->lane,
+                        g + b->at * dtype_size(m->grad_type), g + b->own * dtype_size(m->grad_type),
+                        b->part, m->grad_type);
+    }
     return collect(o, m, m->grad, m->grad_type);
 }
 

@@ -276,33 +276,44 @@ static void paint_rect(uint8_t *tensor, const struct param *p, const struct rect
             tensor[i * cols + j]++;
 }
 
-/* Memory: slices in order, aligned groups without gaps inside, the replicated ones first. */
+/* Memory: slices in order, aligned groups without gaps inside; buckets that tile what is learnt, each
+ * of one layer and replicated or not, with an equal part of them for each rank that shares them. */
 static int64_t memory_faults(const struct layout *y, const struct mesh *m)
 {
-    int64_t faults = 0, end[BUFFERS] = {0};
-    const int sharing[BUFFERS_LEARNT] = {m->dp * m->cp, m->edp};
+    int64_t faults = 0, end[BUFFERS] = {0}, full[BUFFERS_LEARNT] = {0}, parts[BUFFERS] = {0};
+    const int sharing[BUFFERS] = {m->dp * m->cp, m->edp, 1, 1};
     const int place[BUFFERS_LEARNT] = {m->i_cp + m->cp * m->i_dp, m->i_edp};
     for (int64_t i = 0; i < y->n; i++) {
         const struct local *a = &y->local[i], *b = i ? a - 1 : NULL;
         int fused = b && b->p->layer == a->p->layer && b->p->role == a->p->role;
         faults += fused ? a->at != end[a->buffer] : a->at < end[a->buffer] || a->at % 32;
-        faults += a->at - end[a->buffer] >= 32;
+        faults += a->at - end[a->buffer] >= 32 * sharing[a->buffer];
         faults += a->buffer != (a->p->lent && m->i_pp      ? BUFFER_COPIES
                                 : a->p->fine               ? BUFFER_FINE
                                 : a->p->kind == ON_EXPERTS ? BUFFER_EXPERTS
                                                            : BUFFER_DENSE);
         faults += a->buffer == BUFFER_COPIES && m->i_pp != m->pp - 1;
         end[a->buffer] = a->at + a->r.rows * a->r.cols;
-        if (a->buffer == BUFFER_DENSE)
-            faults +=
-                a->p->cut == CUT_NONE ? end[a->buffer] > y->replicated : a->at < y->replicated;
+        int64_t in = 0; /* buckets that hold all of it */
+        for (int64_t k = 0; k < y->buckets; k++)
+            in += y->bucket[k].buffer == a->buffer && y->bucket[k].at <= a->at &&
+                  end[a->buffer] <= y->bucket[k].at + y->bucket[k].n &&
+                  y->bucket[k].layer == a->p->layer &&
+                  y->bucket[k].replicated ==
+                      (a->buffer == BUFFER_DENSE && a->p->cut == CUT_NONE);
+        faults += in != (a->buffer < BUFFERS_LEARNT);
     }
-    for (int b = BUFFERS_LEARNT; b < BUFFERS; b++)
-        faults += end[b] > y->size[b] || y->size[b] - end[b] >= 32 || y->shard[b] || y->shard_at[b];
-    for (int b = 0; b < BUFFERS_LEARNT; b++)
-        faults += end[b] > y->size[b] || y->size[b] != y->shard[b] * sharing[b] ||
-                  y->shard_at[b] != y->shard[b] * place[b] ||
-                  y->size[b] - end[b] >= 32 * (sharing[b] + 1);
+    for (int64_t k = 0; k < y->buckets; k++) {
+        const struct bucket *b = &y->bucket[k];
+        faults += b->at != full[b->buffer] || b->n <= 0 || b->part % 32 ||
+                  b->n != b->part * sharing[b->buffer] ||
+                  b->own != b->at + b->part * place[b->buffer] || b->in_shard != parts[b->buffer];
+        full[b->buffer] += b->n;
+        parts[b->buffer] += b->part;
+    }
+    for (int b = 0; b < BUFFERS; b++)
+        faults += end[b] > y->size[b] || y->size[b] - end[b] >= 32 * sharing[b] ||
+                  y->shard[b] != parts[b] || (b < BUFFERS_LEARNT && full[b] != y->size[b]);
     return faults;
 }
 
@@ -337,17 +348,18 @@ static void check_slices(const struct mesh *m, void *arg)
         stage = a.i_pp;
         for (int64_t i = 0; i < y.n; i++) {
             const struct local *s = &y.local[i];
-            int64_t t = s->p - model.p, size = s->r.rows * s->r.cols;
+            int64_t t = s->p - model.p;
             paint_rect(paint.held + paint.at[t], s->p, &s->r);
             if (s->writes)
                 paint_rect(paint.written + paint.at[t], s->p, &s->r);
-            int64_t lo = y.shard_at[s->buffer] - s->at, hi = lo + y.shard[s->buffer];
-            struct rect parts[3];
-            lo = MAX(lo, 0);
-            hi = MIN(hi, size);
-            int n = s->owns && lo < hi ? rect_from_range(&s->r, lo, hi, parts) : 0;
-            for (int k = 0; k < n; k++)
-                paint_rect(paint.owned + paint.at[t], s->p, &parts[k]);
+            for (int64_t b = 0; b < y.buckets; b++) {
+                struct rect parts[3];
+                int64_t lo, hi;
+                int own = s->owns && layout_part(&y.bucket[b], s, &lo, &hi);
+                int n = own ? rect_from_range(&s->r, lo, hi, parts) : 0;
+                for (int k = 0; k < n; k++)
+                    paint_rect(paint.owned + paint.at[t], s->p, &parts[k]);
+            }
         }
         layout_release(&y);
     }
@@ -377,7 +389,7 @@ static void test_slices(void)
     ok(f.replicas == 0, "every element is held by as many ranks as replicate it");
     ok(f.coverage == 0, "every element of every tensor is written by exactly one rank");
     ok(f.shards == 0, "and, unless fine, is in exactly one owner's optimizer shard");
-    ok(f.memory == 0, "a rank's memory has no gaps, overlaps or misplaced tensors");
+    ok(f.memory == 0, "a rank's memory has no gaps, overlaps or misplaced tensors, and parts of all its buckets");
 }
 
 static void test_stages(void)

@@ -155,7 +155,7 @@ static void cuda_capture_end(struct lane *l, struct capture *c)
     size_t nodes = 0;
     cu(cudaStreamEndCapture(stream(l), &graph));
     cu(cudaGraphGetNodes(graph, NULL, &nodes));
-    cu(cudaGraphInstantiate(&exec, graph, 0));
+    cu(cudaGraphInstantiate(&exec, graph, cudaGraphInstantiateFlagUseNodePriority));
     cu(cudaGraphDestroy(graph));
     c->handle = exec;
     c->nodes = (int64_t)nodes;

@@ -85,9 +85,11 @@ const char *mesh_check(const struct mesh *m, const struct param *p, int64_t n, i
 /* A rank's memory: every local slice in one of some flat buffers, in the order
  * of the list, in which the tensors of one (layer, role) are neighbours and of one cut; these
  * lie end to end without a gap, and the first of them at a multiple of 32 elements.  In the
- * dense buffer the tensors that TP replicates come first, so that their gradients can be summed
- * over TP in one call.  The first two are cut into shards for the optimizer, dense and experts; it
- * knows nothing of the others: fine tensors, and copies of what another stage owns. */
+ * dense buffer the tensors that TP replicates come first.  The first two buffers, dense and experts,
+ * are cut into buckets for the optimizer, which knows nothing of the others: fine tensors, and copies
+ * of what another stage owns.  A bucket is what lies together of a layer, replicated by TP or not: its
+ * gradients are done at the same time.  Each of the ranks that share the buffer owns an equal part of
+ * every bucket; end to end these parts are the rank's shard. */
 enum mesh_buffer {
     BUFFER_DENSE,
     BUFFER_EXPERTS,
@@ -106,17 +108,28 @@ struct local {
                  * slice   lies in this rank's shard is counted in norms and has its optimizer state
                  * written   here and nowhere else */
 };
+struct bucket {
+    enum mesh_buffer buffer;
+    int layer;         /* of its tensors */
+    int replicated;    /* by TP */
+    int64_t at, n;     /* in the buffer, elements: multiples of 32 for each of the ranks that share it */
+    int64_t own, part; /* where this rank's part begins in the buffer, and its elements */
+    int64_t in_shard;  /* where the part begins in the shard */
+};
 struct layout {
     struct local *local;
     int64_t n;
-    int64_t size[BUFFERS];   /* elements, rounded up to 32 for each of the ranks that share it */
-    int64_t shard[BUFFERS];  /* size / that number: what one rank's optimizer owns; or 0 */
-    int64_t shard_at[BUFFERS];
-    int64_t replicated;      /* elements at the head of the dense buffer that TP replicates */
+    struct bucket *bucket; /* end to end, dense and then experts */
+    int64_t buckets;
+    int64_t size[BUFFERS];  /* elements */
+    int64_t shard[BUFFERS]; /* what one rank's optimizer owns; or 0 */
 };
 void layout_init(struct layout *y, const struct mesh *m, const struct param *p, int64_t n,
                  int layers, int experts);
 void layout_release(struct layout *y);
+/* The elements [*lo, *hi) of a local slice, flat, that are in this rank's part of a bucket; returns 0
+ * where there are none. */
+int layout_part(const struct bucket *b, const struct local *l, int64_t *lo, int64_t *hi);
 
 /* The stretch [lo, hi) of a local slice, flat in local row-major order, as rectangles of the global
  * tensor: at most 3.  Returns their number. */

@@ -93,7 +93,8 @@ const char *mesh_check(const struct mesh *m, const struct param *p, int64_t n, i
     for (int i = 0; i < m->chunks; i++)
         placed += m->chunk_layers[i];
     if (m->chunks && placed != layers) {
-        snprintf(why, sizeof why, "pp-layout places %d layers, and the model has %d", placed, layers);
+        snprintf(why, sizeof why, "pp-layout places %d layers, and the model has %d", placed,
+                 layers);
         return why;
     }
     if (layers < m->pp) {
@@ -120,56 +121,85 @@ static enum mesh_buffer buffer_of(const struct mesh *m, const struct param *p, i
                                    : BUFFER_DENSE;
 }
 
+/* How many ranks share a buffer, and this rank's place among them. */
+static int sharing(const struct mesh *m, enum mesh_buffer b, int *place)
+{
+    *place = b == BUFFER_DENSE ? m->i_cp + m->cp * m->i_dp : b == BUFFER_EXPERTS ? m->i_edp : 0;
+    return b == BUFFER_DENSE ? m->dp * m->cp : b == BUFFER_EXPERTS ? m->edp : 1;
+}
+
+/* Ends the bucket in progress, if there is one, and returns the end. */
+static int64_t bucket_end(struct layout *y, const struct mesh *m, int64_t end)
+{
+    struct bucket *b = y->buckets ? &y->bucket[y->buckets - 1] : NULL;
+    int place, ranks;
+    if (!b || b->n)
+        return end;
+    ranks = sharing(m, b->buffer, &place);
+    b->n = round_up(end - b->at, (int64_t)ALIGN * ranks);
+    b->part = b->n / ranks;
+    b->own = b->at + place * b->part;
+    b->in_shard = b->at / ranks;
+    return b->at + b->n;
+}
+
 void layout_init(struct layout *y, const struct mesh *m, const struct param *p, int64_t n,
                  int layers, int experts)
 {
-    *y = (struct layout){.local = xcalloc((size_t)MAX(n, 1), sizeof *y->local)};
+    *y = (struct layout){.local = xcalloc((size_t)MAX(n, 1), sizeof *y->local),
+                         .bucket = xcalloc((size_t)MAX(n, 1), sizeof *y->bucket)};
     for (int64_t pass = 0; pass < ARRAY_LEN(passes); pass++) {
-        int64_t at = y->size[passes[pass].buffer];
+        enum mesh_buffer buffer = passes[pass].buffer;
+        int64_t at = y->size[buffer];
         const struct param *last = NULL;
         for (int64_t i = 0; i < n; i++) {
             struct rect r;
             int cut = p[i].cut != CUT_NONE;
-            if (buffer_of(m, &p[i], layers) != passes[pass].buffer ||
+            if (buffer_of(m, &p[i], layers) != buffer ||
                 (passes[pass].cut >= 0 && passes[pass].cut != cut) ||
                 !mesh_slice(m, &p[i], layers, experts, &r))
                 continue;
+            if (buffer < BUFFERS_LEARNT && (!last || last->layer != p[i].layer)) {
+                at = bucket_end(y, m, at);
+                y->bucket[y->buckets++] = (struct bucket){.buffer = buffer,
+                                                          .layer = p[i].layer,
+                                                          .replicated = passes[pass].cut == 0,
+                                                          .at = at};
+            }
             if (!last || last->layer != p[i].layer || last->role != p[i].role)
                 at = round_up(at, ALIGN);
             last = &p[i];
             int dense = p[i].kind == ON_ATTENTION;
             /* An ON_EXPERTS tensor of no expert is on every rank of EP. */
-            int owns = passes[pass].buffer == BUFFER_COPIES ? 0
-                       : dense                              ? cut || m->i_tp == 0
+            int owns = buffer == BUFFER_COPIES ? 0
+                       : dense                 ? cut || m->i_tp == 0
                                : (cut || m->i_etp == 0) && (p[i].expert >= 0 || m->i_ep == 0);
             y->local[y->n++] = (struct local){
                 .p = &p[i],
                 .r = r,
-                .buffer = passes[pass].buffer,
+                .buffer = buffer,
                 .at = at,
                 .owns = owns,
                 .writes = owns && (dense ? m->i_cp == 0 && m->i_dp == 0 : m->i_edp == 0),
             };
             at += r.rows * r.cols;
         }
-        at = round_up(at, ALIGN);
-        y->size[passes[pass].buffer] = at;
-        if (passes[pass].cut == 0)
-            y->replicated = at;
+        y->size[buffer] = round_up(bucket_end(y, m, at), ALIGN);
     }
-    const int sharing[BUFFERS] = {[BUFFER_DENSE] = m->dp * m->cp, [BUFFER_EXPERTS] = m->edp};
-    const int place[BUFFERS] = {
-        [BUFFER_DENSE] = m->i_cp + m->cp * m->i_dp, [BUFFER_EXPERTS] = m->i_edp};
-    for (int b = 0; b < BUFFERS_LEARNT; b++) {
-        y->size[b] = round_up(y->size[b], (int64_t)ALIGN * sharing[b]);
-        y->shard[b] = y->size[b] / sharing[b];
-        y->shard_at[b] = y->shard[b] * place[b];
-    }
+    for (int64_t i = 0; i < y->buckets; i++)
+        y->shard[y->bucket[i].buffer] += y->bucket[i].part;
+}
+
+int layout_part(const struct bucket *b, const struct local *l, int64_t *lo, int64_t *hi)
+{
+    *lo = MAX(b->own - l->at, 0);
+    *hi = MIN(b->own + b->part - l->at, l->r.rows * l->r.cols);
+    return l->buffer == b->buffer && *lo < *hi;
 }
 
 void layout_release(struct layout *y)
 {
-    free(y->local);
+    free(y->local), free(y->bucket);
     *y = (struct layout){0};
 }
 

@@ -124,12 +124,13 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
         if (k->awaited && t->lanes[LANE_TOKENS] != t->lanes[LANE_COMPUTE])
             dev->record(l, &t->reached[i]);
         arena_reset(&l->scratch);
-        /* the last word on a layer's gradients, and on the head's */
+        /* the last word on the gradients of a layer's experts, of the rest of it, of the head's */
         int attention = k->segment == SEG_ATTN || k->segment == SEG_LATENT;
+        int experts = k->segment == SEG_EXPERTS && k->pass == PASS_WGRAD;
         int done = further ? k->segment == SEG_JOIN && k->pass == PASS_DGRAD
                            : (attention && k->pass == PASS_WGRAD) || head_dgrad;
-        if (s == &t->schedule && done && k->micro == t->micros - 1)
-            optim_reduce_layer(&t->optim, k->layer);
+        if (s == &t->schedule && (done || experts) && k->micro == t->micros - 1)
+            optim_reduce_layer(&t->optim, k->layer, experts ? BUFFER_EXPERTS : BUFFER_DENSE);
         /* the last pass of the head has written logp */
         if (head_dgrad && further && counts(t))
             t->loss->value(&t->lane, t->model.op, &rows);
@@ -291,15 +292,16 @@ void trainer_step(struct trainer *t, struct step_result *r)
 
 void trainer_blame(const struct trainer *t, const struct step_result *r, int64_t step)
 {
-    for (int b = 0; b < BUFFERS_LEARNT; b++)
-        for (int64_t i = t->optim.shard[b].pieces - 1; r->bad[b] >= 0 && i >= 0; i--) {
-            const struct optim_piece *p = &t->optim.shard[b].piece[i];
-            if (p->at > r->bad[b])
-                continue;
-            warn("step %lld: rank %d: the gradient of %s is not finite", (long long)step,
-                 t->mesh.rank, p->p->name);
-            return;
-        }
+    const struct layout *y = &t->model.layout;
+    for (int64_t i = 0; i < y->n; i++) {
+        const struct local *l = &y->local[i];
+        int64_t bad = l->buffer < BUFFERS_LEARNT ? r->bad[l->buffer] - l->at : -1;
+        if (bad < 0 || bad >= l->r.rows * l->r.cols)
+            continue;
+        warn("step %lld: rank %d: the gradient of %s is not finite", (long long)step, t->mesh.rank,
+             l->p->name);
+        return;
+    }
 }
 
 /* Models are used with room for all choices, so they are judged so. */

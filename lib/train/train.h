@@ -48,7 +48,7 @@ void schedule_1f1b(struct schedule *s, const struct model *m, int64_t micros, en
 void schedule_forward(struct schedule *s, const struct model *m, int64_t micros, enum segment head);
 void schedule_release(struct schedule *s);
 
-/* ---- optim.c: ZeRO-1 shards of the optimizer ---- */
+/* ---- optim.c, optim_save.c: ZeRO-1 shards of the optimizer ---- */
 
 struct optim_def { /* an optimizer: its name and its state, under checkpoint names */
     const char *name;
@@ -61,10 +61,10 @@ struct optim_piece {
     int64_t at; /* in the shard, elements */
     int writes; /* this rank stores it: the first of the tensor's replicas over TP */
 };
-struct optim_stretch { /* neighbours in a buffer whose gradients are done at the same time */
+struct optim_bucket {
+    const struct bucket *in; /* the model's buffers: where */
     int64_t layer; /* an index of model.at; one past the last for the embedding's */
-    int b;
-    int64_t at, n; /* elements */
+    struct stretches stretches; /* of this rank's part, for the device */
 };
 struct optim_options {
     const char *name; /* of an optim_def */
@@ -82,8 +82,7 @@ struct optim {
     double balance;
     struct lane *side; /* where gradients and weights travel while others are computed; or the model's */
     struct event forked, joined;
-    struct optim_stretch *reduced; /* (reductions) all of the gradients */
-    int64_t reductions;
+    struct optim_bucket *bucket; /* (the layout's buckets) */
     enum dtype moment_type;
     int own; /* weights are their own masters: R is S, or there shall be no others */
     struct optim_shard {
@@ -91,12 +90,10 @@ struct optim {
         void *moment[2]; /* (shard) of moment_type each */
         struct optim_piece *piece; /* (pieces) the shard as rectangles of tensors */
         int64_t pieces;
-        struct stretches stretches; /* the same for the device */
     } shard[BUFFERS_LEARNT];
     void *state;  /* S (STEP_STATE) */
     void *sum;    /* S (1) of squared gradients */
-    int64_t *bad; /* (BUFFERS_LEARNT) the first element of each shard whose gradient is not finite,
-                     or -1 */
+    int64_t *bad; /* (BUFFERS_LEARNT) the first gradient in each buffer that is not finite, or -1 */
 };
 static inline int choice_is(const char *choice, const char *what)
 {
@@ -108,9 +105,9 @@ void optim_init(struct optim *o, struct model *m, const struct optim_options *op
 void optim_release(struct optim *o);
 /* Before the first gradient of a step. */
 void optim_begin(struct optim *o);
-/* Begins to sum gradients that are done over the ranks that share each tensor: those of what stands
- * there in model.at. */
-void optim_reduce_layer(struct optim *o, int64_t layer);
+/* Begins to sum gradients that are done over the ranks that share each tensor: those in a buffer of
+ * what stands there in model.at. */
+void optim_reduce_layer(struct optim *o, int64_t layer, enum mesh_buffer buffer);
 /* Sums the rest, the embedding's; each rank then holds its shard of all sums, and the sum of the
  * shard's squares. */
 void optim_reduce(struct optim *o);
@@ -154,7 +151,7 @@ struct step_result {
     double squares;  /* sum of squared document lengths, over all ranks */
     int64_t tokens;  /* live, over all ranks */
     int ok, skipped; /* committed; nothing to learn from (denominator 0) */
-    int64_t bad[BUFFERS_LEARNT]; /* where not ok: the optimizer's bad elements on this rank */
+    int64_t bad[BUFFERS_LEARNT]; /* where not ok: the optimizer's, on this rank */
 };
 enum { ON_THEIR_WAY = 2 }; /* steps queued, at most, whose results have not been taken */
 struct trainer {
@@ -223,7 +220,7 @@ void trainer_gradients(struct trainer *t, struct step_result *r); /* forward, ba
 void trainer_queue(struct trainer *t);
 void trainer_take(struct trainer *t, struct step_result *r);
 void trainer_step(struct trainer *t, struct step_result *r); /* both at once */
-/* Warns with this rank and the first tensor of its shards whose gradient was not finite. */
+/* Warns with this rank and the first tensor whose gradient was not finite. */
 void trainer_blame(const struct trainer *t, const struct step_result *r, int64_t step);
 /* Mean loss over every sequence of n sets; of a reward model also the mean and standard deviation of
  * its scores of whole documents, where moments is not NULL. */
