@@ -51,6 +51,9 @@ ok 'bos and eos by tokenizer_config.json' '[ "$(config "{\"add_bos_token\": true
 ok 'no bos' '[ "$(config "{\"add_bos_token\": false, \"bos_token\": \"<|bos|>\"}")" = "-1 1" ]'
 ok 'no bos, said otherwise' '[ "$(config "{\"bos_token\": null, \"eos_token\": \"<|end|>\"}")" = "-1 6" ]'
 ok 'a set carries it, and says the same' 'cmp cfg/tokenizer_config.json set/tokenizer_config.json && echo "{\"text\":\"a\"}" | shard-pack -q -t set -o set2/ && cmp set/manifest.json set2/manifest.json'
+x 'a token that it alone has' 2 'tokenizer_config.json: added token "<new>" has the id 2000, which the tokenizer does not' 'config "{\"added_tokens_decoder\": {\"2000\": {\"content\": \"<new>\"}}}"'
+x 'an end that is no token' 2 'tokenizer_config.json: "eos_token" is "<nonesuch>", which the tokenizer lacks' 'config "{\"eos_token\": \"<nonesuch>\"}"'
+x 'one that is no name' 2 'tokenizer_config.json: "bos_token" names no token' 'config "{\"bos_token\": 7}"'
 x 'a broken one' 2 'tokenizer_config.json: ' 'config "{"'
 
 # ---- against the packages ----

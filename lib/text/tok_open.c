@@ -43,6 +43,30 @@ static int64_t named(const struct tok *t, struct json config, const char *key, c
     return tok_id(t, name);
 }
 
+/* Tokens that are added here alone would be text to us. */
+static void check_added(const struct tok *t, struct json config, const char *path)
+{
+    struct json list, content;
+    struct json_iter i;
+    size_t len;
+    char *end;
+
+    if (!json_get(config, "added_tokens_decoder", &list) || json_type(list) != JSON_OBJECT)
+        return;
+    for (json_iter_init(&i, list); json_iter_next(&i);) {
+        int64_t id = strtoll(i.key, &end, 10);
+        const char *name =
+            json_get(i.value, "content", &content) ? json_string(content, &len) : NULL;
+        const struct buf *token = !*end && id >= 0 && id < t->size ? &t->token[id] : NULL;
+        if (token && name && token->len == len && !memcmp(token->data, name, len))
+            continue;
+        if (!name || tok_id(t, name) != id)
+            die_misused(
+                "%s: added token \"%s\" has the id %s, which the tokenizer does not give it", path,
+                name ? name : "", i.key);
+    }
+}
+
 /* add_eos_token is not asked: a document always ends in eos, where there is one. */
 static void read_config(struct tok *t, const char *path)
 {
@@ -55,6 +79,7 @@ static void read_config(struct tok *t, const char *path)
         die_misused("%s: %s", path, why);
     if (json_type(root) != JSON_OBJECT)
         die_misused("%s: no object", path);
+    check_added(t, root, path);
     int64_t eos = named(t, root, "eos_token", path);
     if (eos >= 0)
         t->eos = eos;
