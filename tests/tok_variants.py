@@ -193,7 +193,7 @@ def main(ours, kinds, program, first, n):
         t = variant(ours, seed)
         json.dump(t, open("variant.json", "w"))
         try:
-            theirs = Tokenizer.from_file("variant.json")
+            theirs = attempt(lambda: Tokenizer.from_file("variant.json"))
         except Exception:
             theirs = None
         some = random.Random(seed).sample(texts, TEXTS)
