@@ -14,6 +14,7 @@ static void save(struct trainer *t, struct world *w, const char *dir)
     int n = world_size(w);
     int64_t len[64];
     char *part[64];
+    optim_whole(&t->optim);
     struct ckpt_writer *out = ckpt_writer_open(dir, world_rank(w), n);
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];

@@ -163,6 +163,7 @@ void optim_release(struct optim *o)
     dev->event_free(&o->forked);
     dev->event_free(&o->joined);
     for (int64_t i = 0; i < o->m->layout.buckets; i++) {
+        dev->event_free(&o->bucket[i].there);
         dev->free(o->bucket[i].stretches.stretch);
         dev->free(o->bucket[i].stretches.of_block);
     }
@@ -237,10 +238,57 @@ static void reduce(struct optim *o, const struct bucket *b)
                         m->grad_type);
 }
 
+/* Everybody's parts of the weights, beside what is computed. */
+static void gather(struct optim *o, const struct bucket *b)
+{
+    struct model *m = o->m;
+    int64_t size = dtype_size(m->op->real);
+    if (comm_size(shard_comm(m, b->buffer)) == 1)
+        return;
+    fork_side(o);
+    comm_all_gather(shard_comm(m, b->buffer), o->side, (char *)m->weight[b->buffer] + b->at * size,
+                    own_weight(m, b).data, b->part, m->op->real);
+}
+
+/* Whether weights are gathered while the next step computes the layers before; those of the first
+ * layers are while others are updated. */
+static int is_late(const struct optim *o, const struct optim_bucket *b)
+{
+    return b->in->buffer == BUFFER_EXPERTS && b->layer >= o->m->layers / 2 &&
+           comm_size(shard_comm(o->m, BUFFER_EXPERTS)) > 1;
+}
+
+static void gather_late(struct optim *o)
+{
+    for (int64_t i = 0; i < o->m->layout.buckets; i++) {
+        struct optim_bucket *b = &o->bucket[i];
+        if (!is_late(o, b))
+            continue;
+        gather(o, b->in);
+        if (o->side != o->m->lane)
+            o->side->dev->record(o->side, &b->there);
+    }
+}
+
+void optim_await(struct optim *o, int64_t layer)
+{
+    struct lane *l = o->m->lane;
+    for (int64_t i = 0; o->side != l && i < o->m->layout.buckets; i++)
+        if (o->bucket[i].layer == layer && is_late(o, &o->bucket[i]))
+            l->dev->follow(l, &o->bucket[i].there);
+}
+
+void optim_whole(struct optim *o)
+{
+    gather_late(o);
+    join_side(o);
+}
+
 void optim_begin(struct optim *o)
 {
     struct model *m = o->m;
     int64_t size = dtype_size(m->op->stat);
+    gather_late(o);
     m->lane->dev->zero(m->lane, o->sum, size);
     if (m->load)
         m->lane->dev->zero(m->lane, m->load, model_slots(m) * m->cfg.experts * size);
@@ -295,18 +343,6 @@ static void update(struct optim *o, const struct optim_bucket *b)
         op->sgd(m->lane, w, master, g, &b->stretches, o->state);
 }
 
-/* Everybody's parts of the weights, beside the update of the next bucket. */
-static void gather(struct optim *o, const struct bucket *b)
-{
-    struct model *m = o->m;
-    int64_t size = dtype_size(m->op->real);
-    if (comm_size(shard_comm(m, b->buffer)) == 1)
-        return;
-    fork_side(o);
-    comm_all_gather(shard_comm(m, b->buffer), o->side, (char *)m->weight[b->buffer] + b->at * size,
-                    own_weight(m, b).data, b->part, m->op->real);
-}
-
 /* Loads are whole over TP x CP; every rank moves its copy of a bias alike. */
 static void balance(struct optim *o)
 {
@@ -332,7 +368,8 @@ void optim_step(struct optim *o)
                          o->state);
     for (int64_t i = 0; i < m->layout.buckets; i++) {
         update(o, &o->bucket[i]);
-        gather(o, o->bucket[i].in);
+        if (!is_late(o, &o->bucket[i]))
+            gather(o, o->bucket[i].in);
     }
     fork_side(o);
     if (is_end(m))

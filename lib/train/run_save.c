@@ -175,6 +175,7 @@ void run_save(struct run *r, int goes_on)
     s->tmp = of_rank_0(r->all, tmp);
     s->step = r->step;
     save_state(r, &s->state);
+    optim_whole(&r->t.optim);
     s->writer = ckpt_writer_open(s->tmp, rank, world_size(r->world));
     for (int64_t i = 0; i < m->layout.n; i++) {
         const struct local *l = &m->layout.local[i];

@@ -116,6 +116,9 @@ static void run_schedule(struct trainer *t, const struct schedule *s)
             rows = further_rows(t, c.b);
         if (k->after >= 0 && t->lanes[s->task[k->after].lane] != l)
             dev->follow(l, &t->reached[k->after]);
+        if (s == &t->schedule && k->segment == SEG_EXPERTS && k->micro == 0 &&
+            k->pass == PASS_FORWARD)
+            optim_await(&t->optim, k->layer);
         if (head_dgrad && further)
             t->loss->dgrad(&t->lane, t->model.op, &rows);
         else if (head_dgrad)
@@ -310,6 +313,7 @@ double trainer_evaluate(struct trainer *t, struct set *const *set, int64_t n, do
     double weight = 0, capacity = t->model.capacity;
     struct step_result r;
     t->model.capacity = 0;
+    optim_whole(&t->optim);
     memset(t->scores, 0, sizeof t->scores);
     zero_losses(t);
     for (int64_t i = 0; i < n; i++)

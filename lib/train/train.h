@@ -65,6 +65,7 @@ struct optim_bucket {
     const struct bucket *in; /* the model's buffers: where */
     int64_t layer; /* an index of model.at; one past the last for the embedding's */
     struct stretches stretches; /* of this rank's part, for the device */
+    struct event there; /* the weights have come */
 };
 struct optim_options {
     const char *name; /* of an optim_def */
@@ -103,17 +104,21 @@ static inline int choice_is(const char *choice, const char *what)
 void optim_init(struct optim *o, struct model *m, const struct optim_options *options,
                 int64_t micros);
 void optim_release(struct optim *o);
-/* Before the first gradient of a step. */
+/* Before the first gradient of a step.  Weights of experts may then still be on their way, until a
+ * layer's are awaited. */
 void optim_begin(struct optim *o);
+void optim_await(struct optim *o, int64_t layer);
 /* Begins to sum gradients that are done over the ranks that share each tensor: those in a buffer of
  * what stands there in model.at. */
 void optim_reduce_layer(struct optim *o, int64_t layer, enum mesh_buffer buffer);
 /* Sums the rest, the embedding's; each rank then holds its shard of all sums, and the sum of the
  * shard's squares. */
 void optim_reduce(struct optim *o);
-/* Norm, verdict, update, and the new weights to everybody.  A step whose norm or losses (the model's,
+/* Norm, verdict, update, and the new weights to everybody, but for those that come in the next step,
+ * or by optim_whole(), which every rank calls before weights are used otherwise.  A step whose norm or losses (the model's,
  * summed over all ranks) are not finite changes nothing. */
 void optim_step(struct optim *o);
+void optim_whole(struct optim *o);
 /* Where weights are of a coarser type than their masters: the masters become what the weights are.
  */
 void optim_fill_master(struct optim *o);
