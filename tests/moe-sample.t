@@ -18,6 +18,7 @@ ok 'old answers go, other fields stay' \
    "echo '{\"id\":\"q\",\"prompt\":\"count 7\",\"response\":\"old\",\"reward\":3,\"mine\":[1, 2],\"meta\":{\"k\":\"v\"}}' | $s | grep -v old | grep -v reward | grep '\"mine\":\[1, 2\]' | grep -q '\"meta\":{\"k\":\"v\"}'"
 ok 'prompt_id groups the samples'   'test $(grep -o "\"prompt_id\":\"[^\"]*\"" a | sort -u | wc -l) = 5'
 x  'a row without a prompt' 3 'stdin:1: no prompt' "echo '{\"id\":\"x\",\"text\":\"t\"}' | $s"
+x  'no row at all' 3 'no row is left' "$s /dev/null"
 x  'a bad row is named' 3 'stdin:2: ' "(head -n 1 five.jsonl; echo '{\"prompt\":') | $s"
 ok 'a bad row can be tolerated'     "(head -n 1 five.jsonl; echo '{\"prompt\":') | $s --max-bad 1 --rejects r | wc -l | grep -qx 1 && test -s r"
 x  'a prompt too long' 3 'longer than the model' "printf '{\"prompt\":\"%0500d\"}\n' 1 | $s"

@@ -133,7 +133,8 @@ static int64_t drain(struct queue *q, struct part *o, struct tok *tok)
         n++;
     }
     q->n -= n;
-    memmove(q->job, q->job + n, q->n * sizeof *q->job);
+    if (n)
+        memmove(q->job, q->job + n, q->n * sizeof *q->job);
     return n;
 }
 
