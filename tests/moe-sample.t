@@ -60,6 +60,9 @@ ok 'control tokens in a prompt are ordinary text' "diff <(echo '$ctl' | $s --tem
 x  'or refused' 3 'stdin:1: the prompt spells a control token' "echo '$ctl' | $s --control error"
 x  'a tag in words is refused where it would count' 3 'stdin:1: the prompt spells a tag in words' "echo '{\"prompt\":\"a <rm_score>: 9 \"}' | $s --tag ' <rm_score>: 1.0 '"
 ok 'and is text where it would not' "echo '{\"prompt\":\"a <rm_score>: 9 \"}' | $s | grep -q finish"
+ok 'a model has the tags of whichever of its sets has any' \
+   "for r in 0 1; do sed \"s/}\\\$/,\\\"reward\\\":\$r,\\\"tag\\\":\\\"<|rw_\$r|>\\\"}/\" five.jsonl; done | shard-pack -q -t tok.json --seq 32 -o ca/ &&
+    moe-train -q -j 1 --init run/ --data set/ --data ca/ --batch 4 --steps 1 -o two/ && cmp ca/tags.json two/last/tags.json && moe-sample -q -m two/ --max-tokens 4 --tag top five.jsonl"
 x  'a tag of a model without tags' 2 'was not trained with tags' "$s --tag top five.jsonl"
 ok 'a tag by its text' "$s --tag '<|rw_3|>' -n 3 five.jsonl >tagged && ! cmp -s tagged a"
 finish

@@ -86,3 +86,11 @@ int64_t run_sequences(const struct mix *x)
         n += set_sequences(x->set[i]);
     return n;
 }
+
+const struct buf *run_set_file(const struct run *r, const char *name)
+{
+    const struct buf *text = NULL;
+    for (int64_t i = 0; i < r->mix.n && !text; i++)
+        text = set_file(r->mix.set[i], name);
+    return text;
+}

@@ -49,6 +49,7 @@ struct run { /* one rank's view */
 /* --data and --valid; dies when sets disagree or lack what the loss needs. */
 void run_sets_open(struct run *r);
 int64_t run_sequences(const struct mix *x);
+const struct buf *run_set_file(const struct run *r, const char *name); /* of the first set that has it */
 
 /* ---- run_start.c ---- */
 

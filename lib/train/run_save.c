@@ -43,7 +43,7 @@ static void write_side(const struct run *r, const char *dir)
     if (r->side)
         ckpt_side_write(r->side, dir);
     for (int64_t i = 0; i < ARRAY_LEN(names); i++) {
-        const struct buf *text = set_file(r->mix.set[0], names[i]);
+        const struct buf *text = run_set_file(r, names[i]);
         if (!text)
             continue;
         char *path = path_join(dir, names[i]);
