@@ -49,7 +49,7 @@ static void write_and_be_killed(void *arg)
     struct out *o = out_open("f");
     out_printf(o, "half");
     out_flush(o);
-    raise(SIGKILL);
+    raise(*(const int *)arg);
 }
 
 static void just_die(void *arg)
@@ -77,7 +77,10 @@ static void test_file(void)
     e = child(write_and_die, NULL);
     ok(e.status == 1 && holds("f", "row 1\n") && entries(".") == 1,
        "a writer that dies leaves the old file alone");
-    e = child(write_and_be_killed, NULL);
+    e = child(write_and_be_killed, &(int){SIGTERM});
+    ok(e.status == 128 + SIGTERM && holds("f", "row 1\n") && entries(".") == 1,
+       "so does a writer that is stopped, and nothing of the new one is left");
+    e = child(write_and_be_killed, &(int){SIGKILL});
     ok(e.status == 128 + SIGKILL && holds("f", "row 1\n"), "so does a writer that is killed");
     chmod("f", 0640);
     write_text("f", "new");
@@ -200,6 +203,16 @@ static void begin_and_die(void *arg)
     die("enough");
 }
 
+static void begin_and_be_stopped(void *arg)
+{
+    char *temp = dir_begin("d"), *sub = path_join(temp, "a/b"), *f = path_join(sub, "partial");
+    make_dirs(sub);
+    write_text(f, "half");
+    if (symlink("../../d", path_join(temp, "link")))
+        die("link:");
+    raise(SIGTERM);
+}
+
 static void test_dir(void)
 {
     struct stat st;
@@ -213,6 +226,9 @@ static void test_dir(void)
     struct ending e = child(begin_and_die, NULL);
     ok(e.status == 1 && holds("d/f", "two"), "a process that dies leaves the old folder");
     ok(!path_exists(".d.tmp"), "and nothing of the new one");
+    e = child(begin_and_be_stopped, NULL);
+    ok(e.status == 128 + SIGTERM && holds("d/f", "two") && !path_exists(".d.tmp"),
+       "nor does one that is stopped, whatever it had in it");
     char *temp = dir_begin("d");
     ok(entries(temp) == 0, "the next one starts empty");
     e = child(publish_x, (char *)"d");

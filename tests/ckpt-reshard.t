@@ -104,9 +104,15 @@ ok 'a run stands for its last checkpoint' \
     ckpt-reshard run/ -o of-run/ && diff -r mixed.ckpt of-run'
 ok 'an older checkpoint is replaced'   'cp -r F32.ckpt old && ckpt-reshard mixed.ckpt -o old/ && diff -r mixed.ckpt old'
 if [ "${SAN:-0}" = 1 ]; then
+    skip 'stopped half-way, it leaves nothing' 'sanitizers are slow'
     skip 'one tensor at a time: 250 MB in 64 MiB of memory' 'sanitizers keep what was freed'
 else
     export rss="$python $TOP/tests/reshard_rss.py"
+    ok 'stopped half-way, it leaves nothing; killed, what the next one clears away' \
+       '$rss make half && for s in TERM KILL; do
+            ckpt-reshard --from-hf half -o half.ckpt & p=$!; until [ -d .half.ckpt.tmp ]; do sleep 0.01; done
+            kill -$s $p; wait $p; [ $? -gt 128 ] && [ ! -e half.ckpt ] && { [ $s = KILL ] || [ ! -e .half.ckpt.tmp ]; } || exit 1
+        done; ckpt-reshard --from-hf half -o half.ckpt && [ ! -e .half.ckpt.tmp ] && shard-show --diff half half.ckpt; s=$?; rm -r half*; exit $s'
     ok 'one tensor at a time: 250 MB in 64 MiB of memory, in, cut, cut otherwise, and out' \
        '$rss make large && $rss peak 64 ckpt-reshard --from-hf large -o large.ckpt && $rss peak 64 ckpt-reshard --files 3 large.ckpt -o large.3 &&
         $rss peak 64 ckpt-reshard --files 4 large.3 -o large.4 && $rss peak 64 ckpt-reshard --to-hf large.4 -o large.back &&
@@ -147,7 +153,9 @@ x 'other quantised weights' 2 '"quantization_config": quantised weights' \
   'rm -rf bad.hf; $hf make bad.hf F32 1 fp8; sed -i s/\"fp8\"/\"awq\"/ bad.hf/config.json; ckpt-reshard --from-hf bad.hf -o o'
 x 'a tokenizer with more tokens than the embedding' 4 "bad.hf/tokenizer.json: gives out token 11; config.json's \"vocab_size\" is 11" \
   'rm -rf bad.hf; $hf make bad.hf F32 1; echo "{\"model\":{\"vocab\":{\"a\":0,\"b\":9}},\"added_tokens\":[{\"id\":11}]}" >bad.hf/tokenizer.json; ckpt-reshard --from-hf bad.hf -o o'
-ok 'but not with as many' 'sed -i s/11/10/ bad.hf/tokenizer.json; ckpt-reshard --from-hf bad.hf -o few && cmp few/tokenizer.json bad.hf/tokenizer.json'
+x 'or one of vocabulary and merges' 4 'bad.hf/added_tokens.json: gives out token 12' \
+  'rm -rf bad.hf; $hf make bad.hf F32 1; rm bad.hf/tokenizer.json; echo "{\"a\":10}" >bad.hf/vocab.json; echo "{\"<x>\":12}" >bad.hf/added_tokens.json; ckpt-reshard --from-hf bad.hf -o o'
+ok 'but not with as many' 'echo "{\"model\":{\"vocab\":{\"a\":10}}}" >bad.hf/tokenizer.json; ckpt-reshard --from-hf bad.hf -o few && cmp few/tokenizer.json bad.hf/tokenizer.json'
 x 'a file that is cut'   4 'model-00002-of-00002.safetensors' \
   'rm -rf bad.hf; $hf make bad.hf F32 2; truncate -s -1 bad.hf/model-00002-of-00002.safetensors; ckpt-reshard --from-hf bad.hf -o o'
 x 'a file that is gone'  4 'model-00002-of-00002.safetensors: missing' \
@@ -174,6 +182,7 @@ x 'a pointer of Git LFS' 4 'lfs/model.safetensors: a pointer of Git LFS' \
   'cp -r F32.hf lfs; echo "version https://git-lfs.github.com/spec/v1" >lfs/model.safetensors; ckpt-reshard --from-hf lfs -o o'
 x 'a pipe for weights'   1 'pipe/model.safetensors: not a regular file' \
   'cp -r F32.hf pipe; rm pipe/model.safetensors; mkfifo pipe/model.safetensors; timeout 10 ckpt-reshard --from-hf pipe -o o'
+x 'no such folder'       1 'nobody/nothing: No such file' 'ckpt-reshard --from-hf nobody/nothing -o o'
 x 'no config.json'       4 'bad.hf: no config.json: not a Hugging Face folder' \
   'rm bad.hf/config.json; ckpt-reshard --from-hf bad.hf -o o'
 x 'another model of the family' 2 'config.json: "architectures" is "MixtralForQuestionAnswering"; known are: MixtralForCausalLM, ' \

@@ -46,8 +46,9 @@ ok 'a reward model too' \
     reward-score -q --raw -m bt.run/ rows.jsonl | grep -o "\"reward\":[^,}]*" >a && reward-score -q --raw -m bt.moe/ rows.jsonl | grep -o "\"reward\":[^,}]*" >b &&
     paste -d: a b | awk -F: "{d = \$2 - \$4; if (d > 1e-5 || d < -1e-5) exit 1}"'
 x 'not dense'            2 'no family is "mixtral" with experts'   'ckpt-reshard --upcycle 4,2 llama.moe/ -o o'
+x 'more than memory' 2 '2000000000 experts in each of 2 layers are more than 100000' 'ckpt-reshard --upcycle 2000000000,2 llama.run/ -o o'
 x 'parts that do not fit' 2 '9 experts of which 4 are chosen do not come in 3 parts' 'ckpt-reshard --upcycle 9,4,3 llama.run/ -o o'
-x 'more than there are'  2 '2 experts of which 3 are chosen'       'ckpt-reshard --upcycle 2,3 llama.run/ -o o'
+x 'more than there are'  2 'there are not 3 of 2 experts to choose' 'ckpt-reshard --upcycle 2,3 llama.run/ -o o'
 x 'a width that is not cut' 2 'a width of 12 cannot be cut into 5 parts' 'ckpt-reshard --upcycle 10,5,5 llama.run/ -o o'
 x 'no numbers'           2 'experts, chosen experts and maybe parts are wanted' 'ckpt-reshard --upcycle 4 llama.run/ -o o'
 x 'not with --to-hf'     2 'exclude each other'                    'ckpt-reshard --upcycle 4,2 --to-hf llama.run/ -o o'

@@ -19,6 +19,9 @@ struct rope_scaling {
     double mscale, mscale_all;      /* mscale, mscale_all_dim; NAN: not given */
 };
 
+/* Of all layers together; a file that asks for more is mistaken, and would fill memory. */
+enum { EXPERTS_MAX = 100000 };
+
 /* In Hugging Face's terms (config.json), one letter each as in op_list.h. */
 struct config {
     const struct arch *arch;

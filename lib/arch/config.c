@@ -212,7 +212,7 @@ static void check(const struct config *c, const char *who)
         {"\"head_dim\" is odd, so RoPE has no pairs to rotate", c->kv_rank || c->c % 2 == 0},
         {"the experts chosen for a token are more than there are", c->k <= c->experts},
         {"\"num_hidden_layers\" times the experts of a layer is more than 100000",
-         (c->layers + c->further) * MAX(1, c->experts) <= 100000},
+         (c->layers + c->further) * MAX(1, c->experts) <= EXPERTS_MAX},
         {"\"rms_norm_eps\" is 0", c->eps > 0},
         {"\"bos_token_id\" is not below \"vocab_size\"", c->bos < c->vocab},
         {"\"eos_token_id\" is not below \"vocab_size\"", c->eos < c->vocab},

@@ -6,8 +6,9 @@
 #include "base.h"
 #include "internal.h"
 
+#include <dirent.h>
 #include <errno.h>
-#include <ftw.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -16,20 +17,15 @@
 
 const char *tool_name;
 
+/* The list only grows, so that a signal may read it at any time. */
 struct temp {
     struct temp *next;
-    pid_t owner;
+    pid_t owner; /* 0: it is no longer there */
     char path[];
 };
-static struct temp *temps;
+static struct temp *volatile temps;
 static pthread_mutex_t temps_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t dying = PTHREAD_MUTEX_INITIALIZER;
-
-__attribute__((constructor)) static void name_tool(void)
-{
-    tool_name = program_invocation_short_name;
-    signal(SIGXFSZ, SIG_IGN); /* a file too large is an error of write(), said and cleared away */
-}
 
 void temp_add(const char *path)
 {
@@ -46,29 +42,59 @@ void temp_add(const char *path)
 void temp_drop(const char *path)
 {
     pthread_mutex_lock(&temps_lock);
-    for (struct temp **p = &temps; *p; p = &(*p)->next)
-        if (!strcmp((*p)->path, path)) {
-            struct temp *t = *p;
-            *p = t->next;
-            free(t);
+    for (struct temp *t = temps; t; t = t->next)
+        if (t->owner && !strcmp(t->path, path)) {
+            t->owner = 0;
             break;
         }
     pthread_mutex_unlock(&temps_lock);
 }
 
-static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *f)
+/* A file, or a folder with all that is in it, below the folder `at`.  System calls alone, for a
+ * signal; what cannot be removed stays: a reason to end is there already. */
+static void tree_remove(int at, const char *path)
 {
-    remove(path); /* what cannot be removed stays: a reason to die is there already */
-    return 0;
+    _Alignas(struct dirent64) char list[2048];
+    int fd;
+    ssize_t n;
+    if (!unlinkat(at, path, 0) ||
+        (fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
+        return;
+    while ((n = getdents64(fd, list, sizeof list)) > 0)
+        for (ssize_t i = 0; i < n;) {
+            const struct dirent64 *e = (const void *)(list + i);
+            if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+                tree_remove(fd, e->d_name);
+            i += e->d_reclen;
+        }
+    close(fd);
+    unlinkat(at, path, AT_REMOVEDIR);
 }
 
 static void temps_remove(void)
 {
-    pthread_mutex_lock(&temps_lock);
     for (struct temp *t = temps; t; t = t->next)
         if (t->owner == getpid())
-            nftw(t->path, remove_one, 32, FTW_DEPTH | FTW_PHYS);
-    pthread_mutex_unlock(&temps_lock);
+            tree_remove(AT_FDCWD, t->path);
+}
+
+static void stopped(int signal_number)
+{
+    temps_remove();
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+}
+
+/* Signals that end a program end it as ever, but for what it would leave; those that whoever
+ * started it has set aside stay so. */
+__attribute__((constructor)) static void begin(void)
+{
+    static const int stops[] = {SIGINT, SIGTERM, SIGHUP};
+    tool_name = program_invocation_short_name;
+    signal(SIGXFSZ, SIG_IGN); /* a file too large is an error of write(), said and cleared away */
+    for (int64_t i = 0; i < ARRAY_LEN(stops); i++)
+        if (signal(stops[i], stopped) == SIG_IGN)
+            signal(stops[i], SIG_IGN);
 }
 
 static void message(int error, const char *fmt, va_list ap)

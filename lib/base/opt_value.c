@@ -26,7 +26,7 @@ static int64_t parse_int(const char *who, const char *text, int may_be_negative)
         end++;
     }
     if (*end)
-        die_misused("%s: \"%s\" is not an integer", who, text);
+        die_misused("%s: \"%s\" is not an integer, which k, m, g or t may follow", who, text);
     if (errno)
         die_misused("%s: \"%s\" is too large", who, text);
     if (n < 0 && !may_be_negative)

@@ -92,7 +92,7 @@ enum dtype ckpt_type(const struct ckpt *k, const struct config *c);
 
 /* side.c: what lies beside a model's weights, from folder to folder. */
 void side_files_copy(const char *from, const char *to);
-/* Dies (4) where tokenizer.json gives out ids that the embedding has no row for. */
+/* Dies (4) where the tokenizer's files give out ids that the embedding has no row for. */
 void side_files_check(const char *dir, const struct config *c);
 
 /* fp8.c: weights of 8 bits with a factor for each block of rows and columns. */

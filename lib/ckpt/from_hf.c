@@ -47,6 +47,8 @@ void ckpt_from_hf(const char *from, const char *to, enum dtype type, int64_t fil
     struct config c;
     int64_t n;
     char *name = path_join(from, "config.json");
+    if (!path_exists(from))
+        die("%s:", from);
     if (!path_exists(name))
         die_damaged("%s: no config.json: not a Hugging Face folder", from);
     struct buf text = read_file(name);

@@ -137,21 +137,23 @@ static int64_t id_max(struct json list)
     return max;
 }
 
-void side_files_check(const char *dir, const struct config *c)
+static void ids_check(const char *dir, const char *file, const struct config *c)
 {
-    char *name = path_join(dir, "tokenizer.json");
+    struct json_doc *doc = json_doc_new();
+    struct json root, model, list;
+    const char *why;
+    int64_t max = -1;
+    char *name = path_join(dir, file);
     if (path_exists(name)) {
-        struct json_doc *doc = json_doc_new();
         struct buf text = read_file(name);
-        struct json root, model, list;
-        const char *why;
-        int64_t max = -1;
         if (json_parse(doc, text.data, text.len, &root, &why))
             die_damaged("%s: %s", name, why);
         if (json_type(root) != JSON_OBJECT)
             die_damaged("%s: not a JSON object", name);
-        if (json_get(root, "model", &model) && json_type(model) == JSON_OBJECT &&
-            json_get(model, "vocab", &list))
+        if (strcmp(file, "tokenizer.json"))
+            max = id_max(root);
+        else if (json_get(root, "model", &model) && json_type(model) == JSON_OBJECT &&
+                 json_get(model, "vocab", &list))
             max = id_max(list);
         if (json_get(root, "added_tokens", &list))
             max = MAX(max, id_max(list));
@@ -160,7 +162,17 @@ void side_files_check(const char *dir, const struct config *c)
                         "embedding has no row for it",
                         name, (long long)max, (long long)c->vocab);
         buf_release(&text);
-        json_doc_free(doc);
     }
+    json_doc_free(doc);
     free(name);
+}
+
+void side_files_check(const char *dir, const struct config *c)
+{
+    static const char *const files[] = {"tokenizer.json", "vocab.json", "added_tokens.json"};
+    char *first = path_join(dir, files[0]);
+    int64_t n = path_exists(first) ? 1 : ARRAY_LEN(files); /* it has what is in the others */
+    for (int64_t i = 0; i < n; i++)
+        ids_check(dir, files[i], c);
+    free(first);
 }

@@ -80,7 +80,13 @@ static void config_upcycle(struct config *c, const char *who, int64_t experts, i
 {
     if (!c->arch->with_experts)
         die_misused("%s: no family is \"%s\" with experts", who, c->arch->model_type);
-    if (experts % parts || k % parts || k > experts)
+    if (k > experts)
+        die_misused("--upcycle: there are not %lld of %lld experts to choose", (long long)k,
+                    (long long)experts);
+    if (experts > EXPERTS_MAX / c->layers)
+        die_misused("--upcycle: %lld experts in each of %lld layers are more than %d",
+                    (long long)experts, (long long)c->layers, EXPERTS_MAX);
+    if (experts % parts || k % parts)
         die_misused("--upcycle: %lld experts of which %lld are chosen do not come in %lld parts",
                     (long long)experts, (long long)k, (long long)parts);
     if (c->f_dense % parts)
