@@ -78,6 +78,16 @@ uint64_t tensor_put(struct blob_file *f, enum dtype to, struct shard_file *from,
  * takes at most file_bytes, or one larger tensor: end[f - 1] to end[f].  Returns the files. */
 int files_cut(const int64_t *bytes, int64_t n, int64_t file_bytes, int64_t *end);
 
+/* make.c: a checkpoint of n tensors, and of what lies beside the weights in the folder `beside`. */
+struct making {
+    const struct param *p;
+    enum dtype type;
+    void (*put)(void *arg, struct blob_file *f); /* as ckpt_put_later() */
+    void *arg;
+};
+void ckpt_make(const char *to, const struct making *m, int64_t n, const struct config *c,
+               const char *beside, int64_t file_bytes);
+
 /* The slices of an open checkpoint. */
 const struct table *ckpt_table(const struct ckpt *k);
 enum dtype stored_type(const struct ckpt *k, const char *name); /* of a tensor of the model */

@@ -15,17 +15,6 @@ static void taken_put(void *arg, struct blob_file *f)
     hf_folder_put(x->folder, x->i, f, x->type);
 }
 
-/* Parameters lo..hi as file f of n. */
-static char *file_write(const char *dir, int f, int n, const struct param *p, struct taken *x,
-                        int64_t lo, int64_t hi)
-{
-    struct ckpt_writer *w = ckpt_writer_open(dir, f, n);
-    for (int64_t i = lo; i < hi; i++)
-        ckpt_put_later(w, "model", &p[i], (struct rect){0, 0, p[i].rows, MAX(1, p[i].cols)},
-                       x[i].type, taken_put, &x[i]);
-    return ckpt_writer_close(w);
-}
-
 /* Many folders say that there are layers which predict further tokens, and have none, as
  * transformers loads and saves none. */
 static void leave_out_further(struct config *c, const char *from)
@@ -60,26 +49,15 @@ void ckpt_from_hf(const char *from, const char *to, enum dtype type, int64_t fil
     side_files_check(from, &c);
 
     struct taken *x = xmalloc((size_t)n * sizeof *x);
-    int64_t *bytes = xmalloc((size_t)n * sizeof *bytes), *end = xmalloc((size_t)n * sizeof *end);
+    struct making *m = xmalloc((size_t)n * sizeof *m);
     for (int64_t i = 0; i < n; i++) {
         x[i] = (struct taken){d, i, type_wanted(&p[i], hf_folder_type(d, i), type)};
-        bytes[i] = p[i].rows * MAX(1, p[i].cols) * dtype_size(x[i].type);
+        m[i] = (struct making){&p[i], x[i].type, taken_put, &x[i]};
     }
-    int files = files_cut(bytes, n, file_bytes, end);
-    char *tmp = dir_begin(to), **part = xmalloc((size_t)files * sizeof *part);
-    for (int f = 0; f < files; f++)
-        part[f] = file_write(tmp, f, files, p, x, f ? end[f - 1] : 0, end[f]);
-    side_files_copy(from, tmp);
-    ckpt_manifest_write(tmp, part, files, "{\"step\":0}", &c, x[0].type);
-    dir_publish(tmp, to);
+    ckpt_make(to, m, n, &c, from, file_bytes);
 
-    for (int f = 0; f < files; f++)
-        free(part[f]);
-    free(part);
-    free(tmp);
     free(x);
-    free(bytes);
-    free(end);
+    free(m);
     hf_folder_close(d);
     params_free(p, n);
     config_release(&c);

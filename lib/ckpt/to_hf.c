@@ -75,46 +75,52 @@ static struct param *with_copies(const struct config *c, struct param *p, int64_
     return p;
 }
 
+/* n parameters as files of at most file_bytes, with an index where they are several.  Sorts them.
+ */
+static void files_write(struct ckpt *k, const char *dir, struct param *p, int64_t n,
+                        enum dtype type, int64_t file_bytes)
+{
+    int64_t *bytes = xmalloc((size_t)n * sizeof *bytes), *end = xmalloc((size_t)n * sizeof *end);
+    for (int64_t i = 0; i < n; i++)
+        bytes[i] = p[i].rows * MAX(1, p[i].cols) * dtype_size(type_of(k, &p[i], type));
+    int files = files_cut(bytes, n, file_bytes, end);
+    struct index *x = index_new();
+    for (int f = 0; f < files; f++) {
+        int64_t lo = f ? end[f - 1] : 0;
+        char *name = files == 1 ? xstrdup("model.safetensors")
+                                : xasprintf("model-%05d-of-%05d.safetensors", f + 1, files);
+        hf_file_write(k, dir, name, p + lo, end[f] - lo, type, x);
+        free(name);
+    }
+    if (files > 1)
+        index_write(x, dir);
+    else
+        index_free(x);
+    free(bytes);
+    free(end);
+}
+
 void ckpt_to_hf(const char *from, const char *to, enum dtype type, int64_t file_bytes)
 {
     struct ckpt *k = ckpt_open(from);
     struct config c;
+    struct buf text = {0};
     int64_t n;
     ckpt_config(k, &c);
     struct param *p = arch_params(&c, &n);
     outsiders_refuse(k, p, n);
     p = with_copies(&c, p, &n);
     side_files_check(ckpt_path(k), &c);
-    enum dtype first = ckpt_type(k, &c);
+    config_write(&c, &text, torch_dtype(type == DT_COUNT ? ckpt_type(k, &c) : type));
 
-    int64_t *bytes = xmalloc((size_t)n * sizeof *bytes), *end = xmalloc((size_t)n * sizeof *end);
-    for (int64_t i = 0; i < n; i++)
-        bytes[i] = p[i].rows * MAX(1, p[i].cols) * dtype_size(type_of(k, &p[i], type));
-    int files = files_cut(bytes, n, file_bytes, end);
-    char *tmp = dir_begin(to);
-    struct index *x = index_new();
-    for (int f = 0; f < files; f++) {
-        int64_t lo = f ? end[f - 1] : 0;
-        char *name = files == 1 ? xstrdup("model.safetensors")
-                                : xasprintf("model-%05d-of-%05d.safetensors", f + 1, files);
-        hf_file_write(k, tmp, name, p + lo, end[f] - lo, type, x);
-        free(name);
-    }
-    if (files > 1)
-        index_write(x, tmp);
-    else
-        index_free(x);
-    struct buf text = {0};
-    config_write(&c, &text, torch_dtype(type == DT_COUNT ? first : type));
-    char *name = path_join(tmp, "config.json");
+    char *tmp = dir_begin(to), *name = path_join(tmp, "config.json");
+    files_write(k, tmp, p, n, type, file_bytes);
     write_file(name, text.data, text.len);
     side_files_copy(ckpt_path(k), tmp);
     dir_publish(tmp, to);
 
     free(name);
     free(tmp);
-    free(bytes);
-    free(end);
     buf_release(&text);
     params_free(p, n);
     config_release(&c);

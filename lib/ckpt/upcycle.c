@@ -109,7 +109,7 @@ void ckpt_upcycle(const char *from, const char *to, int64_t experts, int64_t cho
     enum dtype type = ckpt_type(k, &dense_c);
 
     struct made *x = xmalloc((size_t)n * sizeof *x);
-    int64_t *bytes = xmalloc((size_t)n * sizeof *bytes), *end = xmalloc((size_t)n * sizeof *end);
+    struct making *m = xmalloc((size_t)n * sizeof *m);
     for (int64_t i = 0; i < n; i++) {
         int fused = i && p[i].layer == p[i - 1].layer && p[i].role == p[i - 1].role;
         nth = fused && p[i].expert == p[i - 1].expert ? nth + 1 : 0;
@@ -117,24 +117,11 @@ void ckpt_upcycle(const char *from, const char *to, int64_t experts, int64_t cho
         x[i].from = p[i].role == P_ROUTER ? NULL : source_of(dense, dense_n, &p[i], nth);
         x[i].r = part_of(&x[i]);
         x[i].type = x[i].from ? stored_type(k, x[i].from->name) : type;
-        bytes[i] = p[i].rows * MAX(1, p[i].cols) * dtype_size(x[i].type);
+        m[i] = (struct making){&p[i], x[i].type, made_put, &x[i]};
     }
-    int files = files_cut(bytes, n, file_bytes, end);
-    char *tmp = dir_begin(to), **part = xmalloc((size_t)files * sizeof *part);
-    for (int64_t f = 0, i = 0; f < files; f++) {
-        struct ckpt_writer *w = ckpt_writer_open(tmp, (int)f, files);
-        for (; i < end[f]; i++)
-            ckpt_put_later(w, "model", &p[i], (struct rect){0, 0, p[i].rows, MAX(1, p[i].cols)},
-                           x[i].type, made_put, &x[i]);
-        part[f] = ckpt_writer_close(w);
-    }
-    side_files_copy(ckpt_path(k), tmp);
-    ckpt_manifest_write(tmp, part, files, "{\"step\":0}", &c, type);
-    dir_publish(tmp, to);
+    ckpt_make(to, m, n, &c, ckpt_path(k), file_bytes);
 
-    for (int f = 0; f < files; f++)
-        free(part[f]);
-    free(part), free(tmp), free(x), free(bytes), free(end);
+    free(x), free(m);
     params_free(p, n), params_free(dense, dense_n);
     config_release(&c), config_release(&dense_c);
     ckpt_close(k);
