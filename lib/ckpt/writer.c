@@ -149,6 +149,28 @@ static int by_tensor_name(const void *a, const void *b)
     return strcmp((*(struct slice *const *)a)->tensor, (*(struct slice *const *)b)->tensor);
 }
 
+/* The file itself: by_name are the slices of b's tensors, sorted.  Returns its bytes. */
+static int64_t slices_write(struct blob *b, struct slice **by_name, const char *path)
+{
+    struct blob_file *f = blob_file_open(b, path);
+    for (int64_t i = 0; i < b->tensors; i++) {
+        struct slice key = {.tensor = b->tensor[i].name}, *pkey = &key;
+        struct slice *s = *(struct slice **)bsearch(&pkey, by_name, (size_t)b->tensors,
+                                                    sizeof *by_name, by_tensor_name);
+        if (s->put)
+            s->put(s->arg, f);
+        else
+            blob_file_put(f, s->data, b->tensor[i].bytes);
+    }
+    int64_t bytes = blob_file_close(f);
+    for (int64_t i = 0; i < b->tensors; i++) {
+        char *key = xasprintf("xxh3.%s", by_name[i]->tensor);
+        snprintf(by_name[i]->hash, sizeof by_name[i]->hash, "%s", blob_get(b, key));
+        free(key);
+    }
+    return bytes;
+}
+
 static void group_write(struct ckpt_writer *w, int group)
 {
     struct table *t = &w->t;
@@ -172,22 +194,7 @@ static void group_write(struct ckpt_writer *w, int group)
             free(folder);
         }
         qsort(by_name, (size_t)b.tensors, sizeof *by_name, by_tensor_name);
-        struct blob_file *f = blob_file_open(&b, path);
-        for (int64_t i = 0; i < b.tensors; i++) {
-            struct slice key = {.tensor = b.tensor[i].name}, *pkey = &key;
-            struct slice *s = *(struct slice **)bsearch(&pkey, by_name, (size_t)b.tensors,
-                                                        sizeof *by_name, by_tensor_name);
-            if (s->put)
-                s->put(s->arg, f);
-            else
-                blob_file_put(f, s->data, b.tensor[i].bytes);
-        }
-        table_file(t, name, blob_file_close(f));
-        for (int64_t i = 0; i < b.tensors; i++) {
-            char *key = xasprintf("xxh3.%s", by_name[i]->tensor);
-            snprintf(by_name[i]->hash, sizeof by_name[i]->hash, "%s", blob_get(&b, key));
-            free(key);
-        }
+        table_file(t, name, slices_write(&b, by_name, path));
         free(path);
         free(name);
     }
