@@ -36,6 +36,11 @@ x  'also where whoever started it had blocked the signal' 75 '' \
 ok 'the status file says so'          'grep -q "\"state\":\"saved\",\"exit\":75" sig/status.json && test -e sig/last/manifest.json'
 ok 'the log ends at the saved step'   'test "step-$(printf %06d $(tail -n 1 sig/log.jsonl | grep -o "\"step\":[0-9]*" | cut -d: -f2))" = "$(readlink sig/last)"'
 
+x  'a later step that nothing names does not cost the one that is saved' 75 '' \
+   "cp -r sig later && cp -r sig/last/ later/step-099999 && n=\$(wc -l <sig/log.jsonl) || exit
+    moe-train -q -j 1 --model tiny.json --data set/ --batch 4 --steps 100000 --keep 1 -o later/ & p=\$!; while [ \$(wc -l <later/log.jsonl) -lt \$((n + 2)) ]; do sleep 0.02; done
+    kill -TERM \$p; wait \$p; s=\$?; shard-show --check later/ >/dev/null && exit \$s"
+
 resumes() { # CALL: killed at every CALL of a save, resumed, compared; prints how many
     local call=$1 n i
     rm -rf count && strace -f -qq -e trace=$call -o count.txt $train --save-every 3 -o count/ || return 1

@@ -22,7 +22,9 @@ static int newest_first(const void *a, const void *b)
     return (y > x) - (y < x);
 }
 
-static void prune(const char *run, int64_t keep)
+/* Later steps than this one are of a run that was set back, or not yet named by `last` when it was
+ * killed: they count for nothing and will be written again. */
+static void prune(const char *run, int64_t now, int64_t keep)
 {
     DIR *d = opendir(run);
     int64_t *step = NULL, n = 0;
@@ -33,7 +35,7 @@ static void prune(const char *run, int64_t keep)
         if (strncmp(e->d_name, "step-", 5))
             continue;
         long long s = strtoll(e->d_name + 5, &end, 10);
-        if (*end)
+        if (*end || s > now)
             continue;
         step = xrealloc(step, (n + 1) * sizeof *step);
         step[n++] = s;
@@ -58,7 +60,7 @@ void run_publish(const char *run, const char *tmp, int64_t step, int64_t keep)
         die("%s:", last);
     fsync_dir(run);
     if (keep > 0)
-        prune(run, keep);
+        prune(run, step, keep);
     free(dir), free(link), free(last);
 }
 
