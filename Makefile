@@ -140,7 +140,6 @@ check-gpu:
 bench-gpu:
 	@$(gpu_make) -j$$(nproc) $(gpu)/bench/gpu $(gpu)/bench/decode $(gpu)/bench/comm $(if $(filter-out 1,$(GPUS)),$(gpu)/bench/window)
 	@BUILD=$(gpu) GPUS=$(GPUS) bench/$(if $(filter 1,$(GPUS)),gpu-run,gpus-run)
-	$(if $(filter 1,$(GPUS)),@$(gpu)/bench/decode)
 
 prefix ?= /usr/local
 install: all
