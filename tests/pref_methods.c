@@ -172,10 +172,13 @@ static void test_tags(void)
 {
     is_bins("ten rows in five bins", (double[]){9, 0, 8, 1, 7, 2, 6, 3, 5, 4}, 10, 5, "4040313122");
     is_bins("ten rows in four bins", (double[]){0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, 10, 4, "0011122333");
-    /* Edges at ranks 2, 4, 6, 8: 0, 1, 1, 3.  The ones span two bins and take the higher one. */
-    is_bins("equals are in one bin", (double[]){0, 0, 0, 1, 1, 1, 1, 2, 3, 4}, 10, 5, "1113333344");
+    /* Middles of the zeros, ones, ...: 1.5, 5, 7.5, 8.5, 9.5 of 10. */
+    is_bins("equals are in one bin", (double[]){0, 0, 0, 1, 1, 1, 1, 2, 3, 4}, 10, 5, "0002222344");
+    is_bins("right and wrong, mostly wrong", (double[]){0, 1, 0, 0, 0, 0, 0, 0}, 8, 2, "01000000");
+    is_bins("right and wrong, mostly right", (double[]){1, 1, 1, 1, 0, 1, 1, 1}, 8, 2, "11110111");
+    is_bins("mostly neither", (double[]){0, 0, -1, 0, 0, 1, 0, 0}, 8, 3, "11011211");
     is_bins("all equal: the top bin", (double[]){2, 2, 2, 2, 2, 2}, 6, 3, "222222");
-    is_bins("fewer rows than bins", (double[]){1, 2}, 2, 5, "24");
+    is_bins("fewer rows than bins", (double[]){1, 2}, 2, 5, "14");
 
     struct {
         int64_t digits;

@@ -11,10 +11,20 @@
 
 void pref_tags_fit(struct pref_tags *t, struct pref_set *s, int64_t bins)
 {
+    int64_t edges = 0, same;
     t->bins = bins;
     pref_set_sort_score(s); /* the best first */
-    for (int64_t j = 1; j < bins; j++)
-        t->edge[j - 1] = s->n ? s->item[s->n - 1 - j * s->n / bins].score : 0;
+    for (int64_t below = 0; below < s->n; below += same) {
+        const struct pref_item *it = &s->item[s->n - 1 - below];
+        for (same = 1; below + same < s->n && it[-same].score == it->score;)
+            same++;
+        int64_t best = below + same == s->n;
+        int64_t bin = best ? bins - 1 : (2 * below + same) * bins / (2 * s->n);
+        while (edges < bin)
+            t->edge[edges++] = it->score;
+    }
+    while (edges < bins - 1)
+        t->edge[edges++] = 0;
 }
 
 static int64_t unit(const struct pref_tags *t)
