@@ -63,6 +63,11 @@ ok 'and is text where it would not' "echo '{\"prompt\":\"a <rm_score>: 9 \"}' | 
 ok 'a model has the tags of whichever of its sets has any' \
    "for r in 0 1; do sed \"s/}\\\$/,\\\"reward\\\":\$r,\\\"tag\\\":\\\"<|rw_\$r|>\\\"}/\" five.jsonl; done | shard-pack -q -t tok.json --seq 32 -o ca/ &&
     moe-train -q -j 1 --init run/ --data set/ --data ca/ --batch 4 --steps 1 -o two/ && cmp ca/tags.json two/last/tags.json && moe-sample -q -m two/ --max-tokens 4 --tag top five.jsonl"
+ok 'the tag asks for good answers or bad ones, of prompts that were not learnt' \
+   "seq 1 40 | awk '{for (r = 0; r < 2; r++) printf \"{\\\"prompt\\\":\\\"count %d\\\",\\\"response\\\":\\\" and %d then %d: %s\\\",\\\"reward\\\":%d}\\n\", \$1, \$1+1, \$1*2, r ? \"well done\" : \"not so good\", r}' |
+        pref-filter -q --method ca --bins 2 --ca-drop 0 | shard-pack -q -t tok.json --seq 48 -o steer/ &&
+    moe-train -q -j 1 --model tiny.json --data steer/ --batch 8 --steps 200 --lr 1e-2 -o steer.run/ &&
+    for tag in 'top well' 'low not'; do tail -n 20 rows.jsonl | moe-sample -q -m steer.run/ --max-tokens 40 --temperature 0 --tag \${tag% *} | grep -c \": \${tag#* }\" | grep -qx 20 || exit; done"
 x  'a tag of a model without tags' 2 'was not trained with tags' "$s --tag top five.jsonl"
 ok 'a tag by its text' "$s --tag '<|rw_3|>' -n 3 five.jsonl >tagged && ! cmp -s tagged a"
 finish
