@@ -1,38 +1,22 @@
 /* arch_refused.c -- what config.json may not ask for, and in which words that is said. */
+#include "child.h"
 #include "published.h"
 #include "tap.h"
 
-#include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
+static void parse(void *text)
+{
+    const struct buf *b = text;
+    struct config c;
+    config_parse(&c, b->data, b->len, "config.json");
+}
 
-/* Runs config_parse on the changed text in a child; 1 if it exits 2 and says exactly this. */
+/* Whether config_parse() of the text exits 2 and says exactly this. */
 static int refuses(const char *text, size_t len, const char *says)
 {
-    int fd[2], status = 0;
-    char said[1024];
-    size_t n = 0;
-    fflush(stdout);
-    if (pipe(fd))
-        abort();
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct config c;
-        dup2(fd[1], 2);
-        close(fd[0]);
-        config_parse(&c, text, len, "config.json");
-        _exit(0);
-    }
-    close(fd[1]);
-    for (ssize_t r; (r = read(fd[0], said + n, sizeof said - 1 - n)) > 0;)
-        n += (size_t)r;
-    said[n] = '\0';
-    close(fd[0]);
-    waitpid(pid, &status, 0);
+    struct buf b = {.data = (char *)text, .len = len};
+    struct ending e = child(parse, &b);
     char *whole = xasprintf("arch: config.json: %s\n", says);
-    int same = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_MISUSED && !strcmp(said, whole);
-    if (!same)
-        printf("# status %d: %s", status, said);
+    int same = ended(&e, EXIT_MISUSED, whole);
     free(whole);
     return same;
 }

@@ -1,12 +1,8 @@
 /* comm_misuse.c -- calls that do not fit one another: ranks as threads must end in words that name
  * the group, the ranks and the calls. */
+#include "child.h"
 #include "comm/comm.h"
 #include "tap.h"
-
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 static const int both[] = {0, 1};
 
@@ -75,12 +71,21 @@ static void not_in_it(struct world *w, void *arg)
     comm_new(w, "tp", both, 1 + (world_rank(w) == 0));
 }
 
+struct misuse {
+    void (*fn)(struct world *w, void *arg);
+    const char *says;
+};
+
+static void two_ranks(void *arg)
+{
+    const struct misuse *m = arg;
+    alarm(20); /* a hang is a failure with a signal */
+    world_threads(2, m->fn, NULL);
+}
+
 int main(void)
 {
-    static const struct {
-        void (*fn)(struct world *w, void *arg);
-        const char *says;
-    } cases[] = {
+    static struct misuse cases[] = {
         {mix_calls,
          "group dp: rank 1 calls all_gather (1 F32) where rank 0 calls all_reduce (1 F32)"},
         {mix_sizes,
@@ -95,30 +100,9 @@ int main(void)
     };
     tool_name = "comm";
     for (int64_t i = 0; i < ARRAY_LEN(cases); i++) {
-        int fd[2], status = 0;
-        char text[4096];
-        size_t len = 0;
-        fflush(stdout);
-        if (pipe(fd))
-            abort();
-        pid_t pid = fork();
-        if (pid == 0) {
-            dup2(fd[1], 2);
-            close(fd[0]);
-            close(fd[1]);
-            alarm(20); /* a hang is a failure with a signal */
-            world_threads(2, cases[i].fn, NULL);
-            _exit(0);
-        }
-        close(fd[1]);
-        for (ssize_t n; (n = read(fd[0], text + len, sizeof text - 1 - len)) > 0;)
-            len += (size_t)n;
-        text[len] = '\0';
-        close(fd[0]);
-        waitpid(pid, &status, 0);
-        if (!ok(WIFEXITED(status) && WEXITSTATUS(status) == 1 && strstr(text, cases[i].says),
-                "dies: %s", cases[i].says))
-            printf("# status %d: %s\n", status, text);
+        struct ending e = child(two_ranks, &cases[i]);
+        if (!ok(e.status == 1 && strstr(e.err, cases[i].says), "dies: %s", cases[i].says))
+            printf("# status %d: %s\n", e.status, e.err);
     }
     return finish();
 }

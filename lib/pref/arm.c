@@ -64,18 +64,18 @@ struct count { /* what one pass over the rows leaves */
     struct moments reward, length, both;
     struct pref_agree agree;
     struct distinct words, pairs;
+    struct buf group; /* scratch */
 };
 
 /* NULL, or why the row is bad. */
 static const char *count_row(struct count *c, const struct row *r, const char *const field[3],
                              int distinct)
 {
-    static struct buf scratch;
     uint64_t group;
     size_t len;
     double x;
     int64_t n = pref_length(r);
-    const char *why = pref_group(r, &scratch, &group), *answer = pref_answer(r, &len);
+    const char *why = pref_group(r, &c->group, &group), *answer = pref_answer(r, &len);
     if (why)
         return why;
     if (r->chosen && r->rejected)
@@ -139,6 +139,7 @@ void arm_read(struct arm *a, char *path, const char *field, int distinct)
     arm_fill(a, c);
     row_reader_close(&r, c->set.n);
     pref_set_release(&c->set);
+    buf_release(&c->group);
     free(c->lengths.v);
     free(c);
     free(chosen);

@@ -194,7 +194,8 @@ struct pref_tags {
 /* Bins of as many rows each, as far as equal scores allow: they go where the middle of their ranks
  * does, floor(bins (below + equal / 2) / rows), and the best into the top bin. */
 void pref_tags_fit(struct pref_tags *t, struct pref_set *s, int64_t bins);
-/* The bin of a score: how many edges are not above it.  With digits the score in units of the last one, rounded half to even. */
+/* The bin of a score: how many edges are not above it.  With digits the score in units of the last
+ * one, rounded half to even. */
 int64_t pref_tag_level(const struct pref_tags *t, double score);
 /* Appends "<|rw_3|>", or " <rm_score>: 1.5 ": a period in any locale, and never -0.0. */
 void pref_tag_text(const struct pref_tags *t, int64_t level, struct buf *out);

@@ -114,9 +114,9 @@ void optim_reduce_layer(struct optim *o, int64_t layer, enum mesh_buffer buffer)
 /* Sums the rest, the embedding's; each rank then holds its shard of all sums, and the sum of the
  * shard's squares. */
 void optim_reduce(struct optim *o);
-/* Norm, verdict, update, and the new weights to everybody, but for those that come in the next step,
- * or by optim_whole(), which every rank calls before weights are used otherwise.  A step whose norm or losses (the model's,
- * summed over all ranks) are not finite changes nothing. */
+/* Norm, verdict, update, and the new weights to everybody, but for those that come in the next
+ * step, or by optim_whole(), which every rank calls before weights are used otherwise.  A step whose
+ * norm or losses (the model's, summed over all ranks) are not finite changes nothing. */
 void optim_step(struct optim *o);
 void optim_whole(struct optim *o);
 /* Where weights are of a coarser type than their masters: the masters become what the weights are.
